@@ -1,0 +1,148 @@
+"""Pictures for people: restorations side by side, and maps of uncertainty."""
+
+import math
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from invdiff.io.images import to_uint8
+
+_MIN_SIDE = 200    # pixels; smaller panels leave no room for their labels
+_INK, _PAPER = (30, 30, 30), (255, 255, 255)
+# Magma (S. van der Walt and N. Smith, CC0), perceptually uniform, at every 15th of its 256 levels.
+_MAGMA = np.frombuffer(bytes.fromhex(
+    "000004 090720 1a1042 311165 4a1079 621980 792282 912b81 aa337d"
+    "c23b75 d9466b ec5860 f7725c fc8e64 feaa74 fec68a fde2a3 fcfdbf"
+), np.uint8).reshape(-1, 3) / 255
+
+
+def comparison(panels: Mapping[str, torch.Tensor], captions: Mapping[str, str] | None = None) -> Image.Image:
+    """Panels side by side, each with its name above and its caption, e.g. "PSNR 24.1 dB", below.
+
+    A panel is (C, H, W) or (1, C, H, W) with C = 1, 3, or 2 for a complex image, shown as magnitude; white is 1.
+    Smaller panels are enlarged to the size of the largest, and all where that is under 200 pixels, without smoothing.
+    Raises ValueError for other shapes, for NaN, and for a caption without a panel.
+    """
+    captions = captions or {}
+    if not panels or captions.keys() - panels.keys():
+        raise ValueError(f"panels: expected one for each of the captions {list(captions)}, got {list(panels)}")
+    images = _same_size([_image(panel) for panel in panels.values()])
+    font = _font(max(15, max(image.height for image in images) // 16))
+    gap = round(font.size)
+    columns = []
+    for image, name in zip(images, panels, strict=True):
+        title, caption = (_wrap(text, font, image.width) for text in (name, captions.get(name, "")))
+        columns.append((image, title, caption))
+    return _row(columns, font, gap)
+
+
+def _row(columns: list[tuple[Image.Image, str, str]], font: ImageFont.FreeTypeFont, gap: int) -> Image.Image:
+    widths = [max(image.width, _extent(title, font)[0], _extent(caption, font)[0]) for image, title, caption in columns]
+    above = max(_extent(title, font)[1] for _, title, _ in columns) + gap // 2
+    below = max(_extent(caption, font)[1] for _, _, caption in columns)
+    height = max(image.height for image, _, _ in columns)
+    bottom = gap + above + height
+    size = (sum(widths) + gap * (len(columns) + 1), bottom + (gap // 2 + below if below else 0) + gap)
+    canvas = Image.new("RGB", size, _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    left = gap
+    for (image, title, caption), width in zip(columns, widths, strict=True):
+        middle = left + width / 2
+        canvas.paste(image, (left + (width - image.width) // 2, gap + above + (height - image.height) // 2))
+        top = gap + above - gap // 2 - _extent(title, font)[1]
+        draw.multiline_text((middle, top), title, _INK, font, anchor="ma", align="center")
+        draw.multiline_text((middle, bottom + gap // 2), caption, _INK, font, anchor="ma", align="center")
+        left += width + gap
+    return canvas
+
+
+def colorize(std: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """A map of standard deviations (C, H, W) or (1, C, H, W), averaged over channels, in the colours of magma.
+
+    Returns an RGB tensor (3, H, W) in [0, 1] and the value of its brightest colour, the map's maximum; black is 0.
+    Raises ValueError for other shapes and for NaN, infinite or negative values.
+    """
+    std = std[0] if std.ndim == 4 and len(std) == 1 else std
+    if std.ndim != 3 or std.numel() == 0:
+        raise ValueError(f"std: expected (C, H, W) or (1, C, H, W), got {tuple(std.shape)}")
+    values = std.detach().double().mean(0).cpu().numpy()
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError("std: expected finite values of 0 and more")
+    top = float(values.max())
+    levels = np.linspace(0, 1, len(_MAGMA))
+    rgb = [np.interp(values / (top or 1.0), levels, _MAGMA[:, channel]) for channel in range(3)]
+    return torch.from_numpy(np.stack(rgb)).float(), top
+
+
+def heatmap(std: torch.Tensor) -> Image.Image:
+    """`colorize` as a picture, with a colour scale from 0 to the maximum below. Raises ValueError as it does."""
+    rgb, top = colorize(std)
+    (image,) = _same_size([_image(rgb)])
+    font = _font(max(15, image.height // 16))
+    label = f"{top:.3g}"
+    width = max(image.width, _extent(f"0  {label}", font)[0] + 4)
+    gap, line = round(font.size / 2), _extent(label, font)[1]
+    bar = _image(colorize(torch.linspace(0, 1, width).expand(1, 1, -1))[0]).resize((width, round(1.5 * gap)))
+    below = image.height + gap + bar.height + gap // 2
+    canvas = Image.new("RGB", (width, below + line), _PAPER)
+    canvas.paste(image, ((width - image.width) // 2, 0))
+    canvas.paste(bar, (0, image.height + gap))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((2, below), "0", _INK, font, anchor="la")
+    draw.text((width - 2, below), label, _INK, font, anchor="ra")
+    return canvas
+
+
+def _image(x: torch.Tensor) -> Image.Image:
+    if x.ndim >= 3 and x.shape[-3] == 2:    # complex: magnitude
+        x = torch.linalg.vector_norm(x.float(), dim=-3, keepdim=True)
+    return Image.fromarray(to_uint8(x)).convert("RGB")
+
+
+def _same_size(images: list[Image.Image]) -> list[Image.Image]:
+    """Each enlarged to fit the box that holds them all, and the box enlarged, by an integer, to _MIN_SIDE."""
+    width, height = max(image.width for image in images), max(image.height for image in images)
+    factor = math.ceil(_MIN_SIDE / max(width, height))
+    enlarged = []
+    for image in images:
+        scale = factor * min(width / image.width, height / image.height)
+        size = round(image.width * scale), round(image.height * scale)
+        enlarged.append(image.resize(size, Image.Resampling.NEAREST))
+    return enlarged
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans where matplotlib is installed, for its Greek letters; Pillow's own font has ASCII only."""
+    spec = find_spec("matplotlib")    # found, not imported: that takes a second
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        file = Path(folder, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf")
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)    # as in every wheel of Pillow
+    return font
+
+
+def _extent(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+    """Width and height in pixels; 0 x 0 for no text."""
+    if not text:
+        return 0, 0
+    draw = ImageDraw.Draw(Image.new("L", (1, 1)))
+    _, _, right, _ = draw.multiline_textbbox((0, 0), text, font)
+    lines = text.count("\n") + 1
+    return math.ceil(right), math.ceil(lines * sum(font.getmetrics()) + (lines - 1) * 4)
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Breaks between words; a word wider than `width` stays whole, and its column gets wider."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)

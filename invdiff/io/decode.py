@@ -1,0 +1,175 @@
+"""Pixel arrays, (H, W) or (H, W, C) as stored, out of image files; images.py gives them their meaning."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invdiff.errors import InputError
+
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")    # Pillow tries no other decoder
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_KNOWN = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
+
+
+def read_array(path: Path, max_pixels: int) -> np.ndarray:
+    """The one image in the file, told by its content and not by its extension: upright, grey or RGB, alpha kept.
+
+    Raises InputError where the file cannot be read, is damaged, is no image, or has more than `max_pixels` pixels.
+    """
+    head = _head(path)
+    try:
+        if head.startswith(b"\x93NUMPY"):
+            return _npy(path, max_pixels)
+        if head.startswith(_TIFF_MAGIC):
+            return _tiff(path, max_pixels)
+        return _pillow(path, max_pixels, deep_png=head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
+    except (InputError, ImportError, MemoryError):
+        raise
+    except Exception as error:    # on damaged bytes a decoder raises nearly anything
+        raise InputError(
+            f"{path}: cannot be decoded, it is damaged or incomplete ({_brief(error)}); copy or export it again"
+        ) from error
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give a file in it")
+        if not path.exists():
+            raise InputError(f"{path}: no such file; give {_KNOWN}")
+        if not path.is_file():
+            raise InputError(f"{path}: is no regular file; give {_KNOWN}")
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file you may read") from error
+    if not head:
+        raise InputError(f"{path}: is empty; give {_KNOWN}")
+    return head
+
+
+def _brief(error: Exception) -> str:
+    return re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
+
+
+def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+    if width * height == 0:
+        raise InputError(f"{path}: the image is {width} x {height}, it has no pixels; give an image that has some")
+    if width * height > max_pixels:
+        raise InputError(
+            f"{path}: the image is {width} x {height}, over the limit of {max_pixels:,} pixels; crop or downscale it"
+        )
+
+
+def _npy(path: Path, max_pixels: int) -> np.ndarray:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)    # mapped: nothing is read before its shape is known
+    shape = array.shape[1:] if array.ndim == 4 and array.shape[0] == 1 else array.shape
+    if len(shape) == 3 and shape[0] in (1, 3):
+        array = array.reshape(shape).transpose(1, 2, 0)
+    elif not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))):
+        raise InputError(f"{path}: expected an array (H, W), (H, W, 3), (3, H, W) or (1, H, W), got {array.shape}")
+    _check_size(path, array.shape[1], array.shape[0], max_pixels)
+    return np.array(array)    # a copy, so that the file is not kept open
+
+
+def _tiff(path: Path, max_pixels: int) -> np.ndarray:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tiff:
+        pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and not page.is_reduced]
+        if len(pages) != 1:
+            raise InputError(f"{path}: holds {len(pages)} pages; save the one you want as a file of its own")
+        page = pages[0]
+        _check_size(path, page.imagewidth, page.imagelength, max_pixels)
+        if page.samplesperpixel > 4 or page.imagedepth > 1:
+            raise InputError(f"{path}: expected grey or RGB, got {page.samplesperpixel} channels; save those you want")
+        if page.dtype is None or page.dtype.itemsize == 1:
+            return _pillow(path, max_pixels)    # it knows the 8-bit colour models and more compressions
+        return _deep_tiff(path, page, max_pixels)
+
+
+def _deep_tiff(path: Path, page: Any, max_pixels: int) -> np.ndarray:
+    """More than 8 bits, or floats."""
+    from tifffile import EXTRASAMPLE, PHOTOMETRIC
+
+    colours = PHOTOMETRIC(page.photometric)
+    if colours not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB):
+        raise InputError(f"{path}: expected grey or RGB, got {colours.name}; convert it to RGB")
+    if page.samplesperpixel in (2, 4) and page.extrasamples != (EXTRASAMPLE.UNASSALPHA,):
+        raise InputError(f"{path}: its channel {page.samplesperpixel} is no plain alpha; save it without it")
+    try:
+        array = page.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        if page.samplesperpixel == 1:
+            return _pillow(path, max_pixels)
+        raise InputError(
+            f"{path}: its compression needs imagecodecs at more than 8 bits; pip install imagecodecs, or save it"
+            " uncompressed"
+        ) from error
+    if page.axes.startswith("S"):    # one plane after another
+        array = np.moveaxis(array, 0, -1)
+    if colours is PHOTOMETRIC.MINISWHITE and array.dtype.kind == "u":
+        array = np.iinfo(array.dtype).max - array
+    return _upright(array, int(page.tags.valueof("Orientation", default=1)))
+
+
+def _pillow(path: Path, max_pixels: int, deep_png: bool = False) -> np.ndarray:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)    # _check_size speaks for it
+            image = Image.open(path, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: is not {_KNOWN}, or its first bytes are damaged; convert it to PNG") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise InputError(f"{path}: the image has more than {limit:,} pixels; crop or downscale it") from error
+    with image:
+        _check_size(path, *image.size, max_pixels)
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1 and image.format not in ("MPO", "TIFF"):    # MPO: a JPEG and its previews; TIFF: see _tiff
+            raise InputError(f"{path}: holds {frames} frames; save the one you want as a file of its own")
+        if deep_png and image.mode != "I;16":    # Pillow cuts 16-bit colour down to 8 bits
+            return _deep_png(path, image)
+        if image.mode == "LAB":
+            raise InputError(f"{path}: expected grey or RGB, got LAB; convert it to RGB")
+        return np.asarray(_plain_mode(ImageOps.exif_transpose(image)))
+
+
+def _plain_mode(image):
+    if image.mode in ("LA", "RGBA", "I", "F") or image.mode.startswith("I;16"):
+        return image
+    if image.has_transparency_data:    # a palette's, or one colour that stands for transparent
+        return image.convert("RGBA")
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _deep_png(path: Path, image) -> np.ndarray:
+    """16-bit PNG with colour or alpha. Pillow keeps a sample's first byte; read as little-endian, its second."""
+    from PIL import Image
+
+    other: Any = Image.open(path, formats=("PNG",))
+    with other:
+        codec, box, offset, layout = other.tile[0]
+        grey = layout == "LA;16B"    # stored like 8-bit RGBA: the bytes of L, then those of A
+        other.tile = [(codec, box, offset, "RGBA" if grey else layout.replace("16B", "16L"))]
+        low = np.asarray(other).astype(np.uint16)
+    deep = low[..., ::2] * 256 + low[..., 1::2] if grey else np.asarray(image) * np.uint16(256) + low
+    return _upright(deep, image.getexif().get(0x0112, 1))
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes an EXIF / TIFF orientation (1 to 8; anything else is taken for 1)."""
+    if orientation in (5, 6, 7, 8):
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array

@@ -1,0 +1,25 @@
+"""Writing a file whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sibling(path: Path) -> Path:
+    """An unused hidden name beside `path`, hence on the same file system, so that a rename can replace `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path to write to, renamed to `path` on success; on any exception `path` is untouched."""
+    path = Path(path)
+    temporary = sibling(path)    # not tempfile: its files are private (0600), whatever the umask says
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,93 @@
+"""Images: files in, float tensors in [0, 1] inside, 8-bit PNG out."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from invdiff.errors import InputError
+from invdiff.io.decode import read_array
+from invdiff.io.files import replacing
+
+MAX_PIXELS = 8192 * 8192
+SAMPLES = ("chelsea", "astronaut", "coffee", "rocket")    # photos in scikit-image's wheel: no download
+
+
+def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, unit_range: bool = True) -> torch.Tensor:
+    """Reads an image as float32 (1, C, H, W), C = 1 for grey and 3 for RGB.
+
+    Takes PNG, JPEG, TIFF, WebP, BMP and .npy, with 8 or 16 bits, told by content. Integers are divided by the largest
+    value of their type, so that white is 1, or kept as counts with `unit_range=False`. Floats (.npy, TIFF) are taken as
+    they are: a measurement may leave [0, 1]. 32-bit integers and wider are refused, as their white level is anybody's
+    guess. Transparent pixels are laid over white, EXIF orientation is applied, colour profiles are ignored.
+
+    Raises InputError for a file that is missing, damaged or no image, that has several pages or more than `max_pixels`
+    pixels (seen in the header, before anything is decoded), or that holds NaN or infinite values.
+    """
+    path = Path(path)
+    array = read_array(path, max_pixels)
+    white = _white_level(path, array.dtype)
+    if array.ndim == 2:
+        array = array[..., None]
+    with np.errstate(over="ignore"):    # too large for float32 becomes inf, which is refused below
+        values = array.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: holds {(~np.isfinite(values)).sum()} NaN or infinite values; replace or mask them")
+    if unit_range:
+        values, white = values / np.float32(white), 1.0
+    if values.shape[2] in (2, 4):
+        colour, alpha = values[..., :-1], values[..., -1:] / np.float32(white)
+        values = colour * alpha + np.float32(white) * (1 - alpha)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))[None])
+
+
+def _white_level(path: Path, dtype: np.dtype) -> float:
+    if dtype.kind in "fb":
+        return 1.0
+    if dtype.kind in "iu" and dtype.itemsize <= 2:
+        return float(np.iinfo(dtype).max)
+    raise InputError(
+        f"{path}: expected 8- or 16-bit integers or floats, got {dtype}; divide by the white level and save as float32"
+    )
+
+
+def to_uint8(x: torch.Tensor) -> np.ndarray:
+    """(C, H, W) or (1, C, H, W), C in {1, 3}, white = 1 -> uint8 (H, W) or (H, W, 3), clipped and rounded to nearest.
+
+    Raises ValueError for any other shape and for NaN.
+    """
+    image = x[0] if x.ndim == 4 and len(x) == 1 else x
+    if image.ndim != 3 or image.shape[0] not in (1, 3) or image.numel() == 0:
+        raise ValueError(f"x: expected (C, H, W) or (1, C, H, W) with C = 1 or 3, got {tuple(x.shape)}")
+    image = image.detach().float().cpu()
+    if image.isnan().any():
+        raise ValueError(f"x: {int(image.isnan().sum())} of its values are NaN; an image has none")
+    pixels = image.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+
+
+def save_image(path: str | Path, x: torch.Tensor) -> None:
+    """Writes (C, H, W) or (1, C, H, W), white = 1, as an 8-bit PNG; the file is complete or absent.
+
+    Raises ValueError as `to_uint8` does, OSError where the file cannot be written.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(to_uint8(x))
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def sample_image(name: str = "chelsea", size: int = 256) -> torch.Tensor:
+    """A photo that comes with scikit-image, cropped to its central square and downscaled: (1, 3, size, size) in [0, 1].
+
+    Raises InputError for a name that is not in SAMPLES.
+    """
+    from PIL import Image, ImageOps
+    from skimage import data
+
+    if name not in SAMPLES:
+        raise InputError(f"sample image: expected one of {', '.join(SAMPLES)}, got {name!r}")
+    photo = Image.fromarray(getattr(data, name)())
+    photo = ImageOps.fit(photo, (size, size), Image.Resampling.LANCZOS)    # Pillow's filters widen as they downscale
+    return torch.from_numpy(np.array(photo, dtype=np.float32) / 255).permute(2, 0, 1)[None].contiguous()

@@ -1,0 +1,8 @@
+"""Posterior samplers: prior × likelihood → samples of x given y."""
+
+from invdiff.posterior.ddrm import DDRM
+from invdiff.posterior.dps import DPS
+from invdiff.posterior.guidance import DiffPIR, MomentMatching, PiGDM
+from invdiff.posterior.sampler import Sampler
+
+__all__ = ["DDRM", "DPS", "DiffPIR", "MomentMatching", "PiGDM", "Sampler"]

@@ -1,0 +1,100 @@
+"""Solves with A C A^T + sigma_y^2 I for a stationary covariance C: in closed form where the operator has one, else by CG."""
+
+from collections.abc import Callable
+
+import torch
+from deepinv.models import Denoiser
+from deepinv.physics import DecomposablePhysics
+from torch import Tensor
+
+from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
+from invdiff.problem import Problem
+
+# float32 arithmetic leaves about this much noise in A x, so a "noiseless" measurement is no better than this
+NOISE_FLOOR = 1e-6
+
+
+def spectrum_for(prior: Denoiser, problem: Problem) -> ErrorSpectrum:
+    """The error spectrum on the prior's card, or else a stationary model of the image behind this measurement."""
+    measured = getattr(prior, "error_spectrum", None)
+    spectrum = measured(problem.image_shape[0]) if measured else None
+    return spectrum or model_spectrum(problem.physics.A_dagger(problem.y))
+
+
+class StationaryCovariance:
+    """C, diagonal in Fourier space and in opponent colours; `power` (K, H, W // 2 + 1) is its spectrum."""
+
+    def __init__(self, power: Tensor, size: tuple[int, int]):
+        self.power, self.size = power, size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """C x for x (B, K, H, W)."""
+        return self._filter(self.power, x)
+
+    def inverse(self, x: Tensor, variance: float) -> Tensor:
+        """(C + variance I)^-1 x."""
+        return self._filter(1 / (self.power + variance), x)
+
+    def _filter(self, spectrum: Tensor, x: Tensor) -> Tensor:
+        transformed = spectrum * torch.fft.rfft2(rotate_colours(x))
+        return rotate_colours_back(torch.fft.irfft2(transformed, s=self.size))
+
+
+def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None = None, *,
+          tolerance: float = 1e-3, iterations: int = 50) -> Tensor:
+    """(A C A^T + sigma_y^2 I)^-1 r, for r (B, ...) in measurement space.
+
+    Operators that have `solve_stationary` act alike on all channels, so a rotation of the colours passes through them.
+    The others take conjugate gradients from `start`, to a relative residual of `tolerance`.
+    """
+    sigma = max(problem.sigma_y, NOISE_FLOOR)
+    closed_form = getattr(problem.physics, "solve_stationary", None)
+    if closed_form is not None:
+        problem.calls.operator += 2 * len(r)
+        return rotate_colours_back(closed_form(covariance.power, rotate_colours(r), sigma))
+
+    def apply(v: Tensor) -> Tensor:
+        return problem.A(covariance(problem.A_adjoint(v))) + sigma**2 * v
+
+    def precondition(v: Tensor) -> Tensor:
+        # for a selection of orthonormal rows, the inverse restricted to them nearly is the restriction's inverse
+        return problem.A(covariance.inverse(problem.A_adjoint(v), sigma**2))
+
+    rows = _selects_orthonormal_rows(problem.physics)
+    return conjugate_gradients(apply, r, start, precondition if rows else None, tolerance, iterations)
+
+
+def conjugate_gradients(apply: Callable[[Tensor], Tensor], b: Tensor, start: Tensor | None,
+                        precondition: Callable[[Tensor], Tensor] | None, tolerance: float, iterations: int) -> Tensor:
+    """Solve apply(x) = b, symmetric positive definite, for each item of a batch (B, ...) on its own.
+
+    An item stops at |b - apply(x)| <= tolerance |b| and is left alone from then on, whatever its neighbours need.
+    """
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
+
+    prepare = precondition or (lambda v: v)
+    x = torch.zeros_like(b) if start is None else start
+    r = b - apply(x) if start is not None else b
+    z = prepare(r)
+    p, rz = z, dot(r, z)
+    target = tolerance**2 * dot(b, b)
+    for _ in range(iterations):
+        active = dot(r, r) > target
+        if not active.any():
+            break
+        q = apply(p)
+        alpha = torch.where(active, rz / dot(p, q).clamp_min(1e-38), 0.0)
+        x, r = x + alpha * p, r - alpha * q
+        z = prepare(r)
+        rz, old = dot(r, z), rz
+        p = torch.where(active, z + rz / old.clamp_min(1e-38) * p, p)
+    return x
+
+
+def _selects_orthonormal_rows(physics: object) -> bool:
+    """A = P Q with Q orthonormal and P a selection: the singular values are 0 and 1."""
+    if not isinstance(physics, DecomposablePhysics):
+        return False
+    mask = torch.as_tensor(physics.mask)
+    return bool(((mask == 0) | (mask == 1)).all())

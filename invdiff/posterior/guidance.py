@@ -1,0 +1,109 @@
+"""Guidance rules: from a prior denoiser E[x0 | x] and a problem to a posterior denoiser E[x0 | x, y].
+
+With r = y - A D and C the covariance of x0 given x, Gaussian conditioning gives
+    E[x0 | x, y] = D + C A^T (A C A^T + sigma_y^2 I)^-1 r,
+and the rules differ in what they put for C. Any integrator runs on the result.
+"""
+
+from typing import ClassVar
+
+import torch
+from deepinv.models import Denoiser
+from deepinv.physics import DecomposablePhysics, LinearPhysics
+from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
+from torch import Tensor
+
+from invdiff.diffusion.integrators import Denoise, Integrator, Renoise
+from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, conjugate_gradients, solve, spectrum_for
+from invdiff.posterior.sampler import Sampler
+from invdiff.problem import Problem, require
+
+
+class MomentMatching(Sampler):
+    """Second-order guidance with C the prior's measured error spectrum C(sigma, f), one network call a step.
+
+    C stands for the Tweedie covariance sigma^2 dD/dx, without its Jacobian products. Exact (up to the integrator) for a
+    stationary Gaussian prior. Boys et al. 2023; Rozet et al. 2024; Peng et al. 2024; Rissanen et al. 2025.
+    """
+
+    uses_spectrum: ClassVar[bool] = True
+    about: ClassVar[str] = "default; measured error spectrum, one network call a step, no knobs"
+    cg_iterations: PositiveInt = 50
+    cg_tolerance: PositiveFloat = 1e-2
+
+    def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
+        require(problem.physics, LinearPhysics, "MomentMatching", "dps")
+        spectrum = spectrum_for(prior, problem)
+        size = (problem.image_shape[-2], problem.image_shape[-1])
+        weights: Tensor | None = None        # the last solve starts the next
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            nonlocal weights
+            x0 = prior(x, sigma)
+            covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
+            weights = solve(problem, covariance, problem.y - problem.A(x0), weights,
+                            tolerance=self.cg_tolerance, iterations=self.cg_iterations)
+            return x0 + covariance(problem.A_adjoint(weights))
+
+        return denoise
+
+
+class PiGDM(Sampler):
+    """Pseudo-inverse guidance (Song et al. 2023): sigma^2 dD/dx A^T (r^2 A A^T + sigma_y^2 I)^-1 (y - A D).
+
+    r^2 is the largest power of the prior's error spectrum at this level: any smaller one overshoots at the frequencies
+    where the error is larger. Exact (up to the integrator) for a white Gaussian prior. One call and its gradient a step.
+    """
+
+    uses_spectrum: ClassVar[bool] = True
+    about: ClassVar[str] = "pseudo-inverse guidance, one network call and its gradient a step"
+
+    def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
+        physics = require(problem.physics, LinearPhysics, "PiGDM", "dps")
+        spectrum = spectrum_for(prior, problem)
+        size = (problem.image_shape[-2], problem.image_shape[-1])
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            variance = float(spectrum.at(sigma, size).max())
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                x0 = prior(x, sigma)
+                residual = problem.y - problem.A(x0.detach())
+                pull = prox(problem, physics, residual, variance)
+                (gradient,) = torch.autograd.grad((x0 * pull).sum(), x)
+            return x0.detach() + sigma**2 / variance * gradient
+
+        return denoise
+
+
+class DiffPIR(Sampler):
+    """Proximal guidance, C = sigma^2 / strength I, and part of the noise drawn anew (Zhu et al. 2023, Algorithm 1).
+
+    `strength` is their lambda. Biased: sigma^2 is the variance before the prior has spoken, not after.
+    """
+
+    about: ClassVar[str] = "proximal steps, one network call a step"
+    num_steps: PositiveInt = Field(100, alias="steps")
+    strength: PositiveFloat = 7.0
+    integrator: SerializeAsAny[Integrator] = Renoise(zeta=0.3)
+
+    def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
+        physics = require(problem.physics, LinearPhysics, "DiffPIR", "dps")
+
+        def denoise(x: Tensor, sigma: float) -> Tensor:
+            x0 = prior(x, sigma)
+            return x0 + prox(problem, physics, problem.y - problem.A(x0), sigma**2 / self.strength)
+
+        return denoise
+
+
+def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: float) -> Tensor:
+    """v A^T (v A A^T + sigma_y^2 I)^-1 residual, for a white covariance v I: by the operator's SVD, or by CG."""
+    noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+    if isinstance(physics, DecomposablePhysics):
+        problem.calls.operator += 2 * len(residual)
+        s = physics.mask
+        return physics.V(variance * s / (variance * s.square() + noise) * physics.U_adjoint(residual))
+    weights = conjugate_gradients(lambda w: variance * problem.A(problem.A_adjoint(w)) + noise * w, residual, None, None,
+                                  1e-3, 50)
+    return variance * problem.A_adjoint(weights)

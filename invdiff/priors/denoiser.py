@@ -1,0 +1,71 @@
+"""The denoiser contract, D(x, sigma) = E[x0 | x], around a network that knows nothing of units or sizes."""
+
+import torch
+import torch.nn.functional as F
+from deepinv.models import Denoiser
+from torch import Tensor, nn
+
+from invdiff.priors.spectrum import ErrorSpectrum
+
+
+class EDMDenoiser(Denoiser):
+    """D(x, sigma) from a raw network, with the preconditioning of EDM (Karras et al. 2022, Table 1).
+
+    x (B, C, H, W) = x0 + sigma n, in the image's own units ([0, 1] for photographs), any H and W; sigma a float or (B,).
+    A one-channel x on a three-channel network is grey: it is repeated on the channels and averaged again.
+
+    Args:
+        network: maps (x scaled to unit variance, label (B,)) to x's shape; its `stride` must divide what it is fed.
+        channels: image channels of the network.
+        sigma_data: standard deviation of clean images around `centre`.
+        centre: the value the network sees as zero (0.5 for [0, 1] images, 0 for complex ones).
+    """
+
+    def __init__(self, network: nn.Module, channels: int = 3, sigma_data: float = 0.25, centre: float = 0.5):
+        super().__init__()
+        self.network, self.channels = network, channels
+        self.sigma_data, self.centre = sigma_data, centre
+        self.card: dict = {}
+
+    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
+        """The card's measured error spectrum for images of this many channels, or None."""
+        grey = channels == 1 and self.channels == 3
+        data = self.card.get("spectrum_grey" if grey else "spectrum")
+        return ErrorSpectrum.from_dict(data) if data else None
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        """E[x0 | x], of x's shape. Raises ValueError for channels the network was not made for."""
+        grey = x.shape[1] == 1 and self.channels == 3
+        if grey:
+            x = x.expand(-1, 3, -1, -1)
+        if x.shape[1] != self.channels:
+            raise ValueError(f"x: expected {self.channels} channels, got {tuple(x.shape)}")
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(x.shape[0])
+        out = self.precondition(x, sigma)
+        return out.mean(1, keepdim=True) if grey else out
+
+    def precondition(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """c_skip x + c_out F(c_in x, log sigma), around `centre`; sigma (B,)."""
+        s = sigma.reshape(-1, 1, 1, 1)
+        total = s.square() + self.sigma_data**2
+        z = x - self.centre
+        f = self._padded(z / total.sqrt(), sigma.log()).to(x.dtype)
+        return self.centre + z * (self.sigma_data**2 / total) + f * (s * self.sigma_data / total.sqrt())
+
+    def _padded(self, z: Tensor, label: Tensor) -> Tensor:
+        h, w = z.shape[-2:]
+        stride = getattr(self.network, "stride", 1)
+        bottom, right = -h % stride, -w % stride
+        if bottom or right:
+            mode = "reflect" if bottom < h and right < w else "replicate"
+            z = F.pad(z, (0, right, 0, bottom), mode=mode)
+        return self.network(z.contiguous(memory_format=torch.channels_last), label)[..., :h, :w]
+
+
+def edm_loss(denoiser: EDMDenoiser, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+    """Weighted denoising error per item, (B,): |D(x0 + sigma n) - x0|^2 / c_out^2, mean over pixels (EDM, Eq. 8)."""
+    weight = (sigma.square() + denoiser.sigma_data**2) / (sigma * denoiser.sigma_data).square()
+    error = denoiser.precondition(x0 + sigma.reshape(-1, 1, 1, 1) * noise, sigma) - x0
+    return weight * error.square().mean(dim=(1, 2, 3))
+
+

@@ -1,0 +1,143 @@
+"""The error of a denoiser as a spectrum: C(sigma, f), the power of D(x, sigma) - x0 by noise level and frequency.
+
+It stands for the covariance of x0 given x_sigma, taken as stationary: diagonal in Fourier space after a fixed rotation
+of the colours (luminance and two chrominances). That is the covariance which spectral moment matching needs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+# opponent colours: rows are luminance, red-green and blue-yellow, an orthonormal basis of RGB
+OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
+OPPONENT = OPPONENT / OPPONENT.norm(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class ErrorSpectrum:
+    """Power spectral density of the denoising error.
+
+    Attributes:
+        sigmas: noise levels, increasing, (L,).
+        frequencies: radial frequencies in cycles per pixel, increasing, (F,).
+        power: (L, K, F), per pixel in an orthonormal transform: white noise of standard deviation s has power s^2.
+            K = 3 opponent colours, or the channels as they are.
+        source: where it comes from, for the report.
+    """
+
+    sigmas: Tensor
+    frequencies: Tensor
+    power: Tensor
+    source: str
+
+    def at(self, sigma: float, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        """C(sigma, f) on the half plane of rfft2, (K, H, W // 2 + 1). Log-log interpolation; ends are carried on.
+
+        Below the lowest measured level the error is that level's, scaled with sigma^2; it never exceeds sigma^2,
+        since no denoiser need do worse than returning its input.
+        """
+        log_power = self.power.clamp_min(1e-14).log()
+        level = float(torch.clamp(torch.as_tensor(sigma), self.sigmas[0], self.sigmas[-1]))
+        curve = _interpolate(torch.tensor(level).log(), self.sigmas.log(), log_power).exp()         # (K, F)
+        curve = (curve * min(1.0, (sigma / level)) ** 2).clamp_max(sigma**2)
+        height, width = size
+        fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
+        radius = (fy.square() + fx.square()).sqrt()
+        index = torch.searchsorted(self.frequencies, radius.contiguous()).clamp(1, len(self.frequencies) - 1)
+        low, high = self.frequencies[index - 1], self.frequencies[index]
+        weight = ((radius - low) / (high - low)).clamp(0, 1)
+        logs = curve.log()
+        return torch.lerp(logs[:, index - 1], logs[:, index], weight).exp().to(device)
+
+    def to_dict(self) -> dict:
+        """For the card: plain lists, six significant digits."""
+        return {"sigmas": _plain(self.sigmas), "frequencies": _plain(self.frequencies), "power": _plain(self.power),
+                "source": self.source}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> "ErrorSpectrum":
+        return cls(*(torch.tensor(data[k]) for k in ("sigmas", "frequencies", "power")), source=data["source"])
+
+
+def rotate_colours(x: Tensor) -> Tensor:
+    """(B, 3, H, W) RGB to opponent colours; other channel counts are left as they are. Orthonormal."""
+    return torch.einsum("kc,bchw->bkhw", OPPONENT.to(x), x) if x.shape[1] == 3 else x
+
+
+def rotate_colours_back(x: Tensor) -> Tensor:
+    """The inverse, and transpose, of `rotate_colours`."""
+    return torch.einsum("kc,bkhw->bchw", OPPONENT.to(x), x) if x.shape[1] == 3 else x
+
+
+def radial_spectrum(error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Mean power of error (B, K, H, W) in rings of radial frequency: (bins,) cycles per pixel, (K, bins).
+
+    A Hann window keeps the edges of the crop from leaking into high frequencies; its energy is divided out.
+    """
+    height, width = error.shape[-2:]
+    window = torch.hann_window(height, periodic=False)[:, None] * torch.hann_window(width, periodic=False)[None]
+    window = window / window.square().mean().sqrt()
+    power = torch.fft.fft2(error * window.to(error), norm="ortho").abs().square().mean(0)             # (K, H, W)
+    fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None]
+    radius = (fy.square() + fx.square()).sqrt()
+    ring = (radius / 0.5**0.5 * bins).long().clamp_max(bins - 1).flatten()
+    count = torch.bincount(ring, minlength=bins)
+    centre = torch.zeros(bins).index_add(0, ring, radius.flatten()) / count
+    total = torch.zeros(error.shape[1], bins).index_add(1, ring, power.flatten(1).float().cpu())
+    return centre[count > 0], (total / count)[:, count > 0]
+
+
+@torch.no_grad()
+def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Sequence[float], source: str, *,
+                     bins: int = 32, seed: int = 0) -> ErrorSpectrum:
+    """Error spectrum of a denoiser on clean images (C, H, W), all of one size, at the given noise levels.
+
+    Raises:
+        ValueError: fewer than two noise levels, or images of different sizes.
+    """
+    if len(sigmas) < 2 or len({tuple(i.shape) for i in images}) != 1:
+        raise ValueError("measure_spectrum: expected at least two noise levels and images of one size")
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for sigma in sigmas:
+        total = torch.zeros(())
+        for image in images:
+            noise = torch.randn(image.shape, generator=generator)
+            estimate = denoiser((image + sigma * noise)[None], sigma)
+            frequencies, power = radial_spectrum(rotate_colours(estimate.float() - image), bins)
+            total = total + power / len(images)
+        rows.append(total)
+    return ErrorSpectrum(torch.tensor(sigmas, dtype=torch.float32), frequencies, torch.stack(rows), source)
+
+
+def model_spectrum(image: Tensor, levels: int = 40, bins: int = 32) -> ErrorSpectrum:
+    """What a stationary Gaussian prior with the image's own spectrum would err, for a prior without a card.
+
+    The image (B, C, H, W), a crude estimate, fixes the amplitude of S = a / (f^2 + f0^2) at low frequencies, which most
+    measurements keep; the error is the Wiener filter's, sigma^2 S / (S + sigma^2).
+    """
+    frequencies, power = radial_spectrum(rotate_colours(image - image.mean((-2, -1), keepdim=True)).cpu(), bins)
+    shape = frequencies.square() + (0.5 / max(image.shape[-2:])) ** 2
+    low = frequencies <= max(0.15, float(frequencies[1]))
+    low[0] = False                                              # the ring around zero has lost its mean
+    amplitude = (power * shape)[:, low].clamp_min(1e-10).log().mean(1, keepdim=True).exp()
+    signal = (amplitude / shape)[None]                          # (1, K, F)
+    sigmas = torch.logspace(-3, 2, levels)
+    noise = sigmas.square()[:, None, None]
+    return ErrorSpectrum(sigmas, frequencies, signal * noise / (signal + noise), "a 1/f^2 model of the measured image")
+
+
+def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Linear interpolation of values (L, ...) over increasing knots (L,)."""
+    i = int(torch.searchsorted(knots, at).clamp(1, len(knots) - 1))
+    weight = (at - knots[i - 1]) / (knots[i] - knots[i - 1])
+    return torch.lerp(values[i - 1], values[i], weight.clamp(0, 1))
+
+
+def _plain(values: Tensor) -> list:
+    if values.ndim > 1:
+        return [_plain(row) for row in values]
+    return [float(f"{v:.6g}") for v in values.tolist()]

@@ -1,0 +1,89 @@
+"""A compact, fully convolutional U-Net, made to be fast on a CPU and to work at any image size.
+
+Three choices keep it cheap: a pixel-unshuffle stem puts the widest images at half resolution, skips are added rather
+than concatenated (as in DRUNet, Zhang et al. 2021), and no normalisation looks at the whole image, so that what was
+learned on patches holds on photographs. The noise level enters each block as a scale and a shift (FiLM).
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ResBlock(nn.Module):
+    """x + conv(silu(scale * conv(x) + shift)), scale and shift from the noise embedding; starts as the identity."""
+
+    def __init__(self, width: int, embedding: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.film.weight)
+        for layer in (self.conv1, self.conv2, self.film):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        scale, shift = self.film(emb)[:, :, None, None].chunk(2, dim=1)
+        h = torch.addcmul(shift, self.conv1(x), 1 + scale)
+        return x + self.conv2(F.silu(h))
+
+
+class UNet(nn.Module):
+    """Maps (x, noise label) to an image of x's shape; height and width must be multiples of `stride`.
+
+    widths[i] channels and depths[i] residual blocks (each way) at 1 / 2^(i+1) of the input's resolution.
+    """
+
+    def __init__(self, channels: int = 3, widths: Sequence[int] = (64, 128, 192, 224), depths: Sequence[int] = (2, 2, 2, 1),
+                 embedding: int = 256):
+        super().__init__()
+        if len(widths) != len(depths):
+            raise ValueError(f"depths: expected {len(widths)} numbers, one for each width, got {len(depths)}")
+        self.stride = 2 ** len(widths)
+        self.frequencies = embedding // 4
+        self.embed = nn.Sequential(nn.Linear(2 * self.frequencies, embedding), nn.SiLU(),
+                                   nn.Linear(embedding, embedding), nn.SiLU())
+        self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
+        stages = list(zip(widths, depths, strict=True))
+        self.encoder = nn.ModuleList(_blocks(w, d, embedding) for w, d in stages[:-1])
+        self.middle = _blocks(widths[-1], depths[-1], embedding)
+        self.decoder = nn.ModuleList(_blocks(w, d, embedding) for w, d in reversed(stages[:-1]))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
+        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in reversed(list(pairwise(widths))))
+        self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
+        """x (B, C, H, W) of about unit variance, noise_label (B,) -> (B, C, H, W)."""
+        emb = self.embed(_fourier_features(noise_label, self.frequencies))
+        h = stem = self.stem(F.pixel_unshuffle(x, 2))
+        skips = []
+        for blocks, down in zip(self.encoder, self.down, strict=True):
+            for block in blocks:
+                h = block(h, emb)
+            skips.append(h)
+            h = down(h)
+        for block in self.middle:
+            h = block(h, emb)
+        for blocks, up in zip(self.decoder, self.up, strict=True):
+            h = F.pixel_shuffle(up(h), 2) + skips.pop()
+            for block in blocks:
+                h = block(h, emb)
+        return F.pixel_shuffle(self.head(h + stem), 2)
+
+
+def _blocks(width: int, depth: int, embedding: int) -> nn.ModuleList:
+    return nn.ModuleList(ResBlock(width, embedding) for _ in range(depth))
+
+
+def _fourier_features(t: Tensor, count: int) -> Tensor:
+    """(B,) -> (B, 2 count): cosines and sines of geometrically spaced frequencies."""
+    frequencies = torch.exp(torch.linspace(math.log(0.125), math.log(4.0), count, device=t.device))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)

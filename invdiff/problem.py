@@ -1,0 +1,95 @@
+"""What is known: the operator, the measurement and its noise."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics
+from torch import Tensor
+
+
+@dataclass
+class Calls:
+    """How often a problem's operator was applied to an image or a measurement (A, its transpose, a factor of its SVD)."""
+
+    operator: int = 0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y = A(x) + n, with white Gaussian noise n of standard deviation sigma_y.
+
+    Args:
+        physics: any deepinv physics, ours or theirs.
+        y: measurement (B, ...), float.
+        sigma_y: noise standard deviation in y's units, >= 0; 0 means noiseless. There is no default.
+
+    Raises:
+        ValueError: sigma_y negative or not finite, y not finite, or of a shape the operator does not give.
+    """
+
+    physics: Physics
+    y: Tensor
+    sigma_y: float
+    calls: Calls = field(default_factory=Calls, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma_y < float("inf"):
+            raise ValueError(f"sigma_y: expected a noise level >= 0 in the measurement's units, got {self.sigma_y}")
+        bad = int((~torch.isfinite(self.y)).sum())
+        if bad:
+            raise ValueError(f"y: {bad} of {self.y.numel()} values are NaN or infinite; expected finite values")
+        expected = getattr(self.physics, "measurement_size", None)
+        if expected is not None and tuple(self.y.shape[1:]) != tuple(expected):
+            raise ValueError(f"y: expected (B, *{tuple(expected)}), got {tuple(self.y.shape)}")
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the image. Raises ValueError if the operator does not know it and is not linear."""
+        size = getattr(self.physics, "img_size", None)
+        if size is not None:
+            return tuple(size)
+        if isinstance(self.physics, LinearPhysics):
+            return tuple(self.physics.A_adjoint(self.y[:1]).shape[1:])
+        raise ValueError(f"{type(self.physics).__name__}: img_size is not set; expected (C, H, W)")
+
+    def A(self, x: Tensor) -> Tensor:
+        self.calls.operator += len(x)
+        return self.physics.A(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        self.calls.operator += len(y)
+        return self.physics.A_adjoint(y)  # type: ignore[operator]
+
+    def observed(self) -> Tensor:
+        """True where an entry of y carries a measurement: the operator can reach it. Shape of A(x), batch 1 or B."""
+        generator = torch.Generator().manual_seed(0)
+        x = torch.rand((self.y.shape[0], *self.image_shape), generator=generator) + 0.5
+        return self.physics.A(x.to(self.y)) != 0
+
+    def rows(self, index: Tensor) -> "Problem":
+        """The measurements at `index`, with the same operator and the same call counter."""
+        return Problem(self.physics, self.y[index], self.sigma_y, self.calls)
+
+    def to(self, device: torch.device | str) -> "Problem":
+        return Problem(self.physics.to(device), self.y.to(device), self.sigma_y, self.calls)
+
+
+def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Problem:
+    """The problem that a camera or scanner would pose: y = A(x) + sigma_y n, n from the stream of `seed`.
+
+    x (B, C, H, W). Entries of y that the operator cannot reach stay zero.
+    """
+    with torch.no_grad():
+        clean = physics.A(x)
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+    problem = Problem(physics, clean, sigma_y)
+    return Problem(physics, clean + sigma_y * noise * problem.observed(), sigma_y)
+
+
+def require(physics: Physics, kind: type, sampler: str, alternatives: str) -> Any:
+    """`physics`, if it is of `kind`. Raises ValueError naming the operator and the samplers that would work."""
+    if isinstance(physics, kind):
+        return physics
+    need = {LinearPhysics: "a linear operator", DecomposablePhysics: "an operator with an SVD"}[kind]
+    raise ValueError(f"{sampler} needs {need}, and {type(physics).__name__} is none; these would work: {alternatives}")

@@ -1,0 +1,89 @@
+"""Closed forms that several operators share: proximal steps, packed real Fourier bases, circulant systems."""
+
+from __future__ import annotations
+
+import torch
+from deepinv.physics import DecomposablePhysics
+from torch import Tensor
+
+
+def per_image(value: float | Tensor, like: Tensor) -> Tensor:
+    """A scalar, (B,) or (B, 1, 1, 1) as a tensor that broadcasts against (B, C, H, W), of the dtype of `like`."""
+    value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    return value.reshape(-1, 1, 1, 1) if value.ndim == 1 else value
+
+
+def starting_point(physics: DecomposablePhysics, z: Tensor | float | None, y: Tensor) -> Tensor:
+    """The z of a proximal step as an image (B, C, H, W): deepinv also allows a number, or None for zero."""
+    if isinstance(z, Tensor):
+        return z
+    return y.new_full((*y.shape[:-3], *physics.img_size), 0.0 if z is None else float(z))
+
+
+def prox_orthogonal_rows(
+    physics: DecomposablePhysics, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, sq_norm: float
+) -> Tensor:
+    """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|² for orthogonal rows of A, each of squared norm `sq_norm` or zero."""
+    z = starting_point(physics, z, y)
+    gamma = per_image(gamma, y)
+    return z + gamma / (1 + gamma * sq_norm) * physics.A_adjoint(y - physics.A(z))
+
+
+def filter_fourier(x: Tensor, response: Tensor) -> Tensor:
+    """Circular convolution of x (..., H, W) with the filter of half spectrum `response` (..., H, W // 2 + 1)."""
+    return torch.fft.irfft2(torch.fft.rfft2(x) * response, s=x.shape[-2:])
+
+
+def negate_frequencies(spectrum: Tensor) -> Tensor:
+    """The spectrum (..., H, W) read at -k instead of k."""
+    return spectrum.flip((-2, -1)).roll((1, 1), (-2, -1))
+
+
+def packing(height: int, width: int) -> Tensor:
+    """Weights w (H, W) such that x -> Re(conj(w) fft2(x)) is an orthonormal basis of the real images (H, W).
+
+    The spectrum of a real image repeats itself: F(-k) = conj F(k). Where k and -k differ, one of the two places gets
+    sqrt(2) Re F(k) and the other sqrt(2) Im F(k); where they coincide, F is real and is kept. The inverse is
+    c -> Re ifft2(w c); both transforms with norm="ortho".
+    """
+    place = torch.arange(height * width).reshape(height, width)
+    opposite = negate_frequencies(place)
+    weights = torch.full((height, width), 2**0.5, dtype=torch.complex128)
+    weights[place > opposite] *= -1j
+    weights[place == opposite] = 1
+    return weights
+
+
+def pack(x: Tensor, weights: Tensor) -> Tensor:
+    """Coefficients (..., H, W) of the images x (..., H, W)."""
+    return (weights.conj() * torch.fft.fft2(x, norm="ortho")).real
+
+
+def unpack(coefficients: Tensor, weights: Tensor) -> Tensor:
+    """Images (..., H, W) of the coefficients: the inverse and transpose of `pack`."""
+    return torch.fft.ifft2(weights * coefficients, norm="ortho").real
+
+
+def half_power(power: Tensor, like: Tensor, height: int, width: int) -> Tensor:
+    """`power` on the device and at least in the precision of `like`, its last two dimensions (H, W // 2 + 1)."""
+    grid = (height, width // 2 + 1)
+    power = power.to(device=like.device, dtype=torch.promote_types(power.dtype, like.dtype))
+    try:
+        return power.expand(torch.broadcast_shapes(power.shape, grid)[:-2] + grid)
+    except RuntimeError:
+        raise ValueError(
+            f"power: expected (B, C, H, W // 2 + 1) with {grid} as its last two, got {tuple(power.shape)}"
+        ) from None
+
+
+def full_power(half: Tensor, width: int) -> Tensor:
+    """The symmetric spectrum (..., H, W) whose half is (..., H, W // 2 + 1)."""
+    missing = half[..., 1 : (width + 1) // 2].flip((-2, -1)).roll(1, -2)
+    return torch.cat([half, missing], dim=-1)
+
+
+def solve_circulant(spectrum: Tensor, r: Tensor) -> Tensor:
+    """Pseudo-inverse of the circulant of half spectrum `spectrum` (..., h, w // 2 + 1), applied to r (..., h, w)."""
+    invertible = spectrum >= torch.finfo(spectrum.dtype).tiny  # the reciprocal of less than that overflows
+    inverse = torch.where(invertible, 1 / torch.where(invertible, spectrum, 1), 0)
+    return filter_fourier(r, inverse)
