@@ -1,0 +1,33 @@
+"""invdiff: image restoration from degraded or incomplete measurements, with diffusion priors.
+
+    problem = invdiff.Problem(physics, y, sigma_y=0.02)
+    prior = invdiff.load_prior("natural")
+    result = invdiff.restore(problem, prior, MomentMatching(), samples=8)
+
+Names load on first use, so that importing the package stays cheap.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from invdiff.errors import InputError
+    from invdiff.priors import load_prior
+    from invdiff.problem import Problem, simulate
+    from invdiff.restoration import Result, restore
+
+__version__ = "0.1.0"
+__all__ = ["InputError", "Problem", "Result", "load_prior", "restore", "simulate"]
+
+_HOME = {"InputError": "errors", "Problem": "problem", "Result": "restoration", "load_prior": "priors",
+         "restore": "restoration", "simulate": "problem"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'invdiff' has no attribute {name!r}")
+    return getattr(import_module(f"invdiff.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

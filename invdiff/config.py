@@ -1,70 +1,123 @@
 """The schema of configs/*.yaml, and the only place where a name becomes a class."""
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+import operators
+from deepinv.physics import Physics
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from invdiff import posterior
+from invdiff.diffusion import integrators, schedules
 from invdiff.errors import InputError
+from invdiff.io.images import load_image
+from invdiff.paths import bundled
+from invdiff.posterior import Sampler
 from invdiff.training.settings import TrainSettings
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a dict. Raises InputError: missing, not YAML, or not a mapping."""
-    path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not valid YAML ({reason})") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
-    return data
+from invdiff.validation import nearest, override, read_yaml, validate
 
 
-def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """A copy of nested `data` with dotted assignments such as "operator.sigma=1.6" made; values are YAML.
+def _random_inpainting(img_size: Sequence[int], keep: float = 0.5, seed: int = 0) -> Physics:
+    return operators.Inpainting(img_size, operators.random_mask(img_size, keep, seed))
 
-    Raises InputError for an assignment without "=", or into something that has no keys.
+
+def _box_inpainting(img_size: Sequence[int], top: int | None = None, left: int | None = None,
+                    height: int | None = None, width: int | None = None) -> Physics:
+    return operators.Inpainting(img_size, operators.box_mask(img_size, top, left, height, width))
+
+
+def _mask_inpainting(img_size: Sequence[int], mask: str) -> Physics:
+    """White pixels of the mask image are measured, black ones are missing."""
+    return operators.Inpainting(img_size, load_image(mask).mean(1) > 0.5)
+
+
+def _kernel_blur(img_size: Sequence[int], kernel: str) -> Physics:
+    """The kernel is an image or a .npy array; it is made to sum to one."""
+    weights = load_image(kernel).mean(1)[0]
+    if float(weights.sum()) <= 0:
+        raise InputError(f"{kernel}: expected a blur kernel with a positive sum, got {float(weights.sum()):g}")
+    return operators.Blur(img_size, weights / weights.sum())
+
+
+OPERATORS: dict[str, Callable[..., Physics]] = {
+    "denoising": operators.Denoising,
+    "gaussian_blur": operators.GaussianBlur,
+    "motion_blur": operators.MotionBlur,
+    "kernel_blur": _kernel_blur,
+    "random_inpainting": _random_inpainting,
+    "box_inpainting": _box_inpainting,
+    "mask_inpainting": _mask_inpainting,
+    "super_resolution": operators.SuperResolution,
+}
+SAMPLERS: dict[str, type[Sampler]] = {
+    "moment_matching": posterior.MomentMatching,
+    "pigdm": posterior.PiGDM,
+    "diffpir": posterior.DiffPIR,
+    "dps": posterior.DPS,
+    "ddrm": posterior.DDRM,
+}
+PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that have a name of their own
+    "integrator": {"ddim": integrators.DDIM, "heun": integrators.Heun, "dpm_solver_pp": integrators.DPMSolverPP,
+                   "renoise": integrators.Renoise},
+    "schedule": {"karras": schedules.Karras, "ddpm_linear": schedules.DDPMLinear, "cosine": schedules.Cosine},
+}
+
+
+class RunConfig(BaseModel):
+    """One `invdiff restore` or `invdiff simulate`: the schema of configs/TASK.yaml.
+
+    `operator`, `sampler` and its parts are mappings with a `name` and parameters, or the name alone.
     """
-    out = dict(data)
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key.strip():
-            raise InputError(f"--set {assignment}: expected KEY=VALUE, for example operator.sigma=1.6")
-        node = out
-        *parents, last = key.strip().split(".")
-        for parent in parents:
-            if not isinstance(node.get(parent, {}), Mapping):
-                raise InputError(f"--set {assignment}: {parent} is a value, and has no key {last!r}")
-            node[parent] = node = dict(node.get(parent, {}))
-        try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise InputError(f"--set {assignment}: {value!r} is not a YAML value") from error
-    return out
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    operator: dict[str, Any]
+    sigma_y: float | None = Field(None, ge=0, allow_inf_nan=False)
+    prior: str = "natural"
+    sampler: dict[str, Any] = Field(default_factory=lambda: {"name": "moment_matching"})
+    samples: int = Field(4, ge=1)
+    seed: int = Field(0, ge=0)
+    input: str | None = None
+    truth: str | None = None
+    device: str = "auto"
+    precision: str = Field("fp32", pattern="^(fp32|bf16)$")
+    batch_size: int | None = Field(None, ge=1)
 
 
-def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
-    """`model(**data)`, with pydantic's complaints as one InputError sentence; unknown keys name the nearest right one."""
-    try:
-        return model(**data)
-    except ValidationError as error:
-        raise InputError(f"{where}: {_sentence(model, error)}") from error
+def tasks() -> dict[str, Path]:
+    """The bundled tasks, by name."""
+    return {path.stem: path for path in sorted(bundled("configs").glob("*.yaml"))}
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'did you mean x?' with the closest of `known`, or the list of all."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+def run_config(task: str | None = None, path: str | Path | None = None, assignments: Sequence[str] = ()) -> RunConfig:
+    """A task by name or a config by path, with `--set` assignments, every default filled in. Raises InputError.
+
+    A bundled task's sigma_y is the noise to simulate. It is nobody's measurement: with an `input` it must be given.
+    """
+    if (task is None) == (path is None):
+        raise InputError(f"expected a task or a config, one of the two; tasks: {', '.join(tasks())}")
+    if path is None:
+        if task not in tasks():
+            raise InputError(f"task: unknown task {task!r}; {nearest(str(task), tasks())}")
+        path = tasks()[str(task)]
+        noise_given = any(a.partition("=")[0].strip() == "sigma_y" for a in assignments)
+    else:
+        noise_given = True
+    data = override({k: {"name": v} if k in ("operator", "sampler") and isinstance(v, str) else v
+                     for k, v in read_yaml(path).items()}, assignments)
+    config = validate(RunConfig, data, str(path))
+    if config.input and config.truth:
+        raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")
+    if config.input and not (noise_given and config.sigma_y is not None):
+        raise InputError(f"sigma_y: the noise level of {config.input} is not known; give it, for example "
+                         "--set sigma_y=0.02 (white is 1; 0 is noiseless)")
+    if config.sigma_y is None:
+        raise InputError(f"{path}: sigma_y is missing; give the noise's standard deviation (white is 1; 0 is noiseless)")
+    full = {"operator": _operator_parameters(config.operator), "sampler": describe(build_sampler(config.sampler))}
+    return config.model_copy(update=full)
 
 
 def train_settings(path: str | Path, assignments: Sequence[str] = ()) -> TrainSettings:
@@ -72,19 +125,54 @@ def train_settings(path: str | Path, assignments: Sequence[str] = ()) -> TrainSe
     return validate(TrainSettings, override(read_yaml(path), assignments), str(path))
 
 
-def _sentence(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {path!r}; {nearest(path.split('.')[-1], _keys(model, first['loc'][:-1]))}"
-    return f"{path}: {first['msg'].lower()}, got {first['input']!r}"
+def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
+    """The operator of a spec such as {"name": "gaussian_blur", "sigma": 2.0}. Raises InputError."""
+    parameters = _operator_parameters(spec)
+    try:
+        return OPERATORS[parameters.pop("name")](img_size, **parameters)
+    except ValueError as error:
+        raise InputError(f"operator: {error}") from error
 
 
-def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """Names that the (nested) model at `path` accepts."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            break
-        model = field.annotation
-    return [field.alias or name for name, field in model.model_fields.items()]
+def build_sampler(spec: Mapping[str, Any]) -> Sampler:
+    """The sampler of a spec such as {"name": "dps", "steps": 500, "integrator": {"name": "ddim"}}. Raises InputError."""
+    known, parameters = _named(spec, SAMPLERS, "sampler")
+    for part, table in PARTS.items():
+        if isinstance(parameters.get(part), str | Mapping):
+            value = parameters[part]
+            model, rest = _named({"name": value} if isinstance(value, str) else value, table, f"sampler.{part}")
+            parameters[part] = validate(model, rest, f"sampler.{part}")
+    return validate(known, parameters, "sampler")
+
+
+def describe(sampler: Sampler) -> dict[str, Any]:
+    """The spec of a sampler, with every parameter: `build_sampler(describe(s)) == s`."""
+    spec = {"name": _name_of(sampler, SAMPLERS), **sampler.model_dump(by_alias=True)}
+    for part, table in PARTS.items():
+        value = getattr(sampler, part)
+        spec[part] = {"name": _name_of(value, table), **value.model_dump()}
+    return spec
+
+
+def _named(spec: Mapping[str, Any], table: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
+    """The table's entry for spec["name"], and the other keys."""
+    name = spec.get("name")
+    if name not in table:
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(str(name), table)}")
+    return table[name], {key: value for key, value in spec.items() if key != "name"}
+
+
+def _name_of(thing: object, table: Mapping[str, Any]) -> str:
+    return next(name for name, kind in table.items() if type(thing) is kind)
+
+
+def _operator_parameters(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec with every default filled in: an operator's parameters are its constructor's, but for the image's size."""
+    make, given = _named(spec, OPERATORS, "operator")
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(make, eval_str=True).parameters.items():
+        if name != "img_size" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[name] = (parameter.annotation, default)
+    model = create_model("Operator", __config__=ConfigDict(extra="forbid"), **fields)
+    return {"name": spec["name"], **validate(model, given, f"operator {spec['name']}").model_dump()}

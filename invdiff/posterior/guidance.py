@@ -28,7 +28,7 @@ class MomentMatching(Sampler):
 
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "default; measured error spectrum, one network call a step, no knobs"
-    cg_iterations: PositiveInt = 50
+    cg_iterations: PositiveInt = 20
     cg_tolerance: PositiveFloat = 1e-2
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:

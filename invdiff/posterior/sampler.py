@@ -29,7 +29,7 @@ class Sampler(BaseModel):
 
     num_steps: PositiveInt = Field(30, alias="steps")
     schedule: SerializeAsAny[Schedule] = Karras()
-    sigma_max: PositiveFloat = 20.0
+    sigma_max: PositiveFloat = 5.0
     sigma_min: PositiveFloat = 0.01
     integrator: SerializeAsAny[Integrator] = DPMSolverPP()
 
@@ -49,9 +49,10 @@ class Sampler(BaseModel):
         shape = problem.image_shape
         denoise = self.posterior_denoiser(prior, problem)
         sigmas = self.schedule(self.num_steps, self.sigma_min, self.sigma_max)
-        start = float(sigmas[0]) * noise.normal(shape)
         with torch.no_grad():
-            yield from self.integrator(denoise, sigmas, start, lambda: noise.normal(shape))
+            x = float(sigmas[0]) * noise.normal(shape)
+            x = x + denoise(x, float(sigmas[0]))         # x0 is still missing from the state: its first estimate
+            yield from self.integrator(denoise, sigmas, x, lambda: noise.normal(shape))
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         """The guidance rule: E[x0 | x, y] as a function of (x, sigma)."""

@@ -1,0 +1,205 @@
+"""The command line. It reads options, calls the library, shows progress, and says in one sentence what went wrong."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from invdiff.errors import InputError
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Restore images from blurred, noisy or incomplete measurements, with diffusion priors.")
+
+Task = Annotated[Optional[str], typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")]
+Config = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML config, instead of --task.")]
+Truth = Annotated[Optional[str], typer.Option(help="Clean image: simulate a measurement of it, and score.")]
+Assign = Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE, e.g. operator.sigma=1.6; repeatable.")]
+Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Output folder [default: restored/TASK].")]
+Seed = Annotated[Optional[int], typer.Option(help="Random seed, 0 or larger.")]
+Device = Annotated[Optional[str], typer.Option(help="auto, cpu, cuda, mps ...")]
+
+
+@app.command()
+def restore(
+    task: Task = None,
+    config: Config = None,
+    input: Annotated[Optional[str], typer.Option(help="Measurement to restore; needs sigma_y.")] = None,
+    truth: Truth = None,
+    assign: Assign = None,
+    sampler: Annotated[Optional[str], typer.Option(help="Posterior sampler.")] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Steps of the sampler.")] = None,
+    samples: Annotated[Optional[int], typer.Option(help="Posterior samples to draw.")] = None,
+    prior: Annotated[Optional[str], typer.Option(help="Shipped prior, or a .safetensors file.")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    precision: Annotated[Optional[str], typer.Option(help="fp32 or bf16, for the network.")] = None,
+    output: Output = None,
+) -> None:
+    """Restore an image. Without --input or --truth, a photo that scikit-image brings along is degraded and restored."""
+    from invdiff.io.results import check_output
+
+    given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
+             "precision": precision, "sampler.name": sampler, "sampler.steps": steps}
+    resolved = _resolve(task, config, assign, given)
+    folder = output or Path("restored") / resolved.task
+    check_output(folder)
+    outcome = _run_with_progress(resolved)
+    outcome.save(folder)
+    _show(outcome, folder)
+
+
+@app.command()
+def simulate(task: Task = None, config: Config = None, truth: Truth = None, assign: Assign = None, seed: Seed = None,
+             output: Annotated[Path, typer.Option("--output", "-o", help="Measurement: .png (8 bit) or .npy (exact).")]
+             = Path("measurement.png")) -> None:
+    """Degrade a clean image as a task does, and write the measurement."""
+    import numpy as np
+
+    from invdiff.io.files import replacing
+    from invdiff.io.images import save_image
+    from invdiff.job import pose
+
+    problem, _ = pose(_resolve(task, config, assign, {"truth": truth, "seed": seed}))
+    if output.suffix == ".npy":
+        with replacing(output) as temporary, temporary.open("wb") as file:
+            np.save(file, problem.y[0].numpy())
+    elif output.suffix == ".png":
+        save_image(output, problem.y[0])
+    else:
+        raise InputError(f"{output}: expected a name that ends in .png or .npy")
+    typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[-2:]))} pixels, sigma_y = {problem.sigma_y:g}")
+
+
+@app.command()
+def train(config: Annotated[Path, typer.Argument(help="A training config, such as configs/train/natural.yaml.")],
+          data: Annotated[Optional[Path], typer.Option(help="Folder of images or HDF5 file; overrides data.path.")] = None,
+          assign: Assign = None,
+          output: Annotated[Optional[Path], typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
+          device: Device = None) -> None:
+    """Train a prior. Started again with the same output folder, it goes on where it was stopped or killed."""
+    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
+
+    from invdiff.config import train_settings
+    from invdiff.restoration import find_device
+    from invdiff.training.run import train as run
+
+    settings = train_settings(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
+    where = str(find_device(device or "auto"))
+    folder = output or Path("runs") / settings.name
+    columns = [*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn()]
+    with Progress(*columns) as bar:
+        line = bar.add_task("training", total=settings.optimiser.steps)
+
+        def show(progress: Any, trainer: Any) -> None:
+            psnr = trainer.log[-1]["psnr"] if trainer.log else {}
+            validation = "  ".join(f"{value:.2f} dB at {level}" for level, value in list(psnr.items())[:3])
+            bar.update(line, completed=progress.step, description=f"loss {progress.loss:.3f}  {validation}")
+
+        path = run(settings, folder, where, on_step=show)
+    typer.echo(f"{path}: the prior; log.jsonl beside it")
+
+
+@app.command()
+def tasks() -> None:
+    """List the bundled tasks and the samplers."""
+    from rich.table import Table
+
+    from invdiff.config import SAMPLERS
+    from invdiff.config import tasks as bundled_tasks
+    from invdiff.validation import read_yaml
+
+    table = Table("task", "operator", "sigma_y", "config")
+    for name, path in bundled_tasks().items():
+        data = read_yaml(path)
+        table.add_row(name, ", ".join(f"{v}" if k == "name" else f"{k}={v}" for k, v in data["operator"].items()),
+                      f"{data['sigma_y']:g}", str(path))
+    _console().print(table)
+    table = Table("sampler", "steps", "what it does")
+    for name, kind in SAMPLERS.items():
+        table.add_row(name, str(kind().num_steps), kind.about)
+    _console().print(table)
+
+
+@app.command()
+def priors() -> None:
+    """List the shipped priors."""
+    from rich.table import Table
+
+    from invdiff.priors import shipped_priors
+    from invdiff.priors.checkpoint import read_card
+
+    table = Table("prior", "MB", "trained on", "licence", "denoising PSNR at sigma 15 / 25 / 50 of 255")
+    for name, path in shipped_priors().items():
+        card = read_card(path)
+        scores = " / ".join(f"{v:.2f}" for v in card.get("denoising", {}).get("psnr", {}).values())
+        table.add_row(name, f"{path.stat().st_size / 1e6:.1f}", card["data"], card["licence"], scores)
+    _console().print(table)
+
+
+def _resolve(task: str | None, config: Path | None, assign: list[str] | None, given: dict[str, Any]) -> Any:
+    from invdiff.config import run_config
+
+    options = [f"{key}={_yaml(value)}" for key, value in given.items() if value is not None]
+    return run_config(task, config, [*options, *(assign or [])])
+
+
+def _yaml(value: Any) -> str:
+    import json
+
+    return json.dumps(str(value) if isinstance(value, Path) else value)      # JSON is YAML, and quotes names safely
+
+
+def _run_with_progress(config: Any) -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+                  TimeRemainingColumn(), console=_console(), transient=True) as bar:
+        line = bar.add_task("loading", total=None)
+        from invdiff.job import run
+
+        return run(config, lambda p: bar.update(line, description=config.sampler["name"], completed=p.done, total=p.total))
+
+
+def _show(outcome: Any, folder: Path) -> None:
+    from rich.table import Table
+
+    report = outcome.result.report
+    table = Table(title=f"{report['task']}: {report['samples']} samples by {report['sampler']}, prior {report['prior']}")
+    table.add_column("")
+    for name in ("PSNR (dB)", "SSIM"):
+        table.add_column(name, justify="right")
+    for name, label in (("measurement", "measurement"), ("restored", "restored (mean)"), ("sample", "one sample")):
+        if name in report["metrics"]:
+            row = report["metrics"][name]
+            table.add_row(label, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}" if "ssim" in row else "")
+    if report["metrics"]:
+        _console().print(table)
+    residual, spectrum = report["residual"], report.get("error_spectrum")
+    unit = " of the noise level" if residual["expected"] else ""
+    lines = [f"data residual {residual['value']:.3g}{unit} (expected {residual['expected']:g})",
+             f"{report['network_calls']:g} network calls a sample, {report['seconds']:.1f} s on {report['device']}",
+             *([f"error spectrum: {spectrum}"] if spectrum else []), f"results in {folder}"]
+    typer.echo("\n".join(lines))
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def main() -> None:
+    """Entry point: 0 done, 2 the input was at fault (one line says what), 130 interrupted, 1 anything else."""
+    usage_error: Any = typer.BadParameter.__base__      # click's, which newer typer brings along under another name
+    try:
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+    except InputError as error:
+        message = f"error: {' '.join(str(error).split())}"
+    except usage_error as error:
+        message = f"error: {' '.join(error.format_message().split())}"
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("interrupted; nothing was written", err=True)
+        sys.exit(130)
+    typer.echo(message, err=True)
+    sys.exit(2)

@@ -1,0 +1,83 @@
+"""Total variation, the classical baseline that a learned prior has to beat."""
+
+from collections.abc import Sequence
+
+import torch
+from deepinv.models import TVDenoiser
+from deepinv.physics import LinearPhysics
+from torch import Tensor
+
+from invdiff.evaluation.metrics import psnr
+from invdiff.problem import Problem, require
+
+RELAXATION = 1.9        # in (0, 2); more than 1 nearly halves the iterations (Condat 2013)
+TYPICAL_ERROR = 0.1     # of the starting image, in image units: it balances the primal and the dual step
+
+
+def tv_objective(problem: Problem, x: Tensor, weight: float) -> Tensor:
+    """1/2 |y - A x|^2 + weight TV(x) for each image, (B,); isotropic TV, the channels on their own, x (B, C, H, W)."""
+    misfit = (problem.physics.A(x) - problem.y).square().flatten(1).sum(1)
+    return misfit / 2 + weight * _length(TVDenoiser.nabla(x)).flatten(1).sum(1)
+
+
+@torch.no_grad()
+def total_variation(problem: Problem, weight: float, iterations: int = 300) -> Tensor:
+    """argmin_x 1/2 |y - A x|^2 + weight TV(x), (B, C, H, W), for any deepinv LinearPhysics.
+
+    Over-relaxed primal-dual splitting (Chambolle & Pock 2011, Algorithm 1; Condat 2013): an iteration is one
+    `physics.prox_l2` and one gradient, with no inner loop beyond what the operator's prox needs. For images in [0, 1] on
+    blur, super-resolution and random inpainting, 300 iterations leave about 2e-4 root mean square to the minimiser;
+    large holes need some thousands.
+
+    Args:
+        problem: a measurement (B, ...); its sigma_y is not used.
+        weight: > 0, in the measurement's units squared by the image's; about 0.1 sigma_y is a fair guess.
+        iterations: > 0.
+
+    Raises:
+        ValueError: weight or iterations out of range, or an operator that is not linear.
+    """
+    physics = require(problem.physics, LinearPhysics, "total variation", "the sampler dps")
+    if not 0 < weight < float("inf") or iterations < 1:
+        raise ValueError(f"total_variation: expected weight > 0 and iterations >= 1, got {weight} and {iterations}")
+    primal = TYPICAL_ERROR / (weight * 8**0.5)      # 8 bounds the gradient's squared norm
+    dual = 1 / (8 * primal)
+    x = _scaled_adjoint(physics, problem.y)
+    u = torch.zeros((*x.shape, 2), dtype=x.dtype, device=x.device)
+    for _ in range(iterations):
+        x_new = physics.prox_l2(x - primal * TVDenoiser.nabla_adjoint(u), problem.y, primal)
+        u_new = u + dual * TVDenoiser.nabla(2 * x_new - x)
+        u_new = u_new / (_length(u_new) / weight).clamp_min(1).unsqueeze(-1)
+        x, u = torch.lerp(x, x_new, RELAXATION), torch.lerp(u, u_new, RELAXATION)
+    return x
+
+
+def tuned_total_variation(problem: Problem, truth: Tensor, weights: Sequence[float],
+                          iterations: int = 300) -> tuple[Tensor, float]:
+    """TV with the best of `weights`: the images (B, C, H, W) and the weight, by mean PSNR over the batch.
+
+    The truth (B, C, H, W) in [0, 1] chooses the weight, which flatters the baseline. Raises ValueError for no weights,
+    and as `total_variation` and `psnr` do.
+    """
+    if not weights:
+        raise ValueError("weights: expected at least one, got none")
+    best = (-float("inf"), torch.empty(0), 0.0)
+    for weight in weights:
+        x = total_variation(problem, weight, iterations)
+        score = float(psnr(x, truth).mean())
+        if score > best[0]:
+            best = (score, x, weight)
+    return best[1], best[2]
+
+
+def _length(gradient: Tensor) -> Tensor:
+    """|g| of vectors in the last dimension; much faster than torch's norm over so few numbers."""
+    return gradient.square().sum(-1).sqrt()
+
+
+def _scaled_adjoint(physics: LinearPhysics, y: Tensor) -> Tensor:
+    """The multiple of A^T y that fits y best: of its size whatever the operator's norm, and safe where A^+ amplifies."""
+    x = physics.A_adjoint(y)
+    fitted = physics.A(x)
+    scale = (fitted * y).flatten(1).sum(1) / fitted.square().flatten(1).sum(1).clamp_min(1e-30)
+    return x * scale.reshape(-1, *[1] * (x.ndim - 1))

@@ -1,0 +1,112 @@
+"""A job: from a resolved config to a restored image and a folder of results."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from invdiff.config import RunConfig, build_operator, build_sampler
+from invdiff.errors import InputError
+from invdiff.evaluation.metrics import psnr, ssim
+from invdiff.figures import colorize, comparison, heatmap
+from invdiff.io.images import load_image, sample_image, save_image
+from invdiff.io.results import output_folder, write_yaml
+from invdiff.priors import load_prior
+from invdiff.problem import Problem, simulate
+from invdiff.restoration import Progress, Result, find_device, restore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished job: the posterior samples, and the clean image where one is known."""
+
+    config: RunConfig
+    result: Result
+    truth: Tensor | None
+
+    def save(self, path: str | Path) -> None:
+        """The output folder, complete or absent. Raises InputError where it cannot be written."""
+        with output_folder(path) as folder:
+            self.result.write_into(folder)
+            write_yaml(folder / "config.yaml", self.config.model_dump())
+            save_image(folder / "restored.png", self.result.mean[0])
+            save_image(folder / "measurement.png", self.result.measurement[0])
+            heatmap(self.result.std[0]).save(folder / "std.png")
+            self.figure().save(folder / "comparison.png")
+
+    def figure(self) -> Image.Image:
+        """Measurement, restoration, one sample, spread and truth side by side."""
+        metrics = self.result.report["metrics"]
+        spread, top = colorize(self.result.std[0])
+        panels = {"measurement": self.result.measurement[0].clamp(0, 1), "restored (mean)": self.result.mean[0].clamp(0, 1),
+                  "one sample": self.result.samples[0, 0].clamp(0, 1), "std": spread}
+        captions = {"std": f"0 to {top:.3f}"}
+        if self.truth is not None:
+            panels["truth"] = self.truth[0]
+            captions |= {"measurement": _caption(metrics["measurement"]), "restored (mean)": _caption(metrics["restored"]),
+                         "one sample": _caption(metrics["sample"])}
+        return comparison(panels, captions)
+
+
+def pose(config: RunConfig) -> tuple[Problem, Tensor | None]:
+    """The problem that a config describes, and the clean image (1, C, H, W) if it is simulated. Raises InputError."""
+    sigma_y = 0.0 if config.sigma_y is None else config.sigma_y
+    factor = int(config.operator.get("factor", 1))
+    if config.input:
+        y = _photo(config.input)
+        size = (y.shape[1], y.shape[2] * factor, y.shape[3] * factor)
+        return Problem(build_operator(config.operator, size), y, sigma_y), None
+    truth = _photo(config.truth) if config.truth else sample_image()
+    height, width = (n // factor * factor for n in truth.shape[-2:])
+    if min(height, width) == 0:
+        raise InputError(f"{config.truth}: is smaller than one block of {factor} x {factor} pixels; give a larger image")
+    truth = truth[..., :height, :width]
+    return simulate(build_operator(config.operator, truth.shape[1:]), truth, sigma_y, config.seed), truth
+
+
+def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None) -> Outcome:
+    """Pose the problem, restore, and score against the truth where there is one. Raises InputError."""
+    find_device(config.device)
+    problem, truth = pose(config)
+    sampler = build_sampler(config.sampler)
+    result = restore(problem, load_prior(config.prior), sampler, samples=config.samples, seed=config.seed,
+                     device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step)
+    report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
+              "metrics": score(result, truth), "config": config.model_dump()}
+    return Outcome(config, Result(result.samples, result.measurement, report), truth)
+
+
+def score(result: Result, truth: Tensor | None) -> dict[str, Any]:
+    """PSNR and SSIM of the measurement, of the mean of the samples and of one sample; empty without a truth."""
+    if truth is None:
+        return {}
+    images = {"measurement": enlarged(result.measurement, truth.shape), "restored": result.mean,
+              "sample": result.samples[:, 0]}
+    scores: dict[str, Any] = {}
+    for name, image in images.items():
+        scores[name] = {"psnr": float(psnr(image, truth).mean())}
+        if min(truth.shape[-2:]) >= 11:
+            scores[name]["ssim"] = float(ssim(image, truth).mean())
+    return scores | {"baselines": {}}
+
+
+def enlarged(y: Tensor, shape: torch.Size) -> Tensor:
+    """A low-resolution measurement, bicubically enlarged to the image's size, so that the two can be compared."""
+    return y if y.shape == shape else F.interpolate(y, shape[-2:], mode="bicubic", antialias=False)
+
+
+def _photo(path: str) -> Tensor:
+    image = load_image(path)
+    if float(image.abs().max()) > 4:
+        raise InputError(f"{path}: values reach {float(image.abs().max()):g}; expected white to be 1, so divide by the "
+                         "white level")
+    return image
+
+
+def _caption(scores: dict[str, float]) -> str:
+    return f"PSNR {scores['psnr']:.2f} dB" + (f", SSIM {scores['ssim']:.3f}" if "ssim" in scores else "")

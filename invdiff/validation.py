@@ -1,0 +1,84 @@
+"""YAML in, validated models out, and one sentence for whoever mistyped."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from invdiff.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file as a dict. Raises InputError: missing, not YAML, or not a mapping."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not valid YAML ({reason})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
+    return data
+
+
+def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """A copy of nested `data` with dotted assignments such as "operator.sigma=1.6" made; values are YAML.
+
+    Raises InputError for an assignment without "=", or into something that has no keys.
+    """
+    out = dict(data)
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--set {assignment}: expected KEY=VALUE, for example operator.sigma=1.6")
+        node = out
+        *parents, last = key.strip().split(".")
+        for parent in parents:
+            if not isinstance(node.get(parent, {}), Mapping):
+                raise InputError(f"--set {assignment}: {parent} is a value, and has no key {last!r}")
+            node[parent] = node = dict(node.get(parent, {}))
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {assignment}: {value!r} is not a YAML value") from error
+    return out
+
+
+def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
+    """`model(**data)`, with pydantic's complaints as one InputError sentence; unknown keys name the nearest right one."""
+    try:
+        return model(**data)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_sentence(model, error)}") from error
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'did you mean x?' with the closest of `known`, or the list of all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def _sentence(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {path!r}; {nearest(path.split('.')[-1], _keys(model, first['loc'][:-1]))}"
+    return f"{path}: {first['msg'].lower()}, got {first['input']!r}"
+
+
+def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
+    """Names that the (nested) model at `path` accepts."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            break
+        model = field.annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
