@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -11,29 +11,29 @@ from invdiff.errors import InputError
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Restore images from blurred, noisy or incomplete measurements, with diffusion priors.")
 
-Task = Annotated[Optional[str], typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")]
-Config = Annotated[Optional[Path], typer.Option("--config", "-c", help="YAML config, instead of --task.")]
-Truth = Annotated[Optional[str], typer.Option(help="Clean image: simulate a measurement of it, and score.")]
-Assign = Annotated[Optional[list[str]], typer.Option("--set", help="KEY=VALUE, e.g. operator.sigma=1.6; repeatable.")]
-Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Output folder [default: restored/TASK].")]
-Seed = Annotated[Optional[int], typer.Option(help="Random seed, 0 or larger.")]
-Device = Annotated[Optional[str], typer.Option(help="auto, cpu, cuda, mps ...")]
+Task = Annotated[str | None, typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML config, instead of --task.")]
+Truth = Annotated[str | None, typer.Option(help="Clean image: simulate a measurement of it, and score.")]
+Assign = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. operator.sigma=1.6; repeatable.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: restored/TASK].")]
+Seed = Annotated[int | None, typer.Option(help="Random seed, 0 or larger.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")]
 
 
 @app.command()
 def restore(
     task: Task = None,
     config: Config = None,
-    input: Annotated[Optional[str], typer.Option(help="Measurement to restore; needs sigma_y.")] = None,
+    input: Annotated[str | None, typer.Option(help="Measurement to restore; needs sigma_y.")] = None,
     truth: Truth = None,
     assign: Assign = None,
-    sampler: Annotated[Optional[str], typer.Option(help="Posterior sampler.")] = None,
-    steps: Annotated[Optional[int], typer.Option(help="Steps of the sampler.")] = None,
-    samples: Annotated[Optional[int], typer.Option(help="Posterior samples to draw.")] = None,
-    prior: Annotated[Optional[str], typer.Option(help="Shipped prior, or a .safetensors file.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Posterior sampler.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Posterior samples to draw.")] = None,
+    prior: Annotated[str | None, typer.Option(help="Shipped prior, or a .safetensors file.")] = None,
     seed: Seed = None,
     device: Device = None,
-    precision: Annotated[Optional[str], typer.Option(help="fp32 or bf16, for the network.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,
     output: Output = None,
 ) -> None:
     """Restore an image. Without --input or --truth, a photo that scikit-image brings along is degraded and restored."""
@@ -73,9 +73,9 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
 
 @app.command()
 def train(config: Annotated[Path, typer.Argument(help="A training config, such as configs/train/natural.yaml.")],
-          data: Annotated[Optional[Path], typer.Option(help="Folder of images or HDF5 file; overrides data.path.")] = None,
+          data: Annotated[Path | None, typer.Option(help="Folder of images or HDF5 file; overrides data.path.")] = None,
           assign: Assign = None,
-          output: Annotated[Optional[Path], typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
+          output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
           device: Device = None) -> None:
     """Train a prior. Started again with the same output folder, it goes on where it was stopped or killed."""
     from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import operators
 from deepinv.physics import Physics
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+import operators
 from invdiff import posterior
 from invdiff.diffusion import integrators, schedules
 from invdiff.errors import InputError
@@ -156,9 +156,9 @@ def describe(sampler: Sampler) -> dict[str, Any]:
 
 def _named(spec: Mapping[str, Any], table: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
     """The table's entry for spec["name"], and the other keys."""
-    name = spec.get("name")
+    name = str(spec.get("name"))
     if name not in table:
-        raise InputError(f"{where}: unknown name {name!r}; {nearest(str(name), table)}")
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, table)}")
     return table[name], {key: value for key, value in spec.items() if key != "name"}
 
 

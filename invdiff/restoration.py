@@ -1,9 +1,8 @@
 """restore(): what the command line, the app, the benchmark and the tests all call."""
 
-import contextlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -75,8 +74,7 @@ class _Counted(Denoiser):
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         self.calls += len(x)
-        fp32 = contextlib.nullcontext()
-        with fp32 if self.precision == "fp32" else torch.autocast(self.kind, torch.bfloat16):
+        with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
             return self.prior(x, sigma).to(x.dtype)
 
     def error_spectrum(self, channels: int) -> Any:
@@ -152,8 +150,7 @@ def residual(problem: Problem, samples: Tensor) -> dict[str, float]:
     for i in range(samples.shape[1]):
         difference = (problem.y - problem.physics.A(samples[:, i].to(problem.y.device))) * observed
         total += float(difference.square().sum())
-    count = int(observed.sum()) * samples.shape[1] * len(problem.y) // len(observed)
-    rms = (total / max(count, 1)) ** 0.5
+    rms = (total / max(int(observed.sum()) * samples.shape[1], 1)) ** 0.5
     return {"value": rms / (problem.sigma_y or 1.0), "expected": 1.0 if problem.sigma_y else 0.0}
 
 

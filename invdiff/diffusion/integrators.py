@@ -42,10 +42,7 @@ class DDIM(Integrator):
     def __call__(self, denoise: Denoise, sigmas: Tensor, x: Tensor, noise: DrawNoise) -> Iterator[Step]:
         for sigma, after in pairwise(sigmas.tolist()):
             x0 = denoise(x, sigma)
-            fresh = self.eta**2 * after**2 * (1 - (after / sigma) ** 2)      # variance put in anew
-            x = x0 + ((after**2 - fresh) ** 0.5 / sigma) * (x - x0)
-            if fresh > 0:
-                x = x + fresh**0.5 * noise()
+            x = _towards(x0, x, sigma, after, self.eta, noise)
             yield Step(after, x, x0)
 
 
@@ -79,17 +76,29 @@ class Heun(Integrator):
 
 
 class DPMSolverPP(Integrator):
-    """DPM-Solver++(2M): second order from one call a step, by reusing the last one (Lu et al. 2022, Algorithm 2)."""
+    """DPM-Solver++(2M): second order from one call a step, by reusing the last one (Lu et al. 2022, Algorithm 2).
+
+    eta = 1 is the SDE version, SDE-DPM-Solver++(2M) (ibid., Eq. 19); between, part of the noise is drawn anew as in DDIM.
+    """
+
+    eta: float = Field(0.0, ge=0, le=1)
 
     def __call__(self, denoise: Denoise, sigmas: Tensor, x: Tensor, noise: DrawNoise) -> Iterator[Step]:
         levels = sigmas.log().neg().tolist()       # half the log-SNR
         before: Tensor | None = None
         for i, (sigma, after) in enumerate(pairwise(sigmas.tolist())):
             x0 = denoise(x, sigma)
-            blend = x0
+            ahead = x0
             if before is not None and after > 0:
                 ratio = (levels[i] - levels[i - 1]) / (levels[i + 1] - levels[i])
-                blend = x0 + (x0 - before) / (2 * ratio)
-            x = blend + (after / sigma) * (x - blend)
+                ahead = x0 + (x0 - before) / (2 * ratio)
+            x = _towards(ahead, x, sigma, after, self.eta, noise)
             before = x0
             yield Step(after, x, x0)
+
+
+def _towards(x0: Tensor, x: Tensor, sigma: float, after: float, eta: float, noise: DrawNoise) -> Tensor:
+    """From sigma to after along the line to x0, with a share of the noise drawn anew (Song et al. 2021, Eq. 16)."""
+    fresh = eta**2 * after**2 * (1 - (after / sigma) ** 2)
+    x = x0 + ((after**2 - fresh) ** 0.5 / sigma) * (x - x0)
+    return x + fresh**0.5 * noise() if fresh > 0 else x

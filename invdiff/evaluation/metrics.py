@@ -23,7 +23,8 @@ def psnr(x: Tensor, truth: Tensor) -> Tensor:
     from skimage.metrics import peak_signal_noise_ratio
 
     with np.errstate(divide="ignore"):
-        return torch.tensor([peak_signal_noise_ratio(b, a, data_range=1.0) for a, b in _pairs(x, truth)])
+        return torch.tensor([peak_signal_noise_ratio(b, a, data_range=1.0) for a, b in _pairs(x, truth)],
+                            dtype=torch.float32)
 
 
 def ssim(x: Tensor, truth: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def save_image(path: str | Path, x: torch.Tensor) -> None:
         image.save(temporary, format="PNG")
 
 
-def sample_image(name: str = "chelsea", size: int = 256) -> torch.Tensor:
+def sample_image(name: str = "astronaut", size: int = 256) -> torch.Tensor:
     """A photo that comes with scikit-image, cropped to its central square and downscaled: (1, 3, size, size) in [0, 1].
 
     Raises InputError for a name that is not in SAMPLES.

@@ -7,13 +7,13 @@ from typing import ClassVar
 import torch
 from deepinv.models import Denoiser
 from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
+from torch import Tensor
 
-from invdiff.diffusion.integrators import DDIM, Integrator, Step
+from invdiff.diffusion.integrators import DDIM, Denoise, Integrator, Step
 from invdiff.diffusion.randomness import Streams
 from invdiff.diffusion.schedules import DDPMLinear, Schedule
 from invdiff.posterior.sampler import Sampler, for_chains
 from invdiff.problem import Problem
-
 
 PAPER_PIXELS = 3 * 256 * 256
 
@@ -47,10 +47,14 @@ class DPS(Sampler):
                 misfit = (problem.y - problem.A(x0)).flatten(1).norm(dim=1)
                 (gradient,) = torch.autograd.grad(misfit.sum(), x)
             x0 = x0.detach()
-            interval = torch.tensor([sigma, after], dtype=torch.float64)
-            (step,) = self.integrator(lambda _x, _s, x0=x0: x0, interval, x.detach(), lambda: noise.normal(shape))
+            (step,) = self.integrator(_always(x0), torch.tensor([sigma, after], dtype=torch.float64), x.detach(),
+                                      lambda: noise.normal(shape))
             # Algorithm 1 is in the variance-preserving frame and for [-1, 1]: both changes of scale are in `length`
             length = self.strength * 1000 / self.num_steps / 2 * (x0[0].numel() / PAPER_PIXELS) ** 0.5
             length *= ((1 + 4 * sigma**2) * (1 + 4 * after**2)) ** 0.5
             x = step.x - length * gradient
             yield Step(after, x, x0)
+
+
+def _always(x0: Tensor) -> Denoise:
+    return lambda x, sigma: x0

@@ -31,7 +31,7 @@ class Sampler(BaseModel):
     schedule: SerializeAsAny[Schedule] = Karras()
     sigma_max: PositiveFloat = 5.0
     sigma_min: PositiveFloat = 0.01
-    integrator: SerializeAsAny[Integrator] = DPMSolverPP()
+    integrator: SerializeAsAny[Integrator] = DPMSolverPP(eta=1.0)
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         """Draw one posterior sample for each seed; the last step's x0 is the sample.

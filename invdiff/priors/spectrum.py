@@ -59,7 +59,8 @@ class ErrorSpectrum:
 
     @classmethod
     def from_dict(cls, data: dict) -> "ErrorSpectrum":
-        return cls(*(torch.tensor(data[k]) for k in ("sigmas", "frequencies", "power")), source=data["source"])
+        return cls(torch.tensor(data["sigmas"]), torch.tensor(data["frequencies"]), torch.tensor(data["power"]),
+                   data["source"])
 
 
 def rotate_colours(x: Tensor) -> Tensor:

@@ -22,15 +22,26 @@ class ResBlock(nn.Module):
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.film = nn.Linear(embedding, 2 * width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.film.weight)
-        for layer in (self.conv1, self.conv2, self.film):
-            nn.init.zeros_(layer.bias)
+        for layer in (self.conv2, self.film):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         scale, shift = self.film(emb)[:, :, None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, self.conv1(x), 1 + scale)
         return x + self.conv2(F.silu(h))
+
+
+class Stage(nn.ModuleList):
+    """Residual blocks of one width, one after the other."""
+
+    def __init__(self, width: int, depth: int, embedding: int):
+        super().__init__(ResBlock(width, embedding) for _ in range(depth))
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, emb)
+        return x
 
 
 class UNet(nn.Module):
@@ -50,36 +61,28 @@ class UNet(nn.Module):
                                    nn.Linear(embedding, embedding), nn.SiLU())
         self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         stages = list(zip(widths, depths, strict=True))
-        self.encoder = nn.ModuleList(_blocks(w, d, embedding) for w, d in stages[:-1])
-        self.middle = _blocks(widths[-1], depths[-1], embedding)
-        self.decoder = nn.ModuleList(_blocks(w, d, embedding) for w, d in reversed(stages[:-1]))
+        self.encoder = nn.ModuleList(Stage(w, d, embedding) for w, d in stages[:-1])
+        self.middle = Stage(widths[-1], depths[-1], embedding)
+        self.decoder = nn.ModuleList(Stage(w, d, embedding) for w, d in reversed(stages[:-1]))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in reversed(list(pairwise(widths))))
         self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
         """x (B, C, H, W) of about unit variance, noise_label (B,) -> (B, C, H, W)."""
         emb = self.embed(_fourier_features(noise_label, self.frequencies))
         h = stem = self.stem(F.pixel_unshuffle(x, 2))
         skips = []
-        for blocks, down in zip(self.encoder, self.down, strict=True):
-            for block in blocks:
-                h = block(h, emb)
+        for stage, down in zip(self.encoder, self.down, strict=True):
+            h = stage(h, emb)
             skips.append(h)
             h = down(h)
-        for block in self.middle:
-            h = block(h, emb)
-        for blocks, up in zip(self.decoder, self.up, strict=True):
-            h = F.pixel_shuffle(up(h), 2) + skips.pop()
-            for block in blocks:
-                h = block(h, emb)
+        h = self.middle(h, emb)
+        for stage, up in zip(self.decoder, self.up, strict=True):
+            h = stage(F.pixel_shuffle(up(h), 2) + skips.pop(), emb)
         return F.pixel_shuffle(self.head(h + stem), 2)
-
-
-def _blocks(width: int, depth: int, embedding: int) -> nn.ModuleList:
-    return nn.ModuleList(ResBlock(width, embedding) for _ in range(depth))
 
 
 def _fourier_features(t: Tensor, count: int) -> Tensor:

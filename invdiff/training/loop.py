@@ -37,7 +37,8 @@ class Trainer:
 
     def __init__(self, settings: TrainSettings, patches: Patches, device: str | torch.device = "cpu"):
         self.settings, self.patches, self.device = settings, patches, torch.device(device)
-        self.step, self.seconds, self.log = 0, 0.0, []
+        self.step, self.seconds = 0, 0.0
+        self.log: list[dict] = []        # a line for each validation
         torch.manual_seed(settings.seed)
         self.denoiser = build_denoiser(settings).to(self.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.denoiser).requires_grad_(False)

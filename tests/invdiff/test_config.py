@@ -1,0 +1,153 @@
+"""Configs: every default filled in, every typing error told in one sentence."""
+
+import pytest
+import yaml
+
+from invdiff.config import SAMPLERS, build_operator, build_sampler, describe, run_config, tasks, train_settings
+from invdiff.diffusion.integrators import DDIM
+from invdiff.diffusion.schedules import Cosine
+from invdiff.errors import InputError
+from invdiff.paths import bundled
+from invdiff.posterior import DiffPIR, MomentMatching
+
+
+def refused(*assignments, task="deblur", path=None):
+    """The sentence with which a config is refused."""
+    with pytest.raises(InputError) as caught:
+        run_config(None if path else task, path, assignments)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("operator.sigmaa=2", ["operator gaussian_blur", "'sigmaa'", "did you mean 'sigma'"]),
+    ("operator.name=gausian_blur", ["operator", "'gausian_blur'", "did you mean 'gaussian_blur'"]),
+    ("sampler.stepps=9", ["sampler", "'stepps'", "did you mean 'steps'"]),
+    ("sampler.name=moment_maching", ["sampler", "did you mean 'moment_matching'"]),
+    ("sampler.integrator=huen", ["sampler.integrator", "did you mean 'heun'"]),
+    ("sampler.integrator.etaa=0.5", ["sampler.integrator", "'etaa'"]),
+    ("sampler.schedule=karas", ["sampler.schedule", "did you mean 'karras'"]),
+    ("sampels=3", ["'sampels'", "did you mean 'samples'"]),
+    ("xyz=3", ["'xyz'", "known:", "sigma_y"]),
+])
+def test_an_unknown_name_gets_the_nearest_right_one(assignment, said):
+    message = refused(*(["sampler.integrator.name=ddim"] if "etaa" in assignment else []), assignment)
+    assert all(part in message for part in said), message
+    assert "\n" not in message
+
+
+def test_an_unknown_task_gets_the_nearest_right_one():
+    assert "did you mean 'deblur'" in refused(task="deblurr")
+    assert "known: deblur, denoise" in refused(task="zzz")
+
+
+@pytest.mark.parametrize(("assignment", "quantity"), [
+    ("samples=0", "samples"), ("samples=2.5", "samples"), ("samples=many", "samples"), ("seed=-1", "seed"),
+    ("sigma_y=-0.1", "sigma_y"), ("sigma_y=.nan", "sigma_y"), ("sigma_y=.inf", "sigma_y"), ("precision=fp16", "precision"),
+    ("batch_size=0", "batch_size"), ("sampler.steps=0", "steps"), ("sampler.sigma_max=-1", "sigma_max"),
+    ("sampler.cg_iterations=0", "cg_iterations"), ("operator.sigma=wide", "sigma"), ("operator=3", "operator"),
+])
+def test_a_value_out_of_range_is_named_with_what_was_given(assignment, quantity):
+    message = refused(assignment)
+    assert quantity in message
+    assert "got " in message
+    assert "\n" not in message
+
+
+def test_assignments_are_yaml_and_reach_nested_keys():
+    config = run_config("deblur", None, ["operator.sigma=2.5", "sigma_y=1e-2", "sampler.schedule={name: karras, rho: 5}",
+                                         "sampler.integrator={name: ddim, eta: 0.5}", "seed=7", "batch_size=null",
+                                         "truth=a b.png"])
+    assert config.operator == {"name": "gaussian_blur", "sigma": 2.5}
+    assert (config.seed, config.batch_size, config.truth) == (7, None, "a b.png")
+    assert config.sigma_y == pytest.approx(0.01)
+    sampler = build_sampler(config.sampler)
+    assert sampler.schedule.rho == 5
+    assert sampler.integrator == DDIM(eta=0.5)
+
+
+@pytest.mark.parametrize("assignment", ["seed", "=3", " =3"])
+def test_an_assignment_needs_a_key_and_a_value(assignment):
+    assert "expected KEY=VALUE" in refused(assignment)
+
+
+def test_an_assignment_into_a_value_or_of_broken_yaml_is_refused():
+    assert "seed is a value" in refused("seed.x=1")
+    assert "not a YAML value" in refused("operator.sigma=[1")
+
+
+def test_every_default_is_filled_in():
+    config = run_config("inpaint")
+    assert config.operator == {"name": "random_inpainting", "keep": 0.5, "seed": 0}
+    assert set(config.sampler) == {"name", *(f.alias or n for n, f in MomentMatching.model_fields.items())}
+    assert set(config.sampler["schedule"]) == {"name", "rho"}
+
+
+def test_another_sampler_keeps_the_task_s_steps_and_takes_its_own_defaults_for_the_rest():
+    config = run_config("deblur", None, ["sampler.name=diffpir"])
+    assert build_sampler(config.sampler) == DiffPIR(steps=30)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_describe_and_build_are_inverses(name):
+    for sampler in (SAMPLERS[name](), SAMPLERS[name](steps=7, sigma_max=3.0, integrator=DDIM(eta=0.25), schedule=Cosine())):
+        spec = describe(sampler)
+        assert build_sampler(spec) == sampler
+        assert build_sampler(yaml.safe_load(yaml.safe_dump(spec))) == sampler
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_a_resolved_config_resolves_to_itself(task, tmp_path):
+    config = run_config(task, None, ["seed=3"])
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump()), encoding="utf-8")
+    assert run_config(None, path) == config
+
+
+def test_a_task_s_noise_level_is_no_measurement_s():
+    assert "sigma_y" in refused("input=y.png")
+    assert run_config("deblur", None, ["input=y.png", "sigma_y=0"]).sigma_y == 0
+
+
+def test_a_config_with_an_input_needs_sigma_y(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("{task: mine, operator: denoising, input: y.png}", encoding="utf-8")
+    assert "sigma_y" in refused(path=path)
+    assert run_config(None, path, ["sigma_y=0.1"]).operator == {"name": "denoising"}
+
+
+def test_input_and_truth_never_mix():
+    assert "not both" in refused("input=y.png", "truth=x.png", "sigma_y=0.1")
+
+
+def test_a_task_or_a_config_is_given_and_not_both(tmp_path):
+    for task, path in ((None, None), ("deblur", tmp_path / "c.yaml")):
+        with pytest.raises(InputError, match="one of the two"):
+            run_config(task, path)
+
+
+@pytest.mark.parametrize(("text", "said"), [("[1, 2]", "mapping"), ("a: [", "not valid YAML"), ("task: x", "operator"),
+                                             ("{task: x, operator: {sigma: 2}, sigma_y: 0}", "operator")])
+def test_a_broken_config_file_is_refused_by_its_name(text, said, tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert said in refused(path=path)
+
+
+def test_a_missing_config_file_is_refused():
+    assert "nowhere.yaml" in refused(path="nowhere.yaml")
+
+
+def test_an_operator_that_does_not_fit_the_image_is_refused():
+    with pytest.raises(InputError, match=r"operator: sigma: expected at most .* pixels"):
+        build_operator({"name": "gaussian_blur", "sigma": 100.0}, (3, 64, 64))
+    with pytest.raises(InputError, match="operator: kernel: expected at most"):
+        build_operator({"name": "motion_blur", "size": 65}, (3, 64, 64))
+
+
+def test_training_settings_name_the_nearest_right_key():
+    path = bundled("configs", "train", "natural.yaml")
+    assert train_settings(path, ["optimiser.steps=5"]).optimiser.steps == 5
+    for assignment, said in (("optimiser.stepz=5", "did you mean 'steps'"), ("nois.low=1", "did you mean 'noise'"),
+                             ("noise.low=-1", "noise.low")):
+        with pytest.raises(InputError, match=said):
+            train_settings(path, [assignment])

@@ -1,0 +1,114 @@
+"""Jobs: from a config to a problem, and from samples to scores."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from invdiff.config import run_config
+from invdiff.errors import InputError
+from invdiff.io.images import load_image, sample_image, save_image
+from invdiff.job import Outcome, enlarged, pose, score
+from invdiff.restoration import Result
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A 3 x 21 x 35 photo."""
+    path = tmp_path / "photo.png"
+    save_image(path, sample_image(size=64)[..., :21, :35])
+    return path
+
+
+def posed(task, *assignments):
+    return pose(run_config(task, None, assignments))
+
+
+def result_of(samples, y, metrics=None):
+    return Result(samples, y, {"metrics": metrics or {}})
+
+
+def test_without_input_or_truth_a_bundled_photo_is_degraded():
+    problem, truth = posed("deblur")
+    assert truth.shape == (1, 3, 256, 256)
+    noise = problem.y - problem.physics.A(truth)
+    assert noise.std().item() == pytest.approx(0.02, rel=0.02)
+    assert problem.sigma_y == pytest.approx(0.02)
+
+
+def test_the_seed_decides_the_noise(photo):
+    y, again, other = (posed("denoise", f"truth={photo}", f"seed={seed}")[0].y for seed in (0, 0, 1))
+    assert torch.equal(y, again)
+    assert not torch.equal(y, other)
+
+
+def test_sigma_y_zero_is_noiseless(photo):
+    problem, truth = posed("deblur", f"truth={photo}", "sigma_y=0")
+    assert torch.equal(problem.y, problem.physics.A(truth))
+
+
+def test_missing_pixels_stay_zero(photo):
+    problem, _ = posed("inpaint", f"truth={photo}")
+    assert (problem.y == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_truth_is_cropped_to_whole_blocks(photo):
+    problem, truth = posed("sr", f"truth={photo}", "operator.factor=4")
+    assert truth.shape == (1, 3, 20, 32)
+    assert problem.y.shape == (1, 3, 5, 8)
+    assert torch.equal(truth, load_image(photo)[..., :20, :32])
+
+
+def test_a_measurement_is_restored_at_factor_times_its_size(photo):
+    problem, truth = posed("sr", f"input={photo}", "sigma_y=0.01", "operator.factor=3")
+    assert truth is None
+    assert problem.image_shape == (3, 63, 105)
+    assert torch.equal(problem.y, load_image(photo))
+
+
+def test_a_truth_smaller_than_a_block_is_refused(photo):
+    with pytest.raises(InputError, match="smaller than one block of 32 x 32"):
+        posed("sr", f"truth={photo}", "operator.factor=32")
+
+
+def test_an_array_of_counts_is_refused(tmp_path):
+    np.save(tmp_path / "counts.npy", np.full((16, 16), 200.0))
+    with pytest.raises(InputError, match="values reach 200; expected white to be 1"):
+        posed("deblur", f"input={tmp_path / 'counts.npy'}", "sigma_y=0.1")
+
+
+def test_a_grey_image_stays_grey(tmp_path):
+    np.save(tmp_path / "grey.npy", np.full((16, 20), 0.25))
+    problem, truth = posed("deblur", f"truth={tmp_path / 'grey.npy'}")
+    assert truth.shape == problem.y.shape == (1, 1, 16, 20)
+
+
+def test_scores_tell_the_truth_apart():
+    truth = sample_image(size=32)
+    samples = torch.stack([truth[0], truth[0] + 0.02])[None]
+    scores = score(result_of(samples, truth + 0.1), truth)
+    assert scores["sample"]["psnr"] == float("inf")
+    assert scores["restored"]["psnr"] == pytest.approx(40.0, abs=0.3)        # the mean is off by 0.01
+    assert scores["measurement"]["psnr"] < 23
+    assert scores["sample"]["ssim"] == pytest.approx(1.0)
+
+
+def test_scores_are_empty_without_a_truth_and_lack_ssim_on_tiny_images():
+    truth = sample_image(size=8)
+    assert score(result_of(truth[None], truth), None) == {}
+    assert set(score(result_of(truth[None], truth), truth)["restored"]) == {"psnr"}
+
+
+def test_a_small_measurement_is_enlarged_where_its_pixels_lie():
+    truth = F.interpolate(sample_image(size=16), (64, 64), mode="bicubic").clamp(0, 1)     # smooth
+    small = F.avg_pool2d(truth, 2)
+    assert (enlarged(small, truth.shape) - truth)[..., 4:-4, 4:-4].abs().max() < 0.02
+    assert enlarged(truth, truth.shape) is truth
+
+
+def test_a_figure_has_a_panel_more_with_a_truth():
+    truth = sample_image(size=32)
+    bare = Outcome(None, result_of(truth[None], truth), None).figure()
+    result = result_of(truth[None], truth)
+    result.report["metrics"] = score(result, truth)
+    assert Outcome(None, result, truth).figure().width > bare.width

@@ -1,0 +1,111 @@
+"""The package as a whole: what importing it costs, which way its imports go, and what travels in the wheel."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from invdiff.config import SAMPLERS, build_operator, build_sampler, run_config, tasks, train_settings
+from invdiff.paths import bundled
+
+ROOT = Path(__file__).parents[1]
+
+# a part may import the parts of the rows above its own, and nothing of its own row but itself
+LEVELS = [
+    {"operators"},
+    {"errors", "paths"},
+    {"problem", "diffusion", "io", "validation"},
+    {"priors"},
+    {"posterior", "figures"},
+    {"training", "evaluation"},
+    {"config", "restoration"},
+    {"job"},
+    {"cli"},
+]
+LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
+
+
+@pytest.mark.parametrize("code", [
+    "import invdiff, invdiff.cli; dir(invdiff)",
+    "import invdiff.cli; sys.argv = ['invdiff', '--help']; invdiff.cli.main()",
+    "import invdiff.cli; sys.argv = ['invdiff', 'restore', '--help']; invdiff.cli.main()",
+])
+def test_import_and_help_load_no_torch(code, tmp_path):
+    script = (f"import sys\ntry:\n    {code}\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
+              "heavy = {'torch', 'deepinv', 'numpy', 'skimage'} & set(sys.modules)\nsys.exit(str(heavy) if heavy else 0)")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def sources():
+    files = [*(ROOT / "invdiff").rglob("*.py"), *(ROOT / "operators").rglob("*.py")]
+    return [path for path in files if path != ROOT / "invdiff" / "__init__.py" and "_bundled" not in path.parts]
+
+
+def part_of(module):
+    """'invdiff.io.images' -> 'io', 'operators.blur' -> 'operators'; None for others' modules."""
+    package, *rest = module.split(".")
+    return {"invdiff": rest[0] if rest else "", "operators": "operators"}.get(package)
+
+
+def imported_parts(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            module = node.module or ""
+            modules = [f"invdiff.{alias.name}" for alias in node.names] if module == "invdiff" else [module]
+        else:
+            continue
+        yield from filter(None, map(part_of, modules))
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_downwards_only(path):
+    relative = path.relative_to(ROOT).with_suffix("")
+    part = part_of(".".join(relative.parts))
+    assert part in LEVEL, f"{part} has no place in LEVELS"
+    wrong = {other for other in imported_parts(path) if other != part and LEVEL[other] >= LEVEL[part]}
+    assert not wrong, f"{relative} must not import {sorted(wrong)}"
+
+
+def test_every_bundled_task_builds_and_has_its_file_s_name():
+    assert {"deblur", "denoise", "inpaint", "motion-deblur", "sr"} <= set(tasks())
+    for name in tasks():
+        config = run_config(name)
+        assert config.task == name
+        assert build_operator(config.operator, (3, 64, 64)).img_size == (3, 64, 64)
+        assert build_sampler(config.sampler).num_steps == config.sampler["steps"]
+
+
+def test_every_bundled_training_config_is_valid():
+    paths = sorted(bundled("configs", "train").glob("*.yaml"))
+    assert paths
+    assert [train_settings(path).name for path in paths] == [path.stem for path in paths]
+
+
+def test_every_sampler_says_what_it_does():
+    assert all(kind.about and kind.__doc__ for kind in SAMPLERS.values())
+
+
+def test_the_wheel_carries_what_the_code_looks_for():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["invdiff", "operators"]
+    assert wheel["force-include"] == {name: f"invdiff/_bundled/{name}" for name in ("configs", "data", "apps")}
+    assert all((ROOT / name).is_dir() for name in wheel["force-include"])
+    assert project["project"]["license-files"] == ["LICENSE"]
+    assert (ROOT / "LICENSE").is_file()
+
+
+def test_versions_agree():
+    tomllib = pytest.importorskip("tomllib")
+    import invdiff
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == invdiff.__version__
+    assert f"version: {invdiff.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
