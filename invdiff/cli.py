@@ -11,6 +11,8 @@ from invdiff.errors import InputError
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Restore images from blurred, noisy or incomplete measurements, with diffusion priors.")
 
+INTERRUPTED = 130       # what shells report after Ctrl-C, and what typer makes of it
+
 Task = Annotated[str | None, typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML config, instead of --task.")]
 Truth = Annotated[str | None, typer.Option(help="Clean image: simulate a measurement of it, and score.")]
@@ -40,7 +42,7 @@ def restore(
     from invdiff.io.results import check_output
 
     given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
-             "precision": precision, "sampler.name": sampler, "sampler.steps": steps}
+             "precision": precision, "sampler": sampler and {"name": sampler}, "sampler.steps": steps}
     resolved = _resolve(task, config, assign, given)
     folder = output or Path("restored") / resolved.task
     check_output(folder)
@@ -61,13 +63,16 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
     from invdiff.job import pose
 
     problem, _ = pose(_resolve(task, config, assign, {"truth": truth, "seed": seed}))
-    if output.suffix == ".npy":
-        with replacing(output) as temporary, temporary.open("wb") as file:
-            np.save(file, problem.y[0].numpy())
-    elif output.suffix == ".png":
-        save_image(output, problem.y[0])
-    else:
-        raise InputError(f"{output}: expected a name that ends in .png or .npy")
+    try:
+        if output.suffix == ".npy":
+            with replacing(output) as temporary, temporary.open("wb") as file:
+                np.save(file, problem.y[0].numpy())
+        elif output.suffix == ".png":
+            save_image(output, problem.y[0])
+        else:
+            raise InputError(f"{output}: expected a name that ends in .png or .npy")
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
     typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[-2:]))} pixels, sigma_y = {problem.sigma_y:g}")
 
 
@@ -193,13 +198,16 @@ def main() -> None:
     """Entry point: 0 done, 2 the input was at fault (one line says what), 130 interrupted, 1 anything else."""
     usage_error: Any = typer.BadParameter.__base__      # click's, which newer typer brings along under another name
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        if code == INTERRUPTED:
+            typer.echo("interrupted", err=True)
+        sys.exit(code)
     except InputError as error:
         message = f"error: {' '.join(str(error).split())}"
     except usage_error as error:
         message = f"error: {' '.join(error.format_message().split())}"
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("interrupted; nothing was written", err=True)
-        sys.exit(130)
+        typer.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)
     typer.echo(message, err=True)
     sys.exit(2)

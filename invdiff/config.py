@@ -65,6 +65,9 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that ha
 }
 
 
+DEFAULT_SAMPLER = "moment_matching"
+
+
 class RunConfig(BaseModel):
     """One `invdiff restore` or `invdiff simulate`: the schema of configs/TASK.yaml.
 
@@ -77,9 +80,9 @@ class RunConfig(BaseModel):
     operator: dict[str, Any]
     sigma_y: float | None = Field(None, ge=0, allow_inf_nan=False)
     prior: str = "natural"
-    sampler: dict[str, Any] = Field(default_factory=lambda: {"name": "moment_matching"})
+    sampler: dict[str, Any]
     samples: int = Field(4, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     input: str | None = None
     truth: str | None = None
     device: str = "auto"
@@ -106,12 +109,13 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
         noise_given = any(a.partition("=")[0].strip() == "sigma_y" for a in assignments)
     else:
         noise_given = True
+    given = {"sampler": DEFAULT_SAMPLER} | read_yaml(path)
     data = override({k: {"name": v} if k in ("operator", "sampler") and isinstance(v, str) else v
-                     for k, v in read_yaml(path).items()}, assignments)
+                     for k, v in given.items()}, assignments)
     config = validate(RunConfig, data, str(path))
-    if config.input and config.truth:
+    if config.input is not None and config.truth is not None:
         raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")
-    if config.input and not (noise_given and config.sigma_y is not None):
+    if config.input is not None and not (noise_given and config.sigma_y is not None):
         raise InputError(f"sigma_y: the noise level of {config.input} is not known; give it, for example "
                          "--set sigma_y=0.02 (white is 1; 0 is noiseless)")
     if config.sigma_y is None:
@@ -138,9 +142,10 @@ def build_sampler(spec: Mapping[str, Any]) -> Sampler:
     """The sampler of a spec such as {"name": "dps", "steps": 500, "integrator": {"name": "ddim"}}. Raises InputError."""
     known, parameters = _named(spec, SAMPLERS, "sampler")
     for part, table in PARTS.items():
-        if isinstance(parameters.get(part), str | Mapping):
-            value = parameters[part]
-            model, rest = _named({"name": value} if isinstance(value, str) else value, table, f"sampler.{part}")
+        value = parameters.get(part)
+        if isinstance(value, str | Mapping):
+            usual = {"name": _name_of(known.model_fields[part].default, table)}
+            model, rest = _named({"name": value} if isinstance(value, str) else usual | dict(value), table, f"sampler.{part}")
             parameters[part] = validate(model, rest, f"sampler.{part}")
     return validate(known, parameters, "sampler")
 

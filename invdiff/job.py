@@ -57,11 +57,13 @@ def pose(config: RunConfig) -> tuple[Problem, Tensor | None]:
     """The problem that a config describes, and the clean image (1, C, H, W) if it is simulated. Raises InputError."""
     sigma_y = 0.0 if config.sigma_y is None else config.sigma_y
     factor = int(config.operator.get("factor", 1))
-    if config.input:
+    if factor < 1:
+        raise InputError(f"operator.factor: expected a whole number >= 1, got {factor}")
+    if config.input is not None:
         y = _photo(config.input)
         size = (y.shape[1], y.shape[2] * factor, y.shape[3] * factor)
         return Problem(build_operator(config.operator, size), y, sigma_y), None
-    truth = _photo(config.truth) if config.truth else sample_image()
+    truth = sample_image() if config.truth is None else _photo(config.truth)
     height, width = (n // factor * factor for n in truth.shape[-2:])
     if min(height, width) == 0:
         raise InputError(f"{config.truth}: is smaller than one block of {factor} x {factor} pixels; give a larger image")

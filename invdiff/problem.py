@@ -7,6 +7,8 @@ import torch
 from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics
 from torch import Tensor
 
+from invdiff.errors import InputError
+
 
 @dataclass
 class Calls:
@@ -59,7 +61,7 @@ class Problem:
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         self.calls.operator += len(y)
-        return self.physics.A_adjoint(y)  # type: ignore[operator]
+        return self.physics.A_adjoint(y)
 
     def observed(self) -> Tensor:
         """True where an entry of y carries a measurement: the operator can reach it. Shape of A(x), batch 1 or B."""
@@ -88,8 +90,8 @@ def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Prob
 
 
 def require(physics: Physics, kind: type, sampler: str, alternatives: str) -> Any:
-    """`physics`, if it is of `kind`. Raises ValueError naming the operator and the samplers that would work."""
+    """`physics`, if it is of `kind`. Raises InputError naming the operator and the samplers that would work."""
     if isinstance(physics, kind):
         return physics
     need = {LinearPhysics: "a linear operator", DecomposablePhysics: "an operator with an SVD"}[kind]
-    raise ValueError(f"{sampler} needs {need}, and {type(physics).__name__} is none; these would work: {alternatives}")
+    raise InputError(f"{sampler} needs {need}, and {type(physics).__name__} is none; these would work: {alternatives}")

@@ -19,9 +19,10 @@ LEVELS = [
     {"problem", "diffusion", "io", "validation"},
     {"priors"},
     {"posterior", "figures"},
-    {"training", "evaluation"},
+    {"evaluation"},
+    {"training"},
     {"config", "restoration"},
-    {"job"},
+    {"job", "evaluation.comparison"},       # a script for the command line, beside the metrics it uses
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
@@ -47,7 +48,11 @@ def sources():
 def part_of(module):
     """'invdiff.io.images' -> 'io', 'operators.blur' -> 'operators'; None for others' modules."""
     package, *rest = module.split(".")
-    return {"invdiff": rest[0] if rest else "", "operators": "operators"}.get(package)
+    if package == "operators":
+        return package
+    if package != "invdiff" or not rest:
+        return None
+    return next((part for part in LEVEL if part == ".".join(rest[:2])), rest[0])
 
 
 def imported_parts(path):

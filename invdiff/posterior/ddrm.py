@@ -32,7 +32,10 @@ class DDRM(Sampler):
         problem = for_chains(problem, seeds)
         noise = Streams(seeds, problem.y.device)
         shape = problem.image_shape
-        s = torch.as_tensor(physics.mask, device=problem.y.device).expand(1, *shape)
+        if physics.V_adjoint(problem.y.new_zeros(len(seeds), *shape)).shape[1:] != shape:
+            raise ValueError(f"DDRM needs an SVD over the reals, and that of {type(physics).__name__} is complex; these "
+                             "would work: moment_matching, pigdm, diffpir, dps")
+        s = torch.as_tensor(physics.mask, device=problem.y.device).expand(len(seeds), *shape)
         known = s > 1e-6 * s.max()
         inverse = torch.where(known, 1 / s.clamp_min(1e-30), 0.0)
         target = inverse * physics.U_adjoint(problem.y)                 # A^+ y, in the SVD's basis

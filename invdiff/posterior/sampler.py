@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 from deepinv.models import Denoiser
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
 
 from invdiff.diffusion.integrators import Denoise, DPMSolverPP, Integrator, Step
 from invdiff.diffusion.randomness import Streams
@@ -32,6 +32,12 @@ class Sampler(BaseModel):
     sigma_max: PositiveFloat = 5.0
     sigma_min: PositiveFloat = 0.01
     integrator: SerializeAsAny[Integrator] = DPMSolverPP(eta=1.0)
+
+    @model_validator(mode="after")
+    def _levels_in_order(self) -> "Sampler":
+        if not self.sigma_min < self.sigma_max < float("inf"):
+            raise ValueError(f"expected sigma_min < sigma_max < inf, got {self.sigma_min:g} and {self.sigma_max:g}")
+        return self
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         """Draw one posterior sample for each seed; the last step's x0 is the sample.

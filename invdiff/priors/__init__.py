@@ -4,10 +4,11 @@ from pathlib import Path
 
 from invdiff.errors import InputError
 from invdiff.paths import bundled
+from invdiff.priors.calibrated import calibrate
 from invdiff.priors.checkpoint import load_checkpoint
 from invdiff.priors.denoiser import EDMDenoiser
 
-__all__ = ["EDMDenoiser", "load_prior", "shipped_priors"]
+__all__ = ["EDMDenoiser", "calibrate", "load_prior", "shipped_priors"]
 
 
 def shipped_priors() -> dict[str, Path]:

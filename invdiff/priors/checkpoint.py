@@ -64,6 +64,7 @@ def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: 
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, partial, metadata=metadata)
+        partial.chmod(0o644)        # safetensors makes it private
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

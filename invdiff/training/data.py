@@ -26,10 +26,13 @@ def load_images(path: str | Path, key: str = "train_jpeg") -> list[np.ndarray]:
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
         images = [_decode(p.read_bytes(), str(p)) for p in files]
     elif path.is_file() and h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            if key not in file:
-                raise InputError(f"{path}: no dataset {key!r}; it holds {', '.join(sorted(file))}")
-            images = [_decode(bytes(item), f"{path}[{key}][{i}]") for i, item in enumerate(file[key])]
+        try:
+            with h5py.File(path, "r") as file:
+                if key not in file:
+                    raise InputError(f"{path}: no dataset {key!r}; it holds {', '.join(sorted(file))}")
+                images = [_decode(bytes(item), f"{path}[{key}][{i}]") for i, item in enumerate(file[key])]
+        except OSError as error:
+            raise InputError(f"{path}: a truncated or damaged HDF5 file ({error})") from error
     else:
         raise InputError(f"{path}: expected a folder of images or an HDF5 file")
     if not images:
@@ -76,7 +79,7 @@ class Patches:
 
 def _patch(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     top, left = (rng.integers(0, n - size + 1) for n in image.shape[:2])
-    patch = np.rot90(image[top : top + size, left : left + size], rng.integers(4))
+    patch = np.rot90(image[top : top + size, left : left + size], int(rng.integers(4)))
     return np.ascontiguousarray(patch[:, ::-1] if rng.integers(2) else patch)
 
 

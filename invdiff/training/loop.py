@@ -38,6 +38,7 @@ class Trainer:
     def __init__(self, settings: TrainSettings, patches: Patches, device: str | torch.device = "cpu"):
         self.settings, self.patches, self.device = settings, patches, torch.device(device)
         self.step, self.seconds = 0, 0.0
+        self.whole = True               # False within a step
         self.log: list[dict] = []        # a line for each validation
         torch.manual_seed(settings.seed)
         self.denoiser = build_denoiser(settings).to(self.device, memory_format=torch.channels_last)
@@ -57,6 +58,7 @@ class Trainer:
 
     def _advance(self) -> Progress:
         o = self.settings.optimiser
+        self.whole = False
         x0, noise, sigma = self._batch(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = o.rate * learning_rate_factor(self.step, o.steps, o.warmup, o.decay)
@@ -71,6 +73,7 @@ class Trainer:
         # power-function average (Karras et al. 2024, Eq. 1): a fixed share of the run, however long it is
         beta = (1 - 1 / self.step) ** (o.ema_gamma + 1)
         torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - beta)
+        self.whole = True
         return Progress(self.step, float(loss.detach()), losses.detach().cpu(), sigma.cpu())
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,14 +114,17 @@ class Trainer:
         for key, value in tensors.items():
             if key.startswith("optimiser."):
                 _, index, name = key.split(".")
-                moments.setdefault(int(index), {})[name] = value
+                # in the parameter's memory format, which a file forgets: the fused optimiser reads both in storage order
+                kept = torch.empty_like(self.parameters[int(index)]).copy_(value) if value.ndim else value
+                moments.setdefault(int(index), {})[name] = kept
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
 
     def _identity(self) -> dict:
         """The settings that make two runs the same run: all but its length and where the data lie."""
-        return json.loads(self.settings.model_dump_json(exclude={"optimiser": {"steps", "decay"}, "data": {"path"}}))
+        apart = {"optimiser": {"steps", "decay"}, "data": {"path", "test"}}
+        return json.loads(self.settings.model_dump_json(exclude=apart))
 
 
 def build_denoiser(settings: TrainSettings) -> EDMDenoiser:

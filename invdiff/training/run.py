@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.errors import InputError
+from invdiff.evaluation.denoising import denoising_table
+from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.spectrum import measure_spectrum
@@ -20,7 +23,6 @@ from invdiff.training.settings import TrainSettings
 
 BANDS = (0.03, 0.1, 0.3, 1.0)       # edges of the noise bands whose loss is reported
 VALIDATION = (15 / 255, 25 / 255, 50 / 255, 0.5, 2.0)
-SPECTRUM_LEVELS = 25
 
 
 def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, validate_every: int = 1000,
@@ -33,6 +35,11 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, v
     output = Path(output)
     _return_freed_memory()
     images = load_images(settings.data.path, settings.data.key)
+    if settings.data.test and Path(settings.data.path).is_dir():
+        raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
+    test = load_images(settings.data.path, settings.data.test) if settings.data.test else []
+    if settings.data.holdout >= len(images):
+        raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {settings.data.holdout}")
     kept, held = images[: -settings.data.holdout], images[-settings.data.holdout :]
     patches = Patches(kept, max(settings.data.patch), settings.data.scales, settings.data.grey)
     trainer = Trainer(settings, patches, device)
@@ -55,22 +62,25 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, v
                 trainer.save(state)
                 saved = time.monotonic()
     finally:
-        trainer.save(state)
-    return export(trainer, held, output / f"{settings.name}.safetensors")
+        if trainer.whole:       # an interrupt within a step leaves the last checkpoint as it was
+            trainer.save(state)
+    return export(trainer, held, test, output / f"{settings.name}.safetensors")
 
 
-def export(trainer: Trainer, held: Sequence[np.ndarray], path: Path) -> Path:
-    """Write the averaged weights as a prior, with a card that holds its measured error spectra."""
+def export(trainer: Trainer, held: Sequence[np.ndarray], test: Sequence[np.ndarray], path: Path) -> Path:
+    """Write the averaged weights as a prior; its card holds error spectra on `held` and a denoising table on `test`."""
     denoiser = trainer.average.eval()
     card = make_card(trainer)
     crops = list(centre_crops(held, 256 if min(min(i.shape[:2]) for i in held) >= 256 else 64).to(trainer.device))
-    noise = trainer.settings.noise
-    sigmas = np.geomspace(max(noise.low, 0.005), min(noise.high, 20.0), SPECTRUM_LEVELS).tolist()
     source = f"measured on {len(crops)} held-back training images"
-    card["spectrum"] = measure_spectrum(denoiser, crops, sigmas, source).to_dict()
+    card["spectrum"] = measure_spectrum(denoiser, crops, LEVELS, source).to_dict()
     if trainer.settings.network.channels == 3:
         grey = [crop.mean(0, keepdim=True) for crop in crops]
-        card["spectrum_grey"] = measure_spectrum(denoiser, grey, sigmas, source).to_dict()
+        card["spectrum_grey"] = measure_spectrum(denoiser, grey, LEVELS, source).to_dict()
+    if test:
+        images = [_tensor(image).to(trainer.device) for image in test]
+        card["denoising"] = {"psnr": denoising_table(denoiser, images), "sigma": "of 255",
+                             "images": f"{len(images)} of {trainer.settings.data.test}, whole"}
     save_prior(path, denoiser, card)
     return path
 
@@ -110,11 +120,17 @@ def denoising_psnr(denoiser: EDMDenoiser, images: Tensor, sigma: float, seed: in
 def centre_crops(images: Sequence[np.ndarray], size: int) -> Tensor:
     """uint8 (H, W, 3) images -> (N, 3, size, size) in [0, 1]."""
     tops = [((i.shape[0] - size) // 2, (i.shape[1] - size) // 2) for i in images]
-    crops = np.stack([i[t : t + size, l : l + size] for i, (t, l) in zip(images, tops, strict=True)])
-    return torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    crops = [i[t : t + size, l : l + size] for i, (t, l) in zip(images, tops, strict=True)]
+    return torch.stack([_tensor(crop) for crop in crops])
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
 
 
 def write_log(path: Path, lines: Sequence[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 

@@ -8,13 +8,15 @@ class Frozen(BaseModel):
 
 
 class DataSettings(Frozen):
-    """Where images come from. `holdout` images are kept back for validation and for the card's error spectrum.
+    """Where images come from. `holdout` images are kept back for validation and for the card's error spectrum; the
+    HDF5 dataset `test`, if one is named, is for the card's denoising table.
 
     Steps take the sizes of `patch` in turn, multiples of 16; the batch is as many pixels for each.
     """
 
     path: str
     key: str = "train_jpeg"
+    test: str | None = None
     holdout: int = Field(32, ge=1)
     patch: tuple[PositiveInt, ...] = Field((64,), min_length=1)
     scales: tuple[PositiveFloat, ...] = (1.0,)

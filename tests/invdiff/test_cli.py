@@ -250,7 +250,7 @@ def test_a_bad_image_is_refused_by_its_name(make, option, work, restore):
     (["--task", "deblur", "--set", "seed"], ["KEY=VALUE"]),
     (["--task", "deblur", "--sampler", "moment_maching"], ["did you mean 'moment_matching'"]),
     (["--task", "deblur", "--samples", "0"], ["samples", "got 0"]),
-    (["--task", "deblur", "--samples", "many"], ["many"]),
+    (["--task", "deblur", "--samples", "many"], ["--samples", "integer"]),
     (["--task", "deblur", "--steps", "0"], ["steps", "got 0"]),
     (["--task", "deblur", "--seed", "-1"], ["seed", "got -1"]),
     (["--task", "deblur", "--precision", "fp8"], ["precision", "fp8"]),
@@ -274,7 +274,8 @@ def test_cuda_without_a_device_is_refused(work, restore):
 def test_a_kernel_wider_than_the_image_is_refused(work, restore):
     with (work / "kernel.npy").open("wb") as file:
         np.save(file, np.ones((65, 3), dtype=np.float32) / 195)
-    mine = {"task": "mine", "operator": {"name": "kernel_blur", "kernel": "kernel.npy"}, "sigma_y": 0.02}
+    mine = {"task": "mine", "operator": {"name": "kernel_blur", "kernel": "kernel.npy"}, "sigma_y": 0.02,
+            "sampler": "moment_matching"}
     (work / "mine.yaml").write_text(yaml.safe_dump(mine))
     assert_refused(restore("--config", "mine.yaml", "--truth", "truth.png", *QUICK), work, "kernel", "(65, 3)", "(64, 64)")
 
@@ -339,7 +340,7 @@ def test_ctrl_c_leaves_nothing(target, work, restore, monkeypatch):
     monkeypatch.setattr(target, interrupt)
     code, _, err = restore("--task", "deblur", "--truth", "truth.png", *QUICK)
     assert code == 130
-    assert err.count("\n") == 1
+    assert "Traceback" not in err
     assert names(work) == {"truth.png"}
 
 

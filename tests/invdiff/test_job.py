@@ -79,7 +79,7 @@ def test_an_array_of_counts_is_refused(tmp_path):
 
 def test_a_grey_image_stays_grey(tmp_path):
     np.save(tmp_path / "grey.npy", np.full((16, 20), 0.25))
-    problem, truth = posed("deblur", f"truth={tmp_path / 'grey.npy'}")
+    problem, truth = posed("denoise", f"truth={tmp_path / 'grey.npy'}")
     assert truth.shape == problem.y.shape == (1, 1, 16, 20)
 
 
@@ -100,9 +100,10 @@ def test_scores_are_empty_without_a_truth_and_lack_ssim_on_tiny_images():
 
 
 def test_a_small_measurement_is_enlarged_where_its_pixels_lie():
-    truth = F.interpolate(sample_image(size=16), (64, 64), mode="bicubic").clamp(0, 1)     # smooth
+    ramp = torch.linspace(0, 1, 64)
+    truth = (ramp[:, None] + ramp[None] ** 2).expand(1, 3, 64, 64) / 2
     small = F.avg_pool2d(truth, 2)
-    assert (enlarged(small, truth.shape) - truth)[..., 4:-4, 4:-4].abs().max() < 0.02
+    assert (enlarged(small, truth.shape) - truth)[..., 4:-4, 4:-4].abs().max() < 3e-3       # half a pixel is at least 0.004
     assert enlarged(truth, truth.shape) is truth
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from invdiff.diffusion.integrators import DDIM, DPMSolverPP, Heun, Renoise
 
 MEAN, S, HIGH, LOW = 0.4, 0.25, 5.0, 0.02
-ALL = [DDIM(), DDIM(eta=0.5), DDIM(eta=1), Renoise(), Heun(), DPMSolverPP()]
+ALL = [DDIM(), DDIM(eta=0.5), DDIM(eta=1), Renoise(), Heun(), DPMSolverPP(), DPMSolverPP(eta=1)]
 
 
 class Gaussian:
@@ -91,7 +91,8 @@ def test_renoise_narrows_a_gaussian_as_its_theory_says(zeta):
         assert float(step.x.var()) == pytest.approx(expected, rel=4 * (2 / count) ** 0.5)
 
 
-@pytest.mark.parametrize(("integrator", "correlation"), [(DDIM(eta=1), 0.1), (Renoise(zeta=1), 0.0), (DDIM(), 1.0)], ids=repr)
+@pytest.mark.parametrize(("integrator", "correlation"), [(DDIM(eta=1), 0.1), (DPMSolverPP(eta=1), 0.1),
+                                                         (Renoise(zeta=1), 0.0), (DDIM(), 1.0)], ids=repr)
 def test_a_step_keeps_its_share_of_the_old_noise(integrator, correlation):
     """For a denoiser that knows x0: what is left of the state's noise is eta's and zeta's formula, at the right level."""
     generator = torch.Generator().manual_seed(0)

@@ -1,0 +1,160 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import invdiff.priors.checkpoint as checkpoint
+from invdiff.errors import InputError
+from invdiff.priors import load_prior
+from invdiff.priors.checkpoint import load_checkpoint, read_card, save_prior, write_tensors
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.unet import UNet
+
+ARCHITECTURE = {"channels": 3, "widths": [8, 8], "depths": [1, 1], "embedding": 16}
+CARD = {"name": "tiny", "architecture": ARCHITECTURE, "preconditioning": {"sigma_data": 0.2, "centre": 0.4},
+        "spectrum": {"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[0.01, 0.02]], [[0.3, 0.4]]], "source": "made up"},
+        "data": "Grüße, 画像", "licence": None}
+
+
+@pytest.fixture
+def denoiser():
+    torch.manual_seed(0)
+    network = UNet(**ARCHITECTURE)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return EDMDenoiser(network, 3, **CARD["preconditioning"])
+
+
+@pytest.fixture
+def path(denoiser, tmp_path):
+    path = tmp_path / "deep" / "tiny.safetensors"
+    save_prior(path, denoiser, CARD)
+    return path
+
+
+def test_round_trip_within_half_precision(denoiser, path):
+    loaded = load_checkpoint(path)
+    for name, value in denoiser.network.state_dict().items():
+        got = loaded.network.state_dict()[name]
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, value, rtol=2**-11, atol=2**-25)           # half an ulp, normal and subnormal
+    assert (loaded.sigma_data, loaded.centre, loaded.channels) == (0.2, 0.4, 3)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    x = torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(loaded(x, 0.3), denoiser(x, 0.3), rtol=0, atol=2e-3)
+
+
+def test_the_card_survives(path):
+    assert load_checkpoint(path).card == CARD == read_card(path)
+    spectrum = load_prior(path).error_spectrum(3)
+    assert spectrum.source == "made up"
+    assert spectrum.power.shape == (2, 1, 2)
+    assert load_prior(path).error_spectrum(1) is None                              # no grey spectrum on this card
+
+
+def test_saving_what_was_loaded_changes_nothing(path, tmp_path):
+    loaded = load_checkpoint(path)
+    save_prior(tmp_path / "again.safetensors", loaded, loaded.card)
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def spoil(path, kind):
+    data = path.read_bytes()
+    network = UNet(**ARCHITECTURE)
+    weights = {k: v.clone() for k, v in network.state_dict().items()}
+
+    def card(**changes):
+        save_file(weights, path, metadata={"format": checkpoint.FORMAT, "card": json.dumps(CARD | changes)})
+
+    match kind:
+        case "missing":
+            path.unlink()
+        case "truncated header":
+            path.write_bytes(data[:100])
+        case "truncated weights":
+            path.write_bytes(data[:-50])
+        case "empty":
+            path.write_bytes(b"")
+        case "text":
+            path.write_text("not a prior at all, but quite a long text\n" * 20)
+        case "pickle":
+            torch.save(weights, path)
+        case "folder":
+            path.unlink()
+            path.mkdir()
+        case "no card":
+            save_file(weights, path)
+        case "broken card":
+            save_file(weights, path, metadata={"format": checkpoint.FORMAT, "card": "{"})
+        case "other format":
+            save_file(weights, path, metadata={"format": "invdiff-prior-99", "card": json.dumps(CARD)})
+        case "wider architecture":
+            card(architecture=ARCHITECTURE | {"widths": [8, 16]})
+        case "deeper architecture":
+            card(architecture=ARCHITECTURE | {"depths": [1, 2]})
+        case "unknown architecture":
+            card(architecture={"attention": True} | ARCHITECTURE)
+        case "no architecture":
+            card(architecture=None)
+        case "list of widths missing":
+            card(architecture=ARCHITECTURE | {"widths": []})
+        case "unknown preconditioning":
+            card(preconditioning={"sigma": 1})
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated header", "truncated weights", "empty", "text", "pickle", "folder",
+                                  "no card", "broken card", "other format", "wider architecture", "deeper architecture",
+                                  "unknown architecture", "no architecture", "list of widths missing",
+                                  "unknown preconditioning"])
+def test_a_bad_file_is_an_input_error_that_names_it(path, kind):
+    spoil(path, kind)
+    with pytest.raises(InputError) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated header", "text", "pickle", "no card", "broken card"])
+def test_a_bad_file_has_no_card(path, kind):
+    spoil(path, kind)
+    with pytest.raises(InputError) as caught:
+        read_card(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_litter(path, denoiser, monkeypatch):
+    before = path.read_bytes()
+
+    def fail(tensors, filename, metadata):
+        filename.write_bytes(b"half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_prior(path, denoiser, CARD)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_name_appears_only_when_the_file_is_whole(tmp_path, monkeypatch):
+    """Whatever is written, it is written elsewhere first: at the rename the new file is complete and the old one there."""
+    path, seen = tmp_path / "x.safetensors", []
+    write_tensors(path, {"a": torch.zeros(3)}, {})
+    replace = checkpoint.os.replace
+
+    def spy(source, target):
+        seen.append((checkpoint.read_tensors(source)[0]["a"], checkpoint.read_tensors(target)[0]["a"]))
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoint.os, "replace", spy)
+    write_tensors(path, {"a": torch.ones(3)}, {})
+    ((new, old),) = seen
+    assert (new == 1).all()
+    assert (old == 0).all()
+
+
+def test_an_unknown_name_says_what_there_is():
+    with pytest.raises(InputError, match=r"prior: no prior is called 'nature_'; shipped are .*\.safetensors file"):
+        load_prior("nature_")

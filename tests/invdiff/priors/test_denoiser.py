@@ -1,0 +1,130 @@
+import pytest
+import torch
+from deepinv.models import Denoiser
+from torch import nn
+
+from invdiff.priors.denoiser import EDMDenoiser, edm_loss
+from invdiff.priors.unet import UNet
+
+
+def random_denoiser(channels=3, **settings):
+    torch.manual_seed(0)
+    network = UNet(channels, widths=(8, 8), depths=(1, 1), embedding=16)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return EDMDenoiser(network, channels, **settings).eval().requires_grad_(False)
+
+
+class Constant(nn.Module):
+    """A network of one output."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+
+    def forward(self, x, label):
+        return torch.full_like(x, self.value)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (9, 14), (7, 5), (3, 3), (1, 1), (2, 17)])
+def test_any_size(size):
+    denoiser = random_denoiser()
+    assert isinstance(denoiser, Denoiser)
+    x = torch.rand(2, 3, *size)
+    out = denoiser(x, 0.3)
+    assert out.shape == x.shape
+    assert out.dtype == torch.float32
+    assert out.isfinite().all()
+
+
+def test_padding_leaves_what_is_far_from_it_alone():
+    denoiser = random_denoiser()
+    x = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(denoiser(x[..., :61, :63], 0.3)[..., :24, :24], denoiser(x, 0.3)[..., :24, :24])
+
+
+def test_sigma_as_float_scalar_and_batch_agree():
+    denoiser = random_denoiser()
+    x = torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(denoiser(x, 0.3), denoiser(x, torch.tensor(0.3)))
+    mixed = denoiser(x, torch.tensor([0.3, 1.5]))
+    torch.testing.assert_close(mixed[:1], denoiser(x[:1], 0.3), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed[1:], denoiser(x[1:], 1.5), rtol=1e-4, atol=1e-5)
+    assert (mixed[:1] - denoiser(x[:1], 1.5)).abs().max() > 0.01
+
+
+def test_grey_is_the_mean_over_the_channels_of_the_repeated_image():
+    denoiser = random_denoiser()
+    x = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(denoiser(x, 0.3), denoiser(x.repeat(1, 3, 1, 1), 0.3).mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize(("channels", "given"), [(3, 2), (3, 4), (1, 3), (2, 1)])
+def test_wrong_channels_are_refused(channels, given):
+    with pytest.raises(ValueError, match=rf"x: expected {channels} channels, got \(1, {given}, 8, 8\)"):
+        random_denoiser(channels)(torch.rand(1, given, 8, 8), 0.1)
+
+
+def test_without_noise_the_image_comes_back_whatever_the_network_says():
+    """|D - x| <= sigma (|F| + |x - centre| sigma / sigma_data^2): c_skip -> 1 and c_out -> sigma."""
+    denoiser = random_denoiser()
+    x = torch.rand(1, 3, 16, 16)
+    assert (denoiser(x, 0.25) - x).abs().max() > 0.05
+    assert (denoiser(x, 1e-4) - x).abs().max() < 1e-3
+
+
+def test_far_in_the_noise_only_the_network_counts():
+    """c_skip -> 0 and c_out -> sigma_data: D -> centre + sigma_data F."""
+    denoiser = EDMDenoiser(Constant(2.0), sigma_data=0.2, centre=0.5)
+    out = denoiser(0.5 + 1000 * torch.randn(1, 3, 8, 8), 1000.0)
+    torch.testing.assert_close(out, torch.full_like(out, 0.5 + 0.2 * 2.0), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("sigma_data", "centre"), [(0.25, 0.5), (0.1, 0.0)])
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 4.0])
+def test_a_silent_network_gives_the_wiener_estimate(sigma, sigma_data, centre):
+    """F = 0 leaves the posterior mean of white x0 ~ N(centre, sigma_data^2)."""
+    x = torch.randn(2, 3, 8, 8)
+    out = EDMDenoiser(Constant(0.0), sigma_data=sigma_data, centre=centre)(x, sigma)
+    torch.testing.assert_close(out, centre + (x - centre) * sigma_data**2 / (sigma_data**2 + sigma**2))
+
+
+def test_the_network_sees_unit_variance():
+    seen = []
+
+    class Spy(nn.Module):
+        def forward(self, x, label):
+            seen.append((float(x.std()), label))
+            return x
+
+    sigmas = torch.tensor([0.01, 0.25, 3.0])
+    for sigma in sigmas:
+        x0 = 0.5 + 0.25 * torch.randn(4, 3, 64, 64)
+        EDMDenoiser(Spy())(x0 + sigma * torch.randn_like(x0), sigma)
+    for (std, label), sigma in zip(seen, sigmas, strict=True):
+        assert std == pytest.approx(1, rel=0.02)
+        torch.testing.assert_close(label, sigma.log().expand(4))
+
+
+def test_the_loss_is_the_error_of_the_network_on_its_own_target():
+    """lambda |D - x0|^2 = |F - (x0 - c_skip x) / c_out|^2, around the centre (EDM, Eq. 8)."""
+    denoiser = random_denoiser()
+    x0, noise, sigma = torch.rand(3, 3, 8, 8), torch.randn(3, 3, 8, 8), torch.tensor([0.01, 0.3, 10.0])
+    s, d = sigma.reshape(-1, 1, 1, 1).double(), denoiser.sigma_data
+    z0, total = x0.double() - denoiser.centre, s.square() + d**2
+    z = z0 + s * noise
+    network = denoiser.network((z / total.sqrt()).float(), sigma.log())
+    target = (z0 - d**2 / total * z) / (s * d / total.sqrt())
+    expected = (network - target).square().mean(dim=(1, 2, 3))
+    got = edm_loss(denoiser, x0, noise, sigma)
+    assert got.shape == (3,)
+    torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=0)
+
+
+def test_a_silent_network_has_a_loss_of_one_at_every_level():
+    """For white x0 of standard deviation sigma_data the target has unit variance, whatever sigma is."""
+    torch.manual_seed(0)
+    sigma = torch.tensor([0.01, 0.25, 5.0])
+    x0, noise = 0.5 + 0.25 * torch.randn(3, 3, 64, 64), torch.randn(3, 3, 64, 64)
+    loss = edm_loss(EDMDenoiser(Constant(0.0)), x0, noise, sigma)
+    torch.testing.assert_close(loss, torch.ones(3), atol=4 * (2 / x0[0].numel()) ** 0.5, rtol=0)

@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+from deepinv.physics import BlurFFT, DecomposablePhysics, LinearPhysics, Physics
+
+import operators
+from invdiff.problem import Problem, require, simulate
+
+SIZE = (1, 6, 8)
+
+
+def inpainting(keep=0.5):
+    return operators.Inpainting(SIZE, operators.random_mask(SIZE, keep))
+
+
+@pytest.mark.parametrize("sigma_y", [-0.1, float("nan"), float("inf")])
+def test_a_bad_noise_level_is_refused(sigma_y):
+    with pytest.raises(ValueError, match=rf"sigma_y: expected a noise level >= 0 in the measurement's units, got {sigma_y}"):
+        Problem(inpainting(), torch.zeros(1, *SIZE), sigma_y)
+
+
+def test_there_is_no_default_noise_level_and_zero_is_legal():
+    with pytest.raises(TypeError, match="sigma_y"):
+        Problem(inpainting(), torch.zeros(1, *SIZE))
+    assert Problem(inpainting(), torch.zeros(1, *SIZE), 0).sigma_y == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_no_numbers_are_counted(value):
+    y = torch.zeros(1, *SIZE)
+    y[0, 0, :2, 3] = value
+    with pytest.raises(ValueError, match="y: 2 of 48 values are NaN or infinite"):
+        Problem(inpainting(), y, 0.1)
+
+
+def test_a_measurement_of_another_shape_is_refused():
+    physics = operators.SuperResolution(SIZE, 2)
+    with pytest.raises(ValueError, match=r"y: expected \(B, \*\(1, 3, 4\)\), got \(1, 1, 6, 8\)"):
+        Problem(physics, torch.zeros(1, *SIZE), 0.1)
+    with pytest.raises(ValueError, match=r"got \(1, 3, 4\)"):
+        Problem(physics, torch.zeros(1, 3, 4), 0.1)
+
+
+def test_the_image_shape_is_known_or_found_or_asked_for():
+    assert Problem(operators.SuperResolution(SIZE, 2), torch.zeros(2, 1, 3, 4), 0.1).image_shape == SIZE
+    rows = LinearPhysics(A=lambda x, **kw: x[..., ::2, :], A_adjoint=lambda y, **kw: torch.cat([y, y], -2))
+    assert Problem(rows, torch.zeros(2, 1, 3, 8), 0.1).image_shape == SIZE
+    with pytest.raises(ValueError, match=r"Physics: img_size is not set; expected \(C, H, W\)"):
+        _ = Problem(Physics(), torch.zeros(1, *SIZE), 0.1).image_shape
+
+
+def test_observed_is_where_the_operator_reaches():
+    physics = inpainting()
+    problem = Problem(physics, torch.zeros(2, *SIZE), 0.1)
+    assert torch.equal(problem.observed().expand(2, *SIZE), (physics.mask > 0).expand(2, *SIZE))
+    masks = torch.stack([operators.random_mask(SIZE, 0.5, s) for s in (0, 1)])
+    assert torch.equal(Problem(operators.Inpainting(SIZE, masks), torch.zeros(2, *SIZE), 0.1).observed(), masks)
+    assert Problem(operators.SuperResolution(SIZE, 2), torch.zeros(1, 1, 3, 4), 0.1).observed().all()
+
+
+def test_simulated_noise_is_white_of_its_level_and_only_where_something_is_measured():
+    """8000 values or so: 4 standard errors."""
+    size, sigma_y = (1, 100, 160), 0.3
+    mask = operators.random_mask(size, 0.5)
+    physics, x = operators.Inpainting(size, mask), torch.rand(1, *size)
+    problem = simulate(physics, x, sigma_y)
+    noise = (problem.y - physics.A(x)) / sigma_y
+    assert (problem.y[0][~mask] == 0).all()
+    seen = noise[0][mask]
+    assert abs(float(seen.mean())) < 4 / len(seen) ** 0.5
+    assert abs(float(seen.var()) - 1) < 4 * (2 / len(seen)) ** 0.5
+    assert problem.sigma_y == sigma_y
+
+
+def test_simulation_follows_its_seed():
+    physics, x = operators.GaussianBlur(SIZE, sigma=0.4), torch.rand(2, *SIZE)
+    zero, again, one = (simulate(physics, x, 0.1, seed=s).y for s in (0, 0, 1))
+    assert torch.equal(zero, again)
+    assert not torch.equal(zero, one)
+    assert not torch.equal(zero[0] - physics.A(x)[0], zero[1] - physics.A(x)[1])
+    assert torch.equal(simulate(physics, x, 0.0).y, physics.A(x))
+
+
+def test_operator_calls_are_counted_over_all_rows():
+    problem = Problem(operators.Denoising(SIZE), torch.rand(3, *SIZE), 0.1)
+    part = problem.rows(torch.tensor([2, 0]))
+    np.testing.assert_array_equal(part.y, problem.y[[2, 0]])
+    part.A_adjoint(part.A(part.y))
+    problem.to("cpu").A(problem.y)
+    assert problem.calls.operator == part.calls.operator == 7
+    assert Problem(problem.physics, problem.y, 0.1).calls.operator == 0
+
+
+def test_requirements_name_the_operator_and_the_alternatives():
+    linear = LinearPhysics(A=lambda x: x)
+    assert require(linear, LinearPhysics, "X", "dps") is linear
+    assert isinstance(require(BlurFFT(SIZE, torch.ones(1, 1, 1, 1)), DecomposablePhysics, "X", "dps"), BlurFFT)
+    with pytest.raises(ValueError, match="X needs an operator with an SVD, and LinearPhysics is none; these would work: dps"):
+        require(linear, DecomposablePhysics, "X", "dps")
+    with pytest.raises(ValueError, match="X needs a linear operator, and Physics is none; these would work: dps"):
+        require(Physics(), LinearPhysics, "X", "dps")

@@ -1,0 +1,116 @@
+import io
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invdiff.errors import InputError
+from invdiff.training.data import Patches, load_images
+
+
+def picture(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(array, kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, kind)
+    return file.getvalue()
+
+
+def write_hdf5(path, items, key="train_jpeg"):
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset(key, len(items), dtype=h5py.vlen_dtype(np.uint8))
+        for i, item in enumerate(items):
+            data[i] = np.frombuffer(item, np.uint8)
+
+
+def test_a_folder_is_read_in_order_with_its_subfolders(tmp_path):
+    a, b, grey = picture(5, 7), picture(6, 4, 1), picture(3, 3, 2)[..., 0]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.PNG").write_bytes(encoded(a))
+    (tmp_path / "sub" / "b.tif").write_bytes(encoded(b, "TIFF"))
+    (tmp_path / "z.png").write_bytes(encoded(grey))
+    (tmp_path / "notes.txt").write_text("no image")
+    got = load_images(tmp_path)
+    for image, expected in zip(got, (a, b, np.repeat(grey[..., None], 3, 2)), strict=True):
+        assert image.dtype == np.uint8
+        np.testing.assert_array_equal(image, expected)
+
+
+def test_encoded_bytes_in_hdf5(tmp_path):
+    images = [picture(5, 7), picture(6, 4, 1)]
+    write_hdf5(tmp_path / "x.h5", [encoded(i) for i in images], "pictures")
+    for got, expected in zip(load_images(tmp_path / "x.h5", "pictures"), images, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_input_errors_name_what_is_wrong(tmp_path):
+    def refused(path, message, key="train_jpeg"):
+        with pytest.raises(InputError, match=message) as caught:
+            load_images(path, key)
+        assert str(path) in str(caught.value)
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(encoded(picture(20, 20))[:100])
+    (tmp_path / "text.h5").write_text("not HDF5")
+    write_hdf5(tmp_path / "ok.h5", [encoded(picture(4, 4)), b"no image"])
+    write_hdf5(tmp_path / "none.h5", [])
+    refused(tmp_path / "absent", "expected a folder of images or an HDF5 file")
+    refused(tmp_path / "text.h5", "expected a folder of images or an HDF5 file")
+    refused(tmp_path / "empty", "no images found")
+    refused(tmp_path / "none.h5", "no images found")
+    refused(tmp_path / "bad", "x.png: not a readable image")
+    refused(tmp_path / "ok.h5", r"\[train_jpeg\]\[1\]: not a readable image")
+    refused(tmp_path / "ok.h5", "no dataset 'test'; it holds train_jpeg", "test")
+
+
+def test_a_truncated_hdf5_file_is_an_input_error(tmp_path):
+    write_hdf5(tmp_path / "x.h5", [encoded(picture(40, 40, i)) for i in range(4)])
+    data = (tmp_path / "x.h5").read_bytes()
+    (tmp_path / "x.h5").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"x\.h5"):
+        load_images(tmp_path / "x.h5")
+
+
+def test_a_batch_is_a_function_of_its_generator():
+    patches = Patches([picture(30, 40), picture(25, 25, 1)], 16, (1.0, 0.7), grey=0.5)
+    (a, grey_a), (same, grey_same), (other, _) = (patches.batch(8, 12, np.random.default_rng([3, s])) for s in (7, 7, 8))
+    assert a.shape == (8, 3, 12, 12)
+    assert a.dtype == torch.float32
+    assert torch.equal(a, same)
+    assert torch.equal(grey_a, grey_same)
+    assert not torch.equal(a, other)
+    assert a.min() >= 0
+    assert a.max() <= 1
+
+
+def test_grey_patches_have_equal_channels_and_the_others_do_not():
+    """A share of 0.3 of 1000: 4 standard errors are 0.058."""
+    x, grey = Patches([picture(30, 40)], 8, grey=0.3).batch(1000, 8, np.random.default_rng(0))
+    flat = (x[:, 0] == x[:, 1]).flatten(1).all(1) & (x[:, 0] == x[:, 2]).flatten(1).all(1)
+    assert torch.equal(flat, grey)
+    assert abs(float(grey.float().mean()) - 0.3) < 0.058
+    assert not Patches([picture(30, 40)], 8).batch(50, 8, np.random.default_rng(0))[1].any()
+
+
+def test_patches_are_the_image_turned_or_flipped():
+    image = np.arange(16 * 16, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    eight = {np.rot90(m, k).tobytes() for k in range(4) for m in (image, image[:, ::-1])}
+    x, _ = Patches([image], 16).batch(200, 16, np.random.default_rng(0))
+    seen = {(p.permute(1, 2, 0) * 255).round().byte().numpy().tobytes() for p in x}
+    assert seen == eight
+
+
+def test_images_count_by_their_area_and_small_ones_are_left_out():
+    """10 x 40 against 20 x 40 pixels: one patch in three from the first, 2000 patches, 4 standard errors."""
+    black, white, small = (np.full((h, 40, 3), v, np.uint8) for h, v in ((10, 0), (20, 255), (9, 128)))
+    x, _ = Patches([black, white, small], 10).batch(2000, 4, np.random.default_rng(0))
+    values = x.flatten(1).mean(1)
+    assert set(values.tolist()) == {0.0, 1.0}
+    assert abs(float((values == 0).float().mean()) - 1 / 3) < 4 * (2 / 9 / 2000) ** 0.5
+    with pytest.raises(InputError, match=r"data\.patch: no training image is at least 64 pixels high and wide"):
+        Patches([black, white], 64)

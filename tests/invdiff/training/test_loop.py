@@ -1,0 +1,168 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from invdiff.errors import InputError
+from invdiff.priors.checkpoint import read_tensors
+from invdiff.training.data import Patches
+from invdiff.training.loop import Trainer, draw_sigmas, learning_rate_factor
+from invdiff.training.settings import NoiseSettings, TrainSettings
+
+
+def settings(steps=6, **changes):
+    optimiser = {"steps": steps, "batch": 4, "rate": 2e-3, "warmup": 2} | changes.pop("optimiser", {})
+    data = {"path": "nowhere", "patch": (16, 32), "grey": 0.3} | changes.pop("data", {})
+    network = {"widths": (8, 12), "depths": (1, 1), "embedding": 16}
+    return TrainSettings(name="toy", data=data, network=network, optimiser=optimiser, precision="fp32", **changes)
+
+
+def patches():
+    y, x = np.mgrid[:48, :64] / 10
+    images = [np.stack([np.sin(x + k), np.cos(y * k / 3), np.sin(x - y)], -1) for k in range(4)]
+    return Patches([(127 * (1 + i)).astype(np.uint8) for i in images], 32, (1.0,), grey=0.3)
+
+
+def run(trainer, count=None):
+    for _, progress in zip(range(count or 10**9), trainer.steps(), strict=False):
+        last = progress
+    return last
+
+
+def tensors(trainer, folder):
+    trainer.save(folder / "compare.safetensors")
+    return read_tensors(folder / "compare.safetensors")[0]
+
+
+def assert_bitwise(a, b):
+    assert a.keys() == b.keys()
+    assert any(k.startswith("optimiser.") for k in a)
+    different = [k for k in a if not torch.equal(a[k], b[k])]
+    assert not different
+
+
+def test_a_resumed_run_is_the_unbroken_run_bit_for_bit(tmp_path):
+    straight = Trainer(settings(), patches())
+    run(straight)
+    first = Trainer(settings(), patches())
+    run(first, 3)
+    assert first.step == 3
+    first.save(tmp_path / "state.safetensors")
+    torch.manual_seed(99)                                     # whatever the process did meanwhile
+    second = Trainer(settings(), patches())
+    second.resume(tmp_path / "state.safetensors")
+    assert second.step == 3
+    last = run(second)
+    assert last.step == second.step == straight.step == 6
+    assert_bitwise(tensors(straight, tmp_path), tensors(second, tmp_path))
+
+
+def test_saving_changes_nothing_and_the_state_is_whole(tmp_path):
+    saving, other = Trainer(settings(), patches()), Trainer(settings(), patches())
+    saving.log.append({"step": 1})
+    for _ in saving.steps():
+        saving.save(tmp_path / "state.safetensors")
+    run(other)
+    assert_bitwise(tensors(saving, tmp_path), tensors(other, tmp_path))
+    again = Trainer(settings(), patches())
+    again.resume(tmp_path / "state.safetensors")
+    assert (again.step, again.log, again.seconds) == (6, [{"step": 1}], saving.seconds)
+    assert list(again.steps()) == []
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"optimiser": {"rate": 1e-3}}, {"optimiser": {"batch": 8}},
+                                     {"data": {"grey": 0.1}}, {"noise": {"high": 10.0}}])
+def test_a_run_with_other_settings_is_refused(tmp_path, changed):
+    path = tmp_path / "state.safetensors"
+    Trainer(settings(), patches()).save(path)
+    with pytest.raises(InputError, match=r"state\.safetensors: belongs to a run with other settings"):
+        Trainer(settings(**changed), patches()).resume(path)
+
+
+def test_a_run_may_be_made_longer_and_its_data_moved(tmp_path):
+    path = tmp_path / "state.safetensors"
+    Trainer(settings(), patches()).save(path)
+    Trainer(settings(steps=20, data={"path": "elsewhere"}), patches()).resume(path)
+
+
+@pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_text("text"), lambda p: p.write_bytes(p.read_bytes()[:-9])])
+def test_a_damaged_state_is_an_input_error(tmp_path, spoil):
+    path = tmp_path / "state.safetensors"
+    trainer = Trainer(settings(), patches())
+    trainer.save(path)
+    spoil(path)
+    with pytest.raises(InputError, match=r"state\.safetensors"):
+        trainer.resume(path)
+
+
+def test_the_loss_goes_down():
+    """The untrained loss is near 1 at every level; 80 steps on smooth images leave less than 0.8 of it."""
+    trainer = Trainer(settings(steps=80, optimiser={"rate": 5e-3, "warmup": 5, "batch": 8}, data={"patch": (16,)}), patches())
+    losses = [p.loss for p in trainer.steps()]
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_the_average_follows_a_power_law_of_the_run():
+    """Weights 1, 2, ..., N: an average over a profile t^gamma tends to (gamma + 1) / (gamma + 2) of N."""
+    trainer = Trainer(settings(optimiser={"ema_gamma": 3.0}), patches())
+    run(trainer, 1)
+    for a, b in zip(trainer.average.parameters(), trainer.parameters, strict=True):
+        torch.testing.assert_close(a, b.detach())             # after one step it is the weights
+    averaged = 0.0
+    for step in range(1, 5001):
+        averaged += (1 - (1 - 1 / step) ** (3.0 + 1)) * (step - averaged)
+    assert averaged / 5000 == pytest.approx(4 / 5, rel=1e-3)
+    before, old = [p.detach().clone() for p in trainer.average.parameters()], trainer.step
+    run(trainer, 1)
+    beta = (1 - 1 / (old + 1)) ** 4
+    for a, b, p in zip(trainer.average.parameters(), before, trainer.parameters, strict=True):
+        torch.testing.assert_close(a, beta * b + (1 - beta) * p.detach())
+
+
+def test_a_batch_is_as_many_pixels_at_each_size_and_grey_noise_is_grey():
+    trainer = Trainer(settings(optimiser={"batch": 8}, data={"patch": (16, 32)}), patches())
+    for step, (count, size) in enumerate([(8, 16), (2, 32), (8, 16)]):
+        x0, noise, sigma = trainer._batch(step)
+        assert x0.shape == noise.shape == (count, 3, size, size)
+        assert sigma.shape == (count,)
+        equal = [(t[:, :1] == t).flatten(1).all(1) for t in (x0, noise)]
+        assert torch.equal(*equal)
+    assert not torch.equal(trainer._batch(0)[1], trainer._batch(2)[1])
+    assert torch.equal(trainer._batch(2)[1], trainer._batch(2)[1])
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (4, 0.5), (9, 1.0), (50, 1.0), (79, 1.0), (80, 1.0), (90, 0.5),
+                                                (99, 0.05), (100, 0.0)])
+def test_learning_rate_rises_stays_and_falls_to_zero(step, expected):
+    assert learning_rate_factor(step, steps=100, warmup=10, decay=0.2) == pytest.approx(expected)
+
+
+def test_sigmas_follow_their_distribution():
+    """Log-normal for the most part: stratified, so the median is far better than 1 / sqrt(n); clipped to the range."""
+    noise = NoiseSettings(log_mean=-1.0, log_std=1.2, uniform_share=0.0, low=0.01, high=5.0)
+    logs = draw_sigmas(noise, 20_000, np.random.default_rng(0)).log()
+    assert float(logs.median()) == pytest.approx(-1.0, abs=0.01)
+    assert float(logs.quantile(0.8413)) == pytest.approx(0.2, abs=0.02)
+    assert logs.min() >= math.log(0.01) - 1e-5
+    assert logs.max() <= math.log(5.0) + 1e-5
+    uniform = draw_sigmas(noise.model_copy(update={"uniform_share": 1.0}), 20_000, np.random.default_rng(0)).log()
+    ends = math.log(0.01), math.log(5.0)
+    quantiles = torch.tensor([0.1, 0.5, 0.9])
+    expected = ends[0] + (ends[1] - ends[0]) * quantiles
+    torch.testing.assert_close(uniform.quantile(quantiles), expected, atol=4 * 6.2 * 0.5 / 20_000**0.5, rtol=0)
+    small = draw_sigmas(noise, 4, np.random.default_rng(0)).log()
+    assert len(set((torch.distributions.Normal(-1.0, 1.2).cdf(small) * 4).long().tolist())) == 4       # one a quarter
+
+
+def test_settings_are_frozen_and_known():
+    with pytest.raises(ValidationError):
+        settings(epochs=3)
+    with pytest.raises(ValidationError):
+        settings(optimiser={"lr": 3})
+    with pytest.raises(ValidationError):
+        settings(seed=-1)
+    with pytest.raises(ValidationError):
+        settings().seed = 3
