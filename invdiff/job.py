@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from invdiff.config import RunConfig, build_operator, build_sampler
 from invdiff.errors import InputError
-from invdiff.evaluation.metrics import psnr, ssim
+from invdiff.evaluation.metrics import enlarged, psnr, ssim
 from invdiff.figures import colorize, comparison, heatmap
 from invdiff.io.images import load_image, sample_image, save_image
 from invdiff.io.results import output_folder, write_yaml
@@ -87,7 +85,7 @@ def score(result: Result, truth: Tensor | None) -> dict[str, Any]:
     """PSNR and SSIM of the measurement, of the mean of the samples and of one sample; empty without a truth."""
     if truth is None:
         return {}
-    images = {"measurement": enlarged(result.measurement, truth.shape), "restored": result.mean,
+    images = {"measurement": enlarged(result.measurement, truth.shape[-2:]), "restored": result.mean,
               "sample": result.samples[:, 0]}
     scores: dict[str, Any] = {}
     for name, image in images.items():
@@ -95,11 +93,6 @@ def score(result: Result, truth: Tensor | None) -> dict[str, Any]:
         if min(truth.shape[-2:]) >= 11:
             scores[name]["ssim"] = float(ssim(image, truth).mean())
     return scores | {"baselines": {}}
-
-
-def enlarged(y: Tensor, shape: torch.Size) -> Tensor:
-    """A low-resolution measurement, bicubically enlarged to the image's size, so that the two can be compared."""
-    return y if y.shape == shape else F.interpolate(y, shape[-2:], mode="bicubic", antialias=False)
 
 
 def _photo(path: str) -> Tensor:

@@ -110,7 +110,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     chunks = _chunks(problem, samples, batch_size or (1 if where.type == "cpu" else 8))
     total, done = sampler.num_steps * len(chunks), 0
     rows: dict[tuple[int, int], Tensor] = {}
-    start = time.perf_counter()
+    start, before = time.perf_counter(), problem.calls.operator
     for chunk in chunks:
         part = problem.rows(torch.tensor([j for j, _ in chunk], device=where))
         seeds = [stream_seed(seed, j, i) for j, i in chunk]
@@ -123,7 +123,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     chains = len(rows)
     report = {"sampler": {"name": type(sampler).__name__, **sampler.model_dump(by_alias=True)}, "seed": seed,
               "samples": samples, "seconds": round(time.perf_counter() - start, 3),
-              "network_calls": counted.calls / chains, "operator_calls": problem.calls.operator / chains,
+              "network_calls": counted.calls / chains, "operator_calls": (problem.calls.operator - before) / chains,
               "residual": residual(problem, drawn), "device": str(where), "precision": precision,
               "versions": versions()}
     if sampler.uses_spectrum:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from deepinv.physics import LinearPhysics
 from rich.console import Console
 from rich.markdown import Markdown
@@ -24,7 +23,7 @@ import operators
 from invdiff.config import SAMPLERS
 from invdiff.errors import InputError
 from invdiff.evaluation.baselines import tuned_total_variation
-from invdiff.evaluation.metrics import psnr, ssim
+from invdiff.evaluation.metrics import enlarged, psnr, ssim
 from invdiff.evaluation.table import to_markdown
 from invdiff.io.files import replacing
 from invdiff.posterior import Sampler
@@ -74,15 +73,8 @@ def compare(plan: Plan, tasks: Sequence[str], record: dict, save: Callable[[], N
 def measure(plan: Plan, problem: Problem, method: str) -> dict:
     """Scores and costs of one method: "measurement", "tv" or the name of one of the plan's samplers."""
     if method == "measurement":
-        return _scores(as_image(problem), plan.images)
+        return _scores(enlarged(problem.y, plan.images.shape[-2:]), plan.images)
     return _total_variation(plan, problem) if method == "tv" else _sampler(plan, problem, method)
-
-
-def as_image(problem: Problem) -> Tensor:
-    """The measurement (B, C, h, w) as an image: itself, or enlarged by bicubic interpolation to the image's size."""
-    size = problem.image_shape[-2:]
-    y = problem.y
-    return y if y.shape[-2:] == size else F.interpolate(y, size, mode="bicubic", align_corners=False)
 
 
 def _scores(x: Tensor, truth: Tensor) -> dict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ def ssim(x: Tensor, truth: Tensor) -> Tensor:
                               use_sample_covariance=False)
         for a, b in _pairs(x, truth)
     ], dtype=torch.float32)
+
+
+def enlarged(y: Tensor, size: Sequence[int]) -> Tensor:
+    """A low-resolution measurement (B, C, h, w), bicubically enlarged to (H, W) so that it can be scored; others as is."""
+    from torch.nn.functional import interpolate
+
+    return y if tuple(y.shape[-2:]) == tuple(size) else interpolate(y, list(size), mode="bicubic", align_corners=False)
 
 
 def _pairs(x: Tensor, truth: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -22,7 +22,7 @@ def spectrum_for(prior: Denoiser, problem: Problem) -> ErrorSpectrum:
 
 
 class StationaryCovariance:
-    """C, diagonal in Fourier space and in opponent colours; `power` (K, H, W // 2 + 1) is its spectrum."""
+    """C, diagonal in Fourier space and in opponent colours; `power` (K, H, W // 2 + 1) or (B, K, ...) is its spectrum."""
 
     def __init__(self, power: Tensor, size: tuple[int, int]):
         self.power, self.size = power, size

@@ -64,7 +64,7 @@ class PiGDM(Sampler):
         size = (problem.image_shape[-2], problem.image_shape[-1])
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            variance = float(spectrum.at(sigma, size).max())
+            variance = spectrum.at(sigma, size, x.device).amax((-3, -2, -1), keepdim=True)      # (1, 1, 1) or (B, 1, 1, 1)
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 x0 = prior(x, sigma)
@@ -97,7 +97,7 @@ class DiffPIR(Sampler):
         return denoise
 
 
-def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: float) -> Tensor:
+def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: Tensor | float) -> Tensor:
     """v A^T (v A A^T + sigma_y^2 I)^-1 residual, for a white covariance v I: by the operator's SVD, or by CG."""
     noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
     if isinstance(physics, DecomposablePhysics):

@@ -23,8 +23,8 @@ class ErrorSpectrum:
     Attributes:
         sigmas: noise levels, increasing, (L,).
         frequencies: radial frequencies in cycles per pixel, increasing, (F,).
-        power: (L, K, F), per pixel in an orthonormal transform: white noise of standard deviation s has power s^2.
-            K = 3 opponent colours, or the channels as they are.
+        power: (L, K, F), or (L, B, K, F) with a spectrum for each image, per pixel in an orthonormal transform: white
+            noise of standard deviation s has power s^2. K = 3 opponent colours, or the channels as they are.
         source: where it comes from, for the report.
     """
 
@@ -34,14 +34,14 @@ class ErrorSpectrum:
     source: str
 
     def at(self, sigma: float, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
-        """C(sigma, f) on the half plane of rfft2, (K, H, W // 2 + 1). Log-log interpolation; ends are carried on.
+        """C(sigma, f) on the half plane of rfft2, (K, H, W // 2 + 1) or (B, K, ...). Log-log interpolation, ends carried on.
 
         Below the lowest measured level the error is that level's, scaled with sigma^2; it never exceeds sigma^2,
         since no denoiser need do worse than returning its input.
         """
         log_power = self.power.clamp_min(1e-14).log()
         level = float(torch.clamp(torch.as_tensor(sigma), self.sigmas[0], self.sigmas[-1]))
-        curve = _interpolate(torch.tensor(level).log(), self.sigmas.log(), log_power).exp()         # (K, F)
+        curve = _interpolate(torch.tensor(level).log(), self.sigmas.log(), log_power).exp()         # (..., K, F)
         curve = (curve * min(1.0, (sigma / level)) ** 2).clamp_max(sigma**2)
         height, width = size
         fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
@@ -50,7 +50,7 @@ class ErrorSpectrum:
         low, high = self.frequencies[index - 1], self.frequencies[index]
         weight = ((radius - low) / (high - low)).clamp(0, 1)
         logs = curve.log()
-        return torch.lerp(logs[:, index - 1], logs[:, index], weight).exp().to(device)
+        return torch.lerp(logs[..., index - 1], logs[..., index], weight).exp().to(device)
 
     def to_dict(self) -> dict:
         """For the card: plain lists, six significant digits."""
@@ -117,17 +117,19 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
 def model_spectrum(image: Tensor, levels: int = 40, bins: int = 32) -> ErrorSpectrum:
     """What a stationary Gaussian prior with the image's own spectrum would err, for a prior without a card.
 
-    The image (B, C, H, W), a crude estimate, fixes the amplitude of S = a / (f^2 + f0^2) at low frequencies, which most
-    measurements keep; the error is the Wiener filter's, sigma^2 S / (S + sigma^2).
+    Each image (B, C, H, W), a crude estimate, fixes the amplitude of its S = a / (f^2 + f0^2) at low frequencies, which
+    most measurements keep; the error is the Wiener filter's, sigma^2 S / (S + sigma^2).
     """
-    frequencies, power = radial_spectrum(rotate_colours(image - image.mean((-2, -1), keepdim=True)).cpu(), bins)
+    deviation = rotate_colours(image - image.mean((-2, -1), keepdim=True)).cpu()
+    curves = [radial_spectrum(item[None], bins) for item in deviation]
+    frequencies, power = curves[0][0], torch.stack([curve for _, curve in curves])                # (F,), (B, K, F)
     shape = frequencies.square() + (0.5 / max(image.shape[-2:])) ** 2
     low = frequencies <= max(0.15, float(frequencies[1]))
     low[0] = False                                              # the ring around zero has lost its mean
-    amplitude = (power * shape)[:, low].clamp_min(1e-10).log().mean(1, keepdim=True).exp()
-    signal = (amplitude / shape)[None]                          # (1, K, F)
+    amplitude = (power * shape)[..., low].clamp_min(1e-10).log().mean(-1, keepdim=True).exp()
+    signal = amplitude / shape                                  # (B, K, F)
     sigmas = torch.logspace(-3, 2, levels)
-    noise = sigmas.square()[:, None, None]
+    noise = sigmas.square()[:, None, None, None]
     return ErrorSpectrum(sigmas, frequencies, signal * noise / (signal + noise), "a 1/f^2 model of the measured image")
 
 

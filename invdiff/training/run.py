@@ -1,6 +1,5 @@
 """`invdiff train`: a Trainer with checkpoints, validation, a log and, at the end, a prior with its card."""
 
-import ctypes
 import json
 import platform
 import time
@@ -33,7 +32,6 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, v
     Raises InputError for unusable data or a checkpoint of another run.
     """
     output = Path(output)
-    _return_freed_memory()
     images = load_images(settings.data.path, settings.data.key)
     if settings.data.test and Path(settings.data.path).is_dir():
         raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
@@ -132,13 +130,6 @@ def _tensor(image: np.ndarray) -> Tensor:
 def write_log(path: Path, lines: Sequence[dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def _return_freed_memory() -> None:
-    """Fix glibc's mmap threshold: left to adapt, its heap fragments, and a CPU run grows by megabytes a step."""
-    if platform.libc_ver()[0] == "glibc":
-        threshold = -3      # M_MMAP_THRESHOLD
-        ctypes.CDLL(None).mallopt(threshold, 128 * 1024)
 
 
 def hardware(device: torch.device) -> str:

@@ -78,11 +78,12 @@ def test_the_residual_of_an_exact_posterior():
     seen = posed.observed().flatten()
     misfit = (posed.y - posed.physics.A(mean)).square().sum() + cov.diagonal()[seen].sum()
     exact = float((misfit / seen.sum()).sqrt()) / 0.05
-    residual = restore(posed, prior(), MomentMatching(steps=40, sigma_min=0.003), samples=300, batch_size=300).report["residual"]
+    sampler = MomentMatching(steps=40, sigma_min=0.003)
+    residual = restore(posed, prior(), sampler, samples=300, batch_size=300).report["residual"]
     assert residual["value"] == pytest.approx(exact, rel=0.05)
     assert residual["value"] == pytest.approx(1, abs=0.3)
     assert residual["expected"] == 1
-    noiseless = restore(problem(0.0), prior(), MomentMatching(steps=40, sigma_min=0.003)).report["residual"]
+    noiseless = restore(problem(0.0), prior(), sampler).report["residual"]
     assert noiseless["expected"] == 0
     assert noiseless["value"] < 1e-3
 

@@ -92,7 +92,9 @@ def test_renoise_narrows_a_gaussian_as_its_theory_says(zeta):
 
 
 @pytest.mark.parametrize(("integrator", "correlation"), [(DDIM(eta=1), 0.1), (DPMSolverPP(eta=1), 0.1),
-                                                         (Renoise(zeta=1), 0.0), (DDIM(), 1.0)], ids=repr)
+                                                         (DDIM(eta=0.5), (1 - 0.5**2 * 0.99) ** 0.5),
+                                                         (Renoise(zeta=0.3), 0.7**0.5), (Renoise(zeta=1), 0.0),
+                                                         (DDIM(), 1.0)], ids=repr)
 def test_a_step_keeps_its_share_of_the_old_noise(integrator, correlation):
     """For a denoiser that knows x0: what is left of the state's noise is eta's and zeta's formula, at the right level."""
     generator = torch.Generator().manual_seed(0)

@@ -36,9 +36,9 @@ def ddpm_sigmas():
 
 def test_ddpm_linear_runs_through_the_discrete_schedule():
     discrete = ddpm_sigmas()
-    low, high = 50, 949                 # off the ends, where the discrete time's offset of half a step is below 1 %
+    low, high = 50, 949                 # off the ends, where the discrete time's offset of half a step costs 0.4 %
     levels = DDPMLinear()(high - low + 1, discrete[low], discrete[high])[:-1].flip(0).numpy()
-    np.testing.assert_allclose(levels, discrete[low : high + 1], rtol=0.01)
+    np.testing.assert_allclose(levels, discrete[low : high + 1], rtol=0.006)
 
 
 def test_cosine_levels_are_tangents_of_evenly_spaced_angles():

@@ -87,7 +87,8 @@ def test_a_run_may_be_made_longer_and_its_data_moved(tmp_path):
     Trainer(settings(steps=20, data={"path": "elsewhere"}), patches()).resume(path)
 
 
-@pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_text("text"), lambda p: p.write_bytes(p.read_bytes()[:-9])])
+@pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_text("text"),
+                                   lambda p: p.write_bytes(p.read_bytes()[:-9])])
 def test_a_damaged_state_is_an_input_error(tmp_path, spoil):
     path = tmp_path / "state.safetensors"
     trainer = Trainer(settings(), patches())
