@@ -39,7 +39,7 @@ TASKS: dict[str, Callable[[tuple[int, int, int]], LinearPhysics]] = {
     "inpaint": lambda size: operators.Inpainting(size, operators.random_mask(size, 0.5, 0)),
     "sr": lambda size: operators.SuperResolution(size, 2),
 }
-TV_WEIGHTS = tuple(float(f"{w:.2g}") for w in np.geomspace(3e-4, 3e-2, 9))
+TV_WEIGHTS = tuple(float(f"{w:.2g}") for w in np.geomspace(1e-3, 3e-2, 7))
 TV_ITERATIONS = 200
 
 
