@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from invdiff.config import run_config
 from invdiff.errors import InputError
+from invdiff.evaluation.metrics import enlarged
 from invdiff.io.images import load_image, sample_image, save_image
-from invdiff.job import Outcome, enlarged, pose, score
+from invdiff.job import Outcome, pose, score
 from invdiff.restoration import Result
 
 
@@ -103,8 +104,8 @@ def test_a_small_measurement_is_enlarged_where_its_pixels_lie():
     ramp = torch.linspace(0, 1, 64)
     truth = (ramp[:, None] + ramp[None] ** 2).expand(1, 3, 64, 64) / 2
     small = F.avg_pool2d(truth, 2)
-    assert (enlarged(small, truth.shape) - truth)[..., 4:-4, 4:-4].abs().max() < 3e-3       # half a pixel is at least 0.004
-    assert enlarged(truth, truth.shape) is truth
+    assert (enlarged(small, truth.shape[-2:]) - truth)[..., 4:-4, 4:-4].abs().max() < 3e-3       # half a pixel is at least 0.004
+    assert enlarged(truth, truth.shape[-2:]) is truth
 
 
 def test_a_figure_has_a_panel_more_with_a_truth():

@@ -11,7 +11,6 @@ from invdiff.problem import simulate
 from invdiff.restoration import restore
 
 
-
 def test_the_report_says_whether_the_spectrum_was_measured():
     denoiser = MedianFilter(kernel_size=3)
     images = list(torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
