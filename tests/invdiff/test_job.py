@@ -104,7 +104,7 @@ def test_a_small_measurement_is_enlarged_where_its_pixels_lie():
     ramp = torch.linspace(0, 1, 64)
     truth = (ramp[:, None] + ramp[None] ** 2).expand(1, 3, 64, 64) / 2
     small = F.avg_pool2d(truth, 2)
-    assert (enlarged(small, truth.shape[-2:]) - truth)[..., 4:-4, 4:-4].abs().max() < 3e-3       # half a pixel is at least 0.004
+    assert (enlarged(small, truth.shape[-2:]) - truth)[..., 4:-4, 4:-4].abs().max() < 3e-3      # half a pixel is at least 0.004
     assert enlarged(truth, truth.shape[-2:]) is truth
 
 
