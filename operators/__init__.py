@@ -14,6 +14,8 @@ Calling it never changes it: it takes the keywords that deepinv passes around, s
 from operators.blur import Blur, GaussianBlur, MotionBlur
 from operators.denoising import Denoising
 from operators.inpainting import Inpainting, box_mask, random_mask
+from operators.iterative import IterativePhysics, Solution, conjugate_gradients, least_squares
+from operators.separable import Separable
 from operators.superresolution import SuperResolution
 
 __all__ = [
@@ -21,8 +23,13 @@ __all__ = [
     "Denoising",
     "GaussianBlur",
     "Inpainting",
+    "IterativePhysics",
     "MotionBlur",
+    "Separable",
+    "Solution",
     "SuperResolution",
     "box_mask",
+    "conjugate_gradients",
+    "least_squares",
     "random_mask",
 ]

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import torch
-from deepinv.physics import DecomposablePhysics
+from deepinv.physics import DecomposablePhysics, LinearPhysics
 from torch import Tensor
+
+# Singular values below this fraction of the largest count as zero where there is no noise to weigh them against:
+# dividing by them would only amplify the rounding of y.
+RANK_TOLERANCE = 1e-5
 
 
 def per_image(value: float | Tensor, like: Tensor) -> Tensor:
-    """A scalar, (B,) or (B, 1, 1, 1) as a tensor that broadcasts against (B, C, H, W), of the dtype of `like`."""
+    """A scalar, (B,) or (B, 1, ..., 1) as a tensor that broadcasts against `like` (B, ...), in its dtype."""
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    return value.reshape(-1, 1, 1, 1) if value.ndim == 1 else value
+    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim == 1 else value
 
 
-def starting_point(physics: DecomposablePhysics, z: Tensor | float | None, y: Tensor) -> Tensor:
-    """The z of a proximal step as an image (B, C, H, W): deepinv also allows a number, or None for zero."""
+def starting_point(physics: LinearPhysics, z: Tensor | float | None, y: Tensor) -> Tensor:
+    """The z of a proximal step as images (B, *img_size): deepinv also allows a number, or None for zero."""
     if isinstance(z, Tensor):
         return z
-    return y.new_full((*y.shape[:-3], *physics.img_size), 0.0 if z is None else float(z))
+    return y.new_full((y.shape[0], *physics.img_size), 0.0 if z is None else float(z))
 
 
 def prox_orthogonal_rows(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from deepinv.physics import Physics
 
 
 def integer(name: str, value: object, low: int) -> int:
@@ -50,9 +51,20 @@ def own_tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
     return value.detach().clone() if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
 
 
-def images(name: str, value: torch.Tensor, size: tuple[int, int, int]) -> None:
-    """Raise unless `value` is a real floating tensor (..., C, H, W) with the last three dimensions `size`."""
-    if tuple(value.shape[-3:]) != size:
-        raise ValueError(f"{name}: expected (B, C, H, W) with (C, H, W) = {size}, got {tuple(value.shape)}")
+def images(physics: Physics, name: str, value: torch.Tensor, size: Sequence[int]) -> None:
+    """Raise unless `value` is a real floating tensor (..., *size), on the operator's device."""
+    size = tuple(size)
+    if value.ndim < len(size) or tuple(value.shape[-len(size) :]) != size:
+        raise ValueError(f"{name}: expected (B, {', '.join(map(str, size))}), got {tuple(value.shape)}")
     if not value.is_floating_point():
         raise ValueError(f"{name}: expected a real floating-point tensor, got {value.dtype}")
+    own = next(physics.buffers(), value).device
+    if value.device != own:
+        raise ValueError(f"{name}: expected a tensor on {own}, where the operator is, got one on {value.device}")
+
+
+def finite(name: str, value: torch.Tensor) -> None:
+    """Raise unless every entry of `value` is finite."""
+    bad = int((~value.isfinite()).sum())
+    if bad:
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity in {bad} of {value.numel()} places")

@@ -13,10 +13,6 @@ from torch import Tensor
 
 from operators import _algebra, _check
 
-# Singular values below this fraction of the largest count as zero where there is no noise to weigh them against:
-# dividing by them would only amplify the rounding of y.
-RANK_TOLERANCE = 1e-5
-
 
 class Blur(DecomposablePhysics):
     """y = kernel * x + n, circular convolution, the same in every channel.
@@ -88,58 +84,58 @@ class Blur(DecomposablePhysics):
 
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """The blurred image, (B, C, H, W)."""
-        _check.images("x", x, self.img_size)
+        _check.images(self, "x", x, self.img_size)
         return _algebra.filter_fourier(x, self.response)
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """Circular correlation of y (B, C, H, W) with the kernel."""
-        _check.images("y", y, self.measurement_size)
+        _check.images(self, "y", y, self.measurement_size)
         return _algebra.filter_fourier(y, self.response.conj())
 
     def A_adjoint_A(self, x: Tensor, **kwargs) -> Tensor:
         """AᵀA x, (B, C, H, W)."""
-        _check.images("x", x, self.img_size)
+        _check.images(self, "x", x, self.img_size)
         return _algebra.filter_fourier(x, self._gain())
 
     def A_A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """A Aᵀ y, which is AᵀA y."""
-        _check.images("y", y, self.measurement_size)
+        _check.images(self, "y", y, self.measurement_size)
         return _algebra.filter_fourier(y, self._gain())
 
     def A_dagger(self, y: Tensor, **kwargs) -> Tensor:
         """Pseudo-inverse, (B, C, H, W); singular values below 1e-5 of the largest count as zero."""
-        _check.images("y", y, self.measurement_size)
+        _check.images(self, "y", y, self.measurement_size)
         gain = self._gain()
         kept = _significant(gain) > 0
         return _algebra.filter_fourier(y, torch.where(kept, self.response.conj() / torch.where(kept, gain, 1), 0))
 
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **kwargs) -> Tensor:
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
-        _check.images("y", y, self.measurement_size)
+        _check.images(self, "y", y, self.measurement_size)
         z = _algebra.starting_point(self, z, y)
-        _check.images("z", z, self.img_size)
+        _check.images(self, "z", z, self.img_size)
         gamma = _algebra.per_image(gamma, y)
         spectrum = torch.fft.rfft2(z) + gamma * self.response.conj() * torch.fft.rfft2(y)
         return torch.fft.irfft2(spectrum / (1 + gamma * self._gain()), s=self.img_size[1:])
 
     def U(self, x: Tensor) -> Tensor:
         """Measurement (B, C, H, W) of the coefficients x (B, C, H, W)."""
-        _check.images("coefficients", x, self.img_size)
+        _check.images(self, "coefficients", x, self.img_size)
         return _algebra.unpack(x, torch.view_as_complex(self._u))
 
     def U_adjoint(self, x: Tensor, **kwargs) -> Tensor:
         """Coefficients (B, C, H, W) of a measurement (B, C, H, W)."""
-        _check.images("y", x, self.measurement_size)
+        _check.images(self, "y", x, self.measurement_size)
         return _algebra.pack(x, torch.view_as_complex(self._u))
 
     def V(self, x: Tensor, **kwargs) -> Tensor:
         """Image (B, C, H, W) of the coefficients x (B, C, H, W)."""
-        _check.images("coefficients", x, self.img_size)
+        _check.images(self, "coefficients", x, self.img_size)
         return _algebra.unpack(x, torch.view_as_complex(self._v))
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Coefficients (B, C, H, W) of the image x (B, C, H, W)."""
-        _check.images("x", x, self.img_size)
+        _check.images(self, "x", x, self.img_size)
         return _algebra.pack(x, torch.view_as_complex(self._v))
 
     def solve_stationary(self, power: Tensor, r: Tensor, sigma: float | Tensor) -> Tensor:
@@ -150,7 +146,7 @@ class Blur(DecomposablePhysics):
         r: (B, C, H, W). sigma: >= 0, a scalar, (B,) or (B, 1, 1, 1). Where sigma is 0 this is the pseudo-inverse, with
         the singular values that A_dagger counts as zero. Raises ValueError on a power or r of another size.
         """
-        _check.images("r", r, self.measurement_size)
+        _check.images(self, "r", r, self.measurement_size)
         power = _algebra.half_power(power, r, *self.img_size[1:])
         noise = _algebra.per_image(sigma, r) ** 2
         gain = self._gain()
@@ -248,4 +244,4 @@ def _as_kernel(kernel: Tensor | np.ndarray, img_size: tuple[int, int, int]) -> T
 
 def _significant(gain: Tensor) -> Tensor:
     """Squared singular values with those that count as zero set to zero."""
-    return torch.where(gain > RANK_TOLERANCE**2 * gain.max(), gain, 0)
+    return torch.where(gain > _algebra.RANK_TOLERANCE**2 * gain.max(), gain, 0)

@@ -38,12 +38,12 @@ class Denoising(DecomposablePhysics):
 
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """A copy of x (B, C, H, W)."""
-        _check.images("x", x, self.img_size)
+        _check.images(self, "x", x, self.img_size)
         return x.clone()
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """A copy of y (B, C, H, W)."""
-        _check.images("y", y, self.measurement_size)
+        _check.images(self, "y", y, self.measurement_size)
         return y.clone()
 
     def A_adjoint_A(self, x: Tensor, **kwargs) -> Tensor:
@@ -64,6 +64,6 @@ class Denoising(DecomposablePhysics):
 
     def solve_stationary(self, power: Tensor, r: Tensor, sigma: float | Tensor) -> Tensor:
         """(C + sigma² I)^{-1} r, (B, C, H, W); arguments as in `Blur.solve_stationary`."""
-        _check.images("r", r, self.measurement_size)
+        _check.images(self, "r", r, self.measurement_size)
         power = _algebra.half_power(power, r, *self.img_size[1:])
         return _algebra.solve_circulant(power + _algebra.per_image(sigma, r) ** 2, r)

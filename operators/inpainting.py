@@ -44,7 +44,7 @@ class Inpainting(DecomposablePhysics):
         return self.mask
 
     def _masked(self, name: str, value: Tensor) -> Tensor:
-        _check.images(name, value, self.img_size)
+        _check.images(self, name, value, self.img_size)
         if self.mask.shape[0] not in (1, value.shape[0]):
             raise ValueError(f"{name}: expected {self.mask.shape[0]} images, one a mask, got {tuple(value.shape)}")
         return value * self.mask

@@ -66,7 +66,7 @@ class SuperResolution(DecomposablePhysics):
 
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """Block means, (B, C, h, w), of x (B, C, H, W)."""
-        _check.images("x", x, self.img_size)
+        _check.images(self, "x", x, self.img_size)
         return F.avg_pool2d(x, self.factor)
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
@@ -79,12 +79,12 @@ class SuperResolution(DecomposablePhysics):
 
     def A_A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """A Aᵀ y = y / factor²."""
-        _check.images("y", y, self.measurement_size)
+        _check.images(self, "y", y, self.measurement_size)
         return y / self.factor**2
 
     def A_dagger(self, y: Tensor, **kwargs) -> Tensor:
         """(B, C, H, W): each pixel of y (B, C, h, w) copied over its block."""
-        _check.images("y", y, self.measurement_size)
+        _check.images(self, "y", y, self.measurement_size)
         return y.repeat_interleave(self.factor, -2).repeat_interleave(self.factor, -1)
 
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **kwargs) -> Tensor:
@@ -93,24 +93,24 @@ class SuperResolution(DecomposablePhysics):
 
     def U(self, x: Tensor) -> Tensor:
         """Measurement (B, C, h, w): the first coefficient of each block of x (B, C, H, W)."""
-        _check.images("coefficients", x, self.img_size)
+        _check.images(self, "coefficients", x, self.img_size)
         return x[..., :: self.factor, :: self.factor]
 
     def U_adjoint(self, x: Tensor, **kwargs) -> Tensor:
         """Coefficients (B, C, H, W) of a measurement (B, C, h, w): the first of each block, the others zero."""
-        _check.images("y", x, self.measurement_size)
+        _check.images(self, "y", x, self.measurement_size)
         coefficients = x.new_zeros(*x.shape[:-3], *self.img_size)
         coefficients[..., :: self.factor, :: self.factor] = x
         return coefficients
 
     def V(self, x: Tensor, **kwargs) -> Tensor:
         """Image (B, C, H, W) of the coefficients x (B, C, H, W)."""
-        _check.images("coefficients", x, self.img_size)
+        _check.images(self, "coefficients", x, self.img_size)
         return self._transform_blocks(x, _dct(self.factor, x))
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Coefficients (B, C, H, W) of the image x (B, C, H, W)."""
-        _check.images("x", x, self.img_size)
+        _check.images(self, "x", x, self.img_size)
         return self._transform_blocks(x, _dct(self.factor, x).T)
 
     def _transform_blocks(self, x: Tensor, matrix: Tensor) -> Tensor:
@@ -124,7 +124,7 @@ class SuperResolution(DecomposablePhysics):
         The blocks' means are a circular box filter read at every factor-th pixel, so A C Aᵀ is circulant too: its
         spectrum is the mean of the filtered one over the factor² frequencies that alias.
         """
-        _check.images("r", r, self.measurement_size)
+        _check.images(self, "r", r, self.measurement_size)
         _, height, width = self.img_size
         _, h, w = self.measurement_size
         power = _algebra.full_power(_algebra.half_power(power, r, height, width), width)
