@@ -68,12 +68,15 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
             with replacing(output) as temporary, temporary.open("wb") as file:
                 np.save(file, problem.y[0].numpy())
         elif output.suffix == ".png":
+            if problem.y.ndim != 4 or problem.y.shape[1] not in (1, 3):
+                raise InputError(f"{output}: this measurement, {tuple(problem.y.shape[1:])}, is no image; expected a name "
+                                 "that ends in .npy")
             save_image(output, problem.y[0])
         else:
             raise InputError(f"{output}: expected a name that ends in .png or .npy")
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
-    typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[-2:]))} pixels, sigma_y = {problem.sigma_y:g}")
+    typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[1:]))} values, sigma_y = {problem.sigma_y:g}")
 
 
 @app.command()

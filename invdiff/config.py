@@ -3,10 +3,10 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from deepinv.physics import Physics
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, create_model
 
 import operators
 from invdiff import posterior
@@ -78,13 +78,14 @@ class RunConfig(BaseModel):
 
     task: str
     operator: dict[str, Any]
-    sigma_y: float | None = Field(None, ge=0, allow_inf_nan=False)
+    sigma_y: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None = None
     prior: str = "natural"
     sampler: dict[str, Any]
     samples: int = Field(4, ge=1)
     seed: int = Field(0, ge=0, lt=2**63)
     input: str | None = None
     truth: str | None = None
+    size: tuple[PositiveInt, PositiveInt] | None = None     # (H, W), for an input that does not tell the image's size
     device: str = "auto"
     precision: str = Field("fp32", pattern="^(fp32|bf16)$")
     batch_size: int | None = Field(None, ge=1)
@@ -117,7 +118,11 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
         raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")
     if config.input is not None and not (noise_given and config.sigma_y is not None):
         raise InputError(f"sigma_y: the noise level of {config.input} is not known; give it, for example "
-                         "--set sigma_y=0.02 (white is 1; 0 is noiseless)")
+                         "--set sigma_y=0.02 (white is 1; 0 is noiseless), or have it estimated: --set sigma_y=auto")
+    if config.size is not None and config.input is None:
+        raise InputError("size: belongs to a measurement from a file; give --input, or leave it out")
+    if config.sigma_y == "auto" and config.input is None:
+        raise InputError("sigma_y: auto estimates the noise of an --input; to simulate, give a number")
     if config.sigma_y is None:
         raise InputError(f"{path}: sigma_y is missing; give the noise's standard deviation (white is 1; 0 is noiseless)")
     full = {"operator": _operator_parameters(config.operator), "sampler": describe(build_sampler(config.sampler))}

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepinv.physics import Physics
 from PIL import Image
 from torch import Tensor
 
+import operators
 from invdiff.config import RunConfig, build_operator, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import enlarged, psnr, ssim
 from invdiff.figures import colorize, comparison, heatmap
-from invdiff.io.images import load_image, sample_image, save_image
+from invdiff.io.images import load_array, load_image, sample_image, save_image
 from invdiff.io.results import output_folder, write_yaml
 from invdiff.priors import load_prior
 from invdiff.problem import Problem, simulate
@@ -21,10 +23,11 @@ from invdiff.restoration import Progress, Result, find_device, restore
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished job: the posterior samples, and the clean image where one is known."""
+    """A finished job: the posterior samples, the measurement as an image, and the clean image where one is known."""
 
     config: RunConfig
     result: Result
+    picture: Tensor
     truth: Tensor | None
 
     def save(self, path: str | Path) -> None:
@@ -33,7 +36,7 @@ class Outcome:
             self.result.write_into(folder)
             write_yaml(folder / "config.yaml", self.config.model_dump())
             save_image(folder / "restored.png", self.result.mean[0])
-            save_image(folder / "measurement.png", self.result.measurement[0])
+            save_image(folder / "measurement.png", self.picture[0])
             heatmap(self.result.std[0]).save(folder / "std.png")
             self.figure().save(folder / "comparison.png")
 
@@ -41,7 +44,7 @@ class Outcome:
         """Measurement, restoration, one sample, spread and truth side by side."""
         metrics = self.result.report["metrics"]
         spread, top = colorize(self.result.std[0])
-        panels = {"measurement": self.result.measurement[0].clamp(0, 1), "restored (mean)": self.result.mean[0].clamp(0, 1),
+        panels = {"measurement": self.picture[0].clamp(0, 1), "restored (mean)": self.result.mean[0].clamp(0, 1),
                   "one sample": self.result.samples[0, 0].clamp(0, 1), "std": spread}
         captions = {"std": f"0 to {top:.3f}"}
         if self.truth is not None:
@@ -53,39 +56,78 @@ class Outcome:
 
 def pose(config: RunConfig) -> tuple[Problem, Tensor | None]:
     """The problem that a config describes, and the clean image (1, C, H, W) if it is simulated. Raises InputError."""
-    sigma_y = 0.0 if config.sigma_y is None else config.sigma_y
     factor = int(config.operator.get("factor", 1))
     if factor < 1:
         raise InputError(f"operator.factor: expected a whole number >= 1, got {factor}")
     if config.input is not None:
-        y = _photo(config.input)
-        size = (y.shape[1], y.shape[2] * factor, y.shape[3] * factor)
-        return Problem(build_operator(config.operator, size), y, sigma_y), None
+        return _measured(config, config.input, factor), None
     truth = sample_image() if config.truth is None else _photo(config.truth)
     height, width = (n // factor * factor for n in truth.shape[-2:])
     if min(height, width) == 0:
         raise InputError(f"{config.truth}: is smaller than one block of {factor} x {factor} pixels; give a larger image")
     truth = truth[..., :height, :width]
-    return simulate(build_operator(config.operator, truth.shape[1:]), truth, sigma_y, config.seed), truth
+    physics = build_operator(config.operator, truth.shape[1:])
+    return simulate(physics, truth, float(config.sigma_y or 0), config.seed), truth
+
+
+def _measured(config: RunConfig, path: str, factor: int) -> Problem:
+    """The problem of a measurement in a file, for an image of the size that it, or else `size`, tells."""
+    y = _photo(path) if config.size is None else load_array(path)
+    if config.size is not None:
+        sizes = [(channels, *config.size) for channels in (3, 1)]
+    else:
+        sizes = [(y.shape[1], y.shape[2] * factor, y.shape[3] * factor)]
+        if y.shape[1] == 1:
+            sizes.append((3, *y.shape[2:]))     # a grey measurement of a colour image
+    refusals = []
+    for size in sizes:
+        try:
+            physics = build_operator(config.operator, size)
+        except InputError as error:
+            refusals.append(error)
+            continue
+        if tuple(physics.measurement_size) == tuple(y.shape[1:]):
+            return Problem(physics, y, _noise_level(config, physics, y))
+    if len(refusals) == len(sizes):
+        raise refusals[0]
+    raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {config.operator['name']} does not give for an image of "
+                     f"{sizes[0]}; if the image's size is another one, say --set size=[H,W]")
+
+
+def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
+    if config.sigma_y != "auto":
+        return float(config.sigma_y or 0)
+    if y.ndim != 4 or not bool(Problem(physics, y, 0.0).observed().all()):
+        raise InputError("sigma_y: auto needs a measurement that is an image without missing pixels; give a number")
+    return float(operators.estimate_sigma(y))
+
+
+def as_image(problem: Problem) -> Tensor:
+    """The measurement to look at, (B, C, H, W): itself where it is an image, else its back-projection."""
+    y, (channels, height, width) = problem.y, problem.image_shape
+    if y.ndim == 4 and y.shape[1] in {1, channels} and y.shape[2] <= height and y.shape[3] <= width:
+        return y
+    return problem.physics.A_dagger(y)
 
 
 def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None) -> Outcome:
     """Pose the problem, restore, and score against the truth where there is one. Raises InputError."""
     find_device(config.device)
     problem, truth = pose(config)
+    picture = as_image(problem)
     sampler = build_sampler(config.sampler)
     result = restore(problem, load_prior(config.prior), sampler, samples=config.samples, seed=config.seed,
                      device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step)
     report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
-              "metrics": score(result, truth), "config": config.model_dump()}
-    return Outcome(config, Result(result.samples, result.measurement, report), truth)
+              "sigma_y": problem.sigma_y, "metrics": score(result, picture, truth), "config": config.model_dump()}
+    return Outcome(config, Result(result.samples, result.measurement, report), picture, truth)
 
 
-def score(result: Result, truth: Tensor | None) -> dict[str, Any]:
+def score(result: Result, picture: Tensor, truth: Tensor | None) -> dict[str, Any]:
     """PSNR and SSIM of the measurement, of the mean of the samples and of one sample; empty without a truth."""
     if truth is None:
         return {}
-    images = {"measurement": enlarged(result.measurement, truth.shape[-2:]), "restored": result.mean,
+    images = {"measurement": enlarged(picture, truth.shape[-2:]).expand_as(truth), "restored": result.mean,
               "sample": result.samples[:, 0]}
     scores: dict[str, Any] = {}
     for name, image in images.items():

@@ -30,7 +30,7 @@ from invdiff.posterior import Sampler
 from invdiff.priors import EDMDenoiser, load_prior
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import find_device, restore, versions
-from invdiff.training.data import load_images
+from invdiff.training.data import load_images, to_rgb
 from invdiff.training.run import centre_crops, hardware
 
 TASKS: dict[str, Callable[[tuple[int, int, int]], LinearPhysics]] = {
@@ -105,7 +105,7 @@ def read_crops(path: str, key: str, count: int, size: int) -> Tensor:
     if len(images) < count or small:
         found = f"one of {small[0][1]} x {small[0][0]}" if small else f"{len(images)}"
         raise InputError(f"{path}: expected {count} images of at least {size} x {size} pixels, found {found}")
-    return centre_crops(images, size)
+    return centre_crops([to_rgb(image) for image in images], size)
 
 
 def digest(*parts: Tensor | str) -> str:

@@ -17,10 +17,10 @@ def denoising_table(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Sequen
 
     Args:
         denoiser: D(x, sigma).
-        images: clean images (C, H, W) in [0, 1], of any sizes, on the denoiser's device.
+        images: clean images (C, H, W) in [0, 1], of any sizes, on the denoiser's device; complex ones have C = 2.
         sigmas: noise levels in the images' units.
         seed: image i gets the same noise n at every level, and whatever images are beside it. The noisy image is not
-            clipped, the estimate is.
+            clipped, a real estimate is.
 
     Returns:
         {"15": dB, "25": dB, "50": dB}, rounded to a thousandth; levels between whole numbers keep three digits.
@@ -38,5 +38,7 @@ def _mean_psnr(denoiser: Denoiser, images: Sequence[Tensor], sigma: float, seed:
     total = 0.0
     for i, image in enumerate(images):
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(stream_seed(seed, i, 0))).to(image)
-        total += float(psnr(denoiser((image + sigma * noise)[None], sigma).float(), image[None]))
+        estimate = denoiser((image + sigma * noise)[None], sigma).float()
+        complex_valued = image.shape[0] == 2        # nothing to clip
+        total += float(-10 * (estimate - image).square().mean().log10() if complex_valued else psnr(estimate, image[None]))
     return total / len(images)

@@ -41,6 +41,21 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, unit_range: bo
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))[None])
 
 
+def load_array(path: str | Path) -> torch.Tensor:
+    """A measurement that is no image, from a .npy file: float32 (1, ...), real, finite. Raises InputError."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as a .npy array of numbers ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        raise InputError(f"{path}: expected a .npy array of real floating-point numbers, got "
+                         f"{getattr(array, 'dtype', 'an archive')}")
+    values = torch.from_numpy(array.astype(np.float32))[None]
+    if not values.isfinite().all():
+        raise InputError(f"{path}: holds {int((~values.isfinite()).sum())} NaN or infinite values; replace or mask them")
+    return values
+
+
 def _white_level(path: Path, dtype: np.dtype) -> float:
     if dtype.kind in "fb":
         return 1.0

@@ -1,7 +1,5 @@
 """Solves with A C A^T + sigma_y^2 I for a stationary covariance C: in closed form where the operator has one, else by CG."""
 
-from collections.abc import Callable
-
 import torch
 from deepinv.models import Denoiser
 from deepinv.physics import DecomposablePhysics
@@ -9,6 +7,7 @@ from torch import Tensor
 
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
+from operators import conjugate_gradients
 
 # float32 arithmetic leaves about this much noise in A x, so a "noiseless" measurement is no better than this
 NOISE_FLOOR = 1e-6
@@ -61,35 +60,8 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
         return problem.A(covariance.inverse(problem.A_adjoint(v), sigma**2))
 
     rows = _selects_orthonormal_rows(problem.physics)
-    return conjugate_gradients(apply, r, start, precondition if rows else None, tolerance, iterations)
-
-
-def conjugate_gradients(apply: Callable[[Tensor], Tensor], b: Tensor, start: Tensor | None,
-                        precondition: Callable[[Tensor], Tensor] | None, tolerance: float, iterations: int) -> Tensor:
-    """Solve apply(x) = b, symmetric positive definite, for each item of a batch (B, ...) on its own.
-
-    An item stops at |b - apply(x)| <= tolerance |b| and is left alone from then on, whatever its neighbours need.
-    """
-    def dot(u: Tensor, v: Tensor) -> Tensor:
-        return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
-
-    prepare = precondition or (lambda v: v)
-    x = torch.zeros_like(b) if start is None else start
-    r = b - apply(x) if start is not None else b
-    z = prepare(r)
-    p, rz = z, dot(r, z)
-    target = tolerance**2 * dot(b, b)
-    for _ in range(iterations):
-        active = dot(r, r) > target
-        if not active.any():
-            break
-        q = apply(p)
-        alpha = torch.where(active, rz / dot(p, q).clamp_min(1e-38), 0.0)
-        x, r = x + alpha * p, r - alpha * q
-        z = prepare(r)
-        rz, old = dot(r, z), rz
-        p = torch.where(active, z + rz / old.clamp_min(1e-38) * p, p)
-    return x
+    return conjugate_gradients(apply, r, start, precondition=precondition if rows else None, tolerance=tolerance,
+                               iterations=iterations).x
 
 
 def _selects_orthonormal_rows(physics: object) -> bool:

@@ -14,9 +14,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, Integrator, Renoise
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, conjugate_gradients, solve, spectrum_for
+from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solve, spectrum_for
 from invdiff.posterior.sampler import Sampler
 from invdiff.problem import Problem, require
+from operators import conjugate_gradients
 
 
 class MomentMatching(Sampler):
@@ -104,6 +105,6 @@ def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: T
         problem.calls.operator += 2 * len(residual)
         s = physics.mask
         return physics.V(variance * s / (variance * s.square() + noise) * physics.U_adjoint(residual))
-    weights = conjugate_gradients(lambda w: variance * problem.A(problem.A_adjoint(w)) + noise * w, residual, None, None,
-                                  1e-3, 50)
+    weights = conjugate_gradients(lambda w: variance * problem.A(problem.A_adjoint(w)) + noise * w, residual,
+                                  tolerance=1e-3, iterations=50).x
     return variance * problem.A_adjoint(weights)

@@ -47,6 +47,11 @@ def _decode(data: bytes, name: str) -> np.ndarray:
         raise InputError(f"{name}: not a readable image ({error})") from error
 
 
+def to_rgb(image: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
 class Patches:
     """Random square patches of images: flips and right-angle turns, some images made smaller, some made grey.
 

@@ -18,6 +18,7 @@ from invdiff.errors import InputError
 from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser, edm_loss
 from invdiff.priors.unet import UNet
+from invdiff.training.complex_data import ComplexPatches
 from invdiff.training.data import Patches
 from invdiff.training.settings import NoiseSettings, TrainSettings
 
@@ -35,7 +36,7 @@ class Progress:
 class Trainer:
     """Network, optimiser and moving average of a run. `steps()` trains; `save` and `resume` carry it over a kill."""
 
-    def __init__(self, settings: TrainSettings, patches: Patches, device: str | torch.device = "cpu"):
+    def __init__(self, settings: TrainSettings, patches: Patches | ComplexPatches, device: str | torch.device = "cpu"):
         self.settings, self.patches, self.device = settings, patches, torch.device(device)
         self.step, self.seconds = 0, 0.0
         self.whole = True               # False within a step

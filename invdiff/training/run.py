@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,8 @@ from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.spectrum import measure_spectrum
-from invdiff.training.data import Patches, load_images
+from invdiff.training.complex_data import ComplexPatches, load_complex, load_magnitudes, to_channels
+from invdiff.training.data import Patches, load_images, to_rgb
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.settings import TrainSettings
 
@@ -32,14 +32,7 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, v
     Raises InputError for unusable data or a checkpoint of another run.
     """
     output = Path(output)
-    images = load_images(settings.data.path, settings.data.key)
-    if settings.data.test and Path(settings.data.path).is_dir():
-        raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
-    test = load_images(settings.data.path, settings.data.test) if settings.data.test else []
-    if settings.data.holdout >= len(images):
-        raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {settings.data.holdout}")
-    kept, held = images[: -settings.data.holdout], images[-settings.data.holdout :]
-    patches = Patches(kept, max(settings.data.patch), settings.data.scales, settings.data.grey)
+    patches, held, test = load_data(settings)
     trainer = Trainer(settings, patches, device)
     state = output / "state.safetensors"
     if state.exists():
@@ -65,20 +58,42 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, v
     return export(trainer, held, test, output / f"{settings.name}.safetensors")
 
 
-def export(trainer: Trainer, held: Sequence[np.ndarray], test: Sequence[np.ndarray], path: Path) -> Path:
+def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches, list[Tensor], list[Tensor]]:
+    """Training patches, the held-back images and the test images, (C, H, W) each. Raises InputError."""
+    data = settings.data
+    if data.test and Path(data.path).is_dir():
+        raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
+    kind: tuple = (load_complex, to_channels) if settings.network.channels == 2 else (load_images, to_rgb)
+    load, to_tensor = kind
+    images = load(data.path, data.key)
+    if data.holdout >= len(images):
+        raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {data.holdout}")
+    kept, held = images[: -data.holdout], images[-data.holdout :]
+    patches: Patches | ComplexPatches
+    if settings.network.channels == 2:
+        path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
+        magnitudes = load_magnitudes(path, data.magnitudes_key) if path else []
+        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales)
+    else:
+        patches = Patches(kept, max(data.patch), data.scales, data.grey)
+    test = load(data.path, data.test) if data.test else []
+    return patches, [to_tensor(image) for image in held], [to_tensor(image) for image in test]
+
+
+def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> Path:
     """Write the averaged weights as a prior; its card holds error spectra on `held` and a denoising table on `test`."""
     denoiser = trainer.average.eval()
     card = make_card(trainer)
-    crops = list(centre_crops(held, 256 if min(min(i.shape[:2]) for i in held) >= 256 else 64).to(trainer.device))
+    crops = list(centre_crops(held, 256 if min(min(i.shape[1:]) for i in held) >= 256 else 64).to(trainer.device))
     source = f"measured on {len(crops)} held-back training images"
     card["spectrum"] = measure_spectrum(denoiser, crops, LEVELS, source).to_dict()
     if trainer.settings.network.channels == 3:
         grey = [crop.mean(0, keepdim=True) for crop in crops]
         card["spectrum_grey"] = measure_spectrum(denoiser, grey, LEVELS, source).to_dict()
     if test:
-        images = [_tensor(image).to(trainer.device) for image in test]
-        card["denoising"] = {"psnr": denoising_table(denoiser, images), "sigma": "of 255",
-                             "images": f"{len(images)} of {trainer.settings.data.test}, whole"}
+        images = [image.to(trainer.device) for image in test]
+        kind = {"sigma": "of 255", "images": f"{len(images)} of {trainer.settings.data.test}, whole"}
+        card["denoising"] = {"psnr": denoising_table(denoiser, images)} | kind
     save_prior(path, denoiser, card)
     return path
 
@@ -108,23 +123,18 @@ def log_line(trainer: Trainer, recent: Sequence[Progress], crops: Tensor) -> dic
 
 @torch.no_grad()
 def denoising_psnr(denoiser: EDMDenoiser, images: Tensor, sigma: float, seed: int = 0) -> float:
-    """Mean PSNR in dB over images (N, C, H, W) in [0, 1] of D(x0 + sigma n, sigma), clipped to [0, 1]."""
+    """Mean PSNR in dB over images (N, C, H, W) of D(x0 + sigma n, sigma), clipped; the peak is 1."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
-    error = [(denoiser(x[None] + sigma * n[None], sigma).clamp(0, 1) - x).square().mean()
+    low = -1.0 if images.shape[1] == 2 else 0.0
+    error = [(denoiser(x[None] + sigma * n[None], sigma).clamp(low, 1) - x).square().mean()
              for x, n in zip(images, noise, strict=True)]
     return float(-10 * torch.stack(error).log10().mean())
 
 
-def centre_crops(images: Sequence[np.ndarray], size: int) -> Tensor:
-    """uint8 (H, W, 3) images -> (N, 3, size, size) in [0, 1]."""
-    tops = [((i.shape[0] - size) // 2, (i.shape[1] - size) // 2) for i in images]
-    crops = [i[t : t + size, l : l + size] for i, (t, l) in zip(images, tops, strict=True)]
-    return torch.stack([_tensor(crop) for crop in crops])
-
-
-def _tensor(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+def centre_crops(images: Sequence[Tensor], size: int) -> Tensor:
+    """(C, H, W) images -> (N, C, size, size)."""
+    corners = [((i.shape[1] - size) // 2, (i.shape[2] - size) // 2) for i in images]
+    return torch.stack([i[:, t : t + size, l : l + size] for i, (t, l) in zip(images, corners, strict=True)])
 
 
 def write_log(path: Path, lines: Sequence[dict]) -> None:

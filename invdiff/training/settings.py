@@ -11,6 +11,9 @@ class DataSettings(Frozen):
     """Where images come from. `holdout` images are kept back for validation and for the card's error spectrum; the
     HDF5 dataset `test`, if one is named, is for the card's denoising table.
 
+    With a network of two channels, `key` and `test` are complex images (N, 2, H, W), and `magnitudes` may name another
+    HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase.
+
     Steps take the sizes of `patch` in turn, multiples of 16; the batch is as many pixels for each.
     """
 
@@ -21,6 +24,8 @@ class DataSettings(Frozen):
     patch: tuple[PositiveInt, ...] = Field((64,), min_length=1)
     scales: tuple[PositiveFloat, ...] = (1.0,)
     grey: float = Field(0.0, ge=0, le=1)
+    magnitudes: str | None = None
+    magnitudes_key: str = "train_webp"
     description: str = ""
     licence: str = ""
 

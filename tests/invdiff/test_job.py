@@ -87,7 +87,7 @@ def test_a_grey_image_stays_grey(tmp_path):
 def test_scores_tell_the_truth_apart():
     truth = sample_image(size=32)
     samples = torch.stack([truth[0], truth[0] + 0.02])[None]
-    scores = score(result_of(samples, truth + 0.1), truth)
+    scores = score(result_of(samples, truth + 0.1), truth + 0.1, truth)
     assert scores["sample"]["psnr"] == float("inf")
     assert scores["restored"]["psnr"] == pytest.approx(40.0, abs=0.3)        # the mean is off by 0.01
     assert scores["measurement"]["psnr"] < 23
@@ -96,8 +96,8 @@ def test_scores_tell_the_truth_apart():
 
 def test_scores_are_empty_without_a_truth_and_lack_ssim_on_tiny_images():
     truth = sample_image(size=8)
-    assert score(result_of(truth[None], truth), None) == {}
-    assert set(score(result_of(truth[None], truth), truth)["restored"]) == {"psnr"}
+    assert score(result_of(truth[None], truth), truth, None) == {}
+    assert set(score(result_of(truth[None], truth), truth, truth)["restored"]) == {"psnr"}
 
 
 def test_a_small_measurement_is_enlarged_where_its_pixels_lie():
@@ -110,7 +110,7 @@ def test_a_small_measurement_is_enlarged_where_its_pixels_lie():
 
 def test_a_figure_has_a_panel_more_with_a_truth():
     truth = sample_image(size=32)
-    bare = Outcome(None, result_of(truth[None], truth), None).figure()
+    bare = Outcome(None, result_of(truth[None], truth), truth, None).figure()
     result = result_of(truth[None], truth)
-    result.report["metrics"] = score(result, truth)
-    assert Outcome(None, result, truth).figure().width > bare.width
+    result.report["metrics"] = score(result, truth, truth)
+    assert Outcome(None, result, truth, truth).figure().width > bare.width

@@ -1,0 +1,98 @@
+"""Complex training images: read, cut into patches and given a phase."""
+
+import io
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invdiff.errors import InputError
+from invdiff.priors import load_prior
+from invdiff.training.complex_data import BRIGHTNESS, ComplexPatches, load_complex, smooth_phase
+from invdiff.training.run import train
+from invdiff.training.settings import TrainSettings
+
+
+def write_complex(path, shape=(3, 2, 128, 128), key="train", **attributes):
+    values = np.random.default_rng(0).integers(-300, 300, shape).astype(np.int16)
+    with h5py.File(path, "a") as file:
+        file[key] = values
+        file.attrs.update(attributes)
+    return values
+
+
+def write_magnitudes(path, count=2, size=128):
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("train_webp", count, dtype=h5py.vlen_dtype(np.uint8))
+        for i in range(count):
+            buffer = io.BytesIO()
+            Image.fromarray(np.full((size, size), 100 + i, np.uint8)).save(buffer, "WEBP", lossless=True)
+            data[i] = np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def test_integers_are_scaled_and_paired(tmp_path):
+    values = write_complex(tmp_path / "x.h5", scale=1 / 300)
+    images = load_complex(tmp_path / "x.h5", "train")
+    assert [image.dtype for image in images] == [np.complex64] * 3
+    np.testing.assert_allclose(images[1], (values[1, 0] + 1j * values[1, 1]) / 300, rtol=1e-6)
+
+
+def test_what_is_no_complex_data_set_is_named(tmp_path):
+    write_complex(tmp_path / "x.h5", (3, 3, 8, 8))
+    (tmp_path / "text.h5").write_text("no HDF5")
+    for path, key, message in (("x.h5", "train", r"expected numbers \(N, 2, H, W\), got int16 \(3, 3, 8, 8\)"),
+                               ("x.h5", "test", "no dataset 'test'; it holds train"), ("text.h5", "train", "HDF5")):
+        with pytest.raises(InputError, match=message):
+            load_complex(tmp_path / path, key)
+
+
+def test_a_patch_keeps_the_magnitude_up_to_its_brightness():
+    image = np.full((40, 50), 0.5 + 0.5j, np.complex64)
+    batch, grey = ComplexPatches([image], [], largest=16).batch(40, 16, np.random.default_rng(0))
+    assert batch.shape == (40, 2, 16, 16)
+    assert not grey.any()
+    magnitude = torch.hypot(batch[:, 0], batch[:, 1])
+    torch.testing.assert_close(magnitude.amin((1, 2)), magnitude.amax((1, 2)))
+    brightness = magnitude[:, 0, 0] / 0.5**0.5
+    assert BRIGHTNESS[0] <= brightness.min() < 0.6
+    assert 1.1 < brightness.max() <= BRIGHTNESS[1]
+    assert (batch.mean((0, 2, 3)).abs() < 0.25).all()        # 40 phases; without a random one the mean is 0.4
+
+
+def test_half_of_the_patches_are_magnitudes_and_their_phase_is_smooth():
+    patches = ComplexPatches([np.full((64, 64), 1j, np.complex64)], [np.full((64, 64), 0.1, np.float32)], largest=32)
+    batch, _ = patches.batch(200, 32, np.random.default_rng(0))
+    from_magnitudes = (torch.hypot(batch[:, 0], batch[:, 1]).mean((1, 2)) < 0.2).float().mean().item()
+    assert from_magnitudes == pytest.approx(0.5, abs=4 * (0.25 / 200) ** 0.5)
+    z = torch.complex(batch[:, 0], batch[:, 1])
+    assert (z[:, :, 1:] * z[:, :, :-1].conj()).angle().abs().max() < 1.0
+
+
+def test_patches_and_phases_follow_the_seed():
+    patches = ComplexPatches([np.ones((40, 40), np.complex64)], [], largest=16)
+    a, b, c = (patches.batch(3, 16, np.random.default_rng(seed))[0] for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    line = np.linspace(-1, 1, 20)
+    whole = smooth_phase(line, line, np.random.default_rng(3))
+    np.testing.assert_allclose(smooth_phase(line[4:9], line[2:8], np.random.default_rng(3)), whole[4:9, 2:8])
+
+
+def test_a_prior_of_two_channels_is_trained_and_gets_its_card(tmp_path):
+    write_complex(tmp_path / "x.h5", (4, 2, 128, 128), scale=1 / 425)
+    write_complex(tmp_path / "x.h5", (2, 2, 128, 128), key="test")
+    write_magnitudes(tmp_path / "m.h5")
+    settings = TrainSettings(
+        name="toy", precision="fp32", seed=1,
+        data={"path": str(tmp_path / "x.h5"), "key": "train", "test": "test", "magnitudes": "m.h5", "patch": [16],
+              "holdout": 1},
+        network={"channels": 2, "widths": [4, 4], "depths": [1, 1], "embedding": 16},
+        noise={"centre": 0.0}, optimiser={"steps": 2, "batch": 2, "warmup": 2})
+    prior = load_prior(str(train(settings, tmp_path / "run")))
+    x = torch.randn(1, 2, 20, 24)
+    assert prior(x, 0.1).shape == x.shape
+    assert set(prior.card["denoising"]["psnr"]) == {"15", "25", "50"}
+    assert prior.error_spectrum(2).power.shape[1] == 2
+    assert "spectrum_grey" not in prior.card
