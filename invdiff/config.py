@@ -9,47 +9,33 @@ from deepinv.physics import Physics
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, create_model
 
 import operators
-from invdiff import posterior
+from invdiff import forward, posterior
 from invdiff.diffusion import integrators, schedules
 from invdiff.errors import InputError
-from invdiff.io.images import load_image
 from invdiff.paths import bundled
 from invdiff.posterior import Sampler
 from invdiff.training.settings import TrainSettings
 from invdiff.validation import nearest, override, read_yaml, validate
 
-
-def _random_inpainting(img_size: Sequence[int], keep: float = 0.5, seed: int = 0) -> Physics:
-    return operators.Inpainting(img_size, operators.random_mask(img_size, keep, seed))
-
-
-def _box_inpainting(img_size: Sequence[int], top: int | None = None, left: int | None = None,
-                    height: int | None = None, width: int | None = None) -> Physics:
-    return operators.Inpainting(img_size, operators.box_mask(img_size, top, left, height, width))
-
-
-def _mask_inpainting(img_size: Sequence[int], mask: str) -> Physics:
-    """White pixels of the mask image are measured, black ones are missing."""
-    return operators.Inpainting(img_size, load_image(mask).mean(1) > 0.5)
-
-
-def _kernel_blur(img_size: Sequence[int], kernel: str) -> Physics:
-    """The kernel is an image or a .npy array; it is made to sum to one."""
-    weights = load_image(kernel).mean(1)[0]
-    if float(weights.sum()) <= 0:
-        raise InputError(f"{kernel}: expected a blur kernel with a positive sum, got {float(weights.sum()):g}")
-    return operators.Blur(img_size, weights / weights.sum())
-
-
 OPERATORS: dict[str, Callable[..., Physics]] = {
     "denoising": operators.Denoising,
-    "gaussian_blur": operators.GaussianBlur,
-    "motion_blur": operators.MotionBlur,
-    "kernel_blur": _kernel_blur,
-    "random_inpainting": _random_inpainting,
-    "box_inpainting": _box_inpainting,
-    "mask_inpainting": _mask_inpainting,
+    "gaussian_blur": forward.gaussian_blur,
+    "motion_blur": forward.motion_blur,
+    "uniform_blur": forward.uniform_blur,
+    "defocus_blur": forward.defocus_blur,
+    "kernel_blur": forward.kernel_blur,
+    "random_inpainting": forward.random_inpainting,
+    "row_inpainting": forward.row_inpainting,
+    "half_inpainting": forward.half_inpainting,
+    "box_inpainting": forward.box_inpainting,
+    "mask_inpainting": forward.mask_inpainting,
+    "colorization": operators.Colorization,
     "super_resolution": operators.SuperResolution,
+    "bicubic_super_resolution": operators.BicubicSuperResolution,
+    "gaussian_super_resolution": operators.GaussianSuperResolution,
+    "compressed_sensing": operators.CompressedSensing,
+    "dct_sensing": operators.DCTSensing,
+    "gaussian_sensing": operators.GaussianSensing,
 }
 SAMPLERS: dict[str, type[Sampler]] = {
     "moment_matching": posterior.MomentMatching,

@@ -68,17 +68,19 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {path!r}; {nearest(path.split('.')[-1], _keys(model, first['loc'][:-1]))}"
-    return f"{path}: {first['msg'].lower()}, got {first['input']!r}"
+        *parents, last = first["loc"]
+        return f"unknown key {'.'.join(map(str, first['loc']))!r}; {nearest(str(last), _keys(model, parents))}"
+    # a field of several types is followed by the name of the type that complains
+    path = [str(part) for i, part in enumerate(first["loc"]) if isinstance(part, int) or part in _keys(model, first["loc"][:i])]
+    return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"
 
 
 def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """Names that the (nested) model at `path` accepts."""
+    """Names that the (nested) model at `path` accepts; none below a plain value."""
     for part in path:
         field = model.model_fields.get(str(part))
         if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            break
+            return []
         model = field.annotation
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -11,25 +11,55 @@ An operator knows `img_size` and `measurement_size`, both (C, H, W), and moves w
 Calling it never changes it: it takes the keywords that deepinv passes around, such as `mask`, and ignores them.
 """
 
-from operators.blur import Blur, GaussianBlur, MotionBlur
+from operators.blur import Blur, DefocusBlur, GaussianBlur, MotionBlur, UniformBlur
+from operators.boundaries import PaddedBlur, SeparableBlur, blur
+from operators.colorization import Colorization
+from operators.compressed_sensing import CompressedSensing, DCTSensing
 from operators.denoising import Denoising
-from operators.inpainting import Inpainting, box_mask, random_mask
+from operators.gaussian_sensing import GaussianSensing
+from operators.inpainting import Inpainting, box_mask, half_mask, image_mask, random_mask, row_mask
 from operators.iterative import IterativePhysics, Solution, conjugate_gradients, least_squares
+from operators.kernels import disc_kernel, gaussian_kernel, load_kernel, motion_kernel, uniform_kernel
+from operators.mri import MRI, MultiCoilMRI, NonCartesianMRI
+from operators.reflect import ReflectBlur
 from operators.separable import Separable
-from operators.superresolution import SuperResolution
+from operators.superresolution import BicubicSuperResolution, GaussianSuperResolution, SuperResolution
 
 __all__ = [
+    "BicubicSuperResolution",
     "Blur",
+    "Colorization",
+    "CompressedSensing",
+    "DCTSensing",
+    "DefocusBlur",
     "Denoising",
     "GaussianBlur",
+    "GaussianSensing",
+    "GaussianSuperResolution",
     "Inpainting",
     "IterativePhysics",
+    "MRI",
     "MotionBlur",
+    "MultiCoilMRI",
+    "NonCartesianMRI",
+    "PaddedBlur",
+    "ReflectBlur",
     "Separable",
+    "SeparableBlur",
     "Solution",
     "SuperResolution",
+    "UniformBlur",
+    "blur",
     "box_mask",
     "conjugate_gradients",
+    "disc_kernel",
+    "gaussian_kernel",
+    "half_mask",
+    "image_mask",
     "least_squares",
+    "load_kernel",
+    "motion_kernel",
     "random_mask",
+    "row_mask",
+    "uniform_kernel",
 ]

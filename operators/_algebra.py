@@ -25,11 +25,11 @@ def starting_point(physics: LinearPhysics, z: Tensor | float | None, y: Tensor) 
 
 
 def prox_orthogonal_rows(
-    physics: DecomposablePhysics, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, sq_norm: float
+    physics: DecomposablePhysics, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, sq_norm: float | Tensor
 ) -> Tensor:
     """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|² for orthogonal rows of A, each of squared norm `sq_norm` or zero."""
     z = starting_point(physics, z, y)
-    gamma = per_image(gamma, y)
+    gamma = per_image(gamma, z)
     return z + gamma / (1 + gamma * sq_norm) * physics.A_adjoint(y - physics.A(z))
 
 
@@ -88,6 +88,29 @@ def full_power(half: Tensor, width: int) -> Tensor:
 
 def solve_circulant(spectrum: Tensor, r: Tensor) -> Tensor:
     """Pseudo-inverse of the circulant of half spectrum `spectrum` (..., h, w // 2 + 1), applied to r (..., h, w)."""
-    invertible = spectrum >= torch.finfo(spectrum.dtype).tiny  # the reciprocal of less than that overflows
+    # the reciprocal of less, times the sum of a large image, overflows
+    invertible = spectrum >= 2**24 * torch.finfo(spectrum.dtype).tiny
     inverse = torch.where(invertible, 1 / torch.where(invertible, spectrum, 1), 0)
     return filter_fourier(r, inverse)
+
+
+def solve_decimated(power: Tensor, r: Tensor, sigma: float | Tensor, gain_rows: Tensor, gain_columns: Tensor) -> Tensor:
+    """(A C Aᵀ + sigma² I)^{-1} r for an A that is a circular separable filter, read at every factor-th pixel.
+
+    gain_rows (H,), gain_columns (W,): squared moduli of the filter's response. r: (B, C, h, w). power, sigma, C, and
+    the result where sigma is 0: as in `Blur.solve_stationary`.
+    A C Aᵀ is circulant too: its spectrum is the mean of the filtered one over the factor² frequencies that alias.
+    """
+    height, width = len(gain_rows), len(gain_columns)
+    h, w = r.shape[-2:]
+
+    def fold(spectrum: Tensor) -> Tensor:
+        aliased = spectrum.unflatten(-1, (width // w, w)).unflatten(-3, (height // h, h))
+        return aliased.mean((-4, -2))[..., : w // 2 + 1]
+
+    power = full_power(half_power(power, r, height, width), width)
+    gain = (gain_rows[:, None] * gain_columns).to(power)
+    seen = fold(gain)  # squared singular values
+    noise = per_image(sigma, r) ** 2
+    counts = (noise > 0) | (seen > RANK_TOLERANCE**2 * seen.max())
+    return solve_circulant(torch.where(counts, fold(power * gain), 0) + noise, r)

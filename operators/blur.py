@@ -1,4 +1,4 @@
-"""Blur: circular convolution with any kernel, a Gaussian one, or a camera shake."""
+"""Blur on a circle: with any kernel, a Gaussian, a camera shake, a mean over a rectangle, or out of focus."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check
+from operators import _algebra, _check, kernels
 
 
 class Blur(DecomposablePhysics):
@@ -41,7 +41,7 @@ class Blur(DecomposablePhysics):
         device: torch.device | str = "cpu",
     ):
         img_size = _check.image_size(img_size)
-        kernel = _as_kernel(kernel, img_size)
+        kernel = kernels.as_kernel(kernel, img_size)
         super().__init__(img_size=img_size, noise_model=noise_model, device=device)
         self.measurement_size = img_size
         self.register_buffer("kernel", kernel.to(device))
@@ -158,29 +158,32 @@ class Blur(DecomposablePhysics):
 
 
 class GaussianBlur(Blur):
-    """Blur with a Gaussian kernel that sums to 1.
+    """Circular blur with a Gaussian kernel that sums to 1.
 
-    img_size: (C, H, W). sigma: its standard deviation in pixels, > 0. The kernel is sampled to 5 sigma on each side
-    and must fit in the image. kwargs: noise_model and device, as for Blur.
+    img_size: (C, H, W). sigma: its standard deviation in pixels, > 0; a pair has its own for each principal axis, (down,
+    across) at angle 0. angle: degrees by which both are turned counter-clockwise in the displayed image. The kernel
+    reaches 5 standard deviations on each side and must fit in the image. kwargs: noise_model and device, as for Blur.
     """
 
-    def __init__(self, img_size: Sequence[int] = (3, 256, 256), sigma: float = 2.0, **kwargs):
-        _, height, width = img_size = _check.image_size(img_size)
-        sigma = _check.real("sigma", sigma, 0, math.inf, low_included=False)
-        radius = math.ceil(5 * sigma)
-        if 2 * radius + 1 > min(height, width):
-            most = (min(height, width) - 1) // 2 / 5
+    def __init__(
+        self,
+        img_size: Sequence[int] = (3, 256, 256),
+        sigma: float | tuple[float, float] = 2.0,
+        angle: float = 0.0,
+        **kwargs,
+    ):
+        img_size = _check.image_size(img_size)
+        down, across = kernels.gaussian_radii(sigma, angle)
+        if 2 * down + 1 > img_size[1] or 2 * across + 1 > img_size[2]:
+            most = (min(img_size[1:]) - 1) // 2 / 5
             raise ValueError(
-                f"sigma: expected at most {most:g} pixels, so that the kernel fits in (H, W) = {(height, width)}, "
-                f"got {sigma:g}"
+                f"sigma: expected at most {most:g} pixels, so that the kernel fits in (H, W) = {img_size[1:]}, got {sigma}"
             )
-        profile = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-        profile /= profile.sum()
-        super().__init__(img_size, np.outer(profile, profile), **kwargs)
+        super().__init__(img_size, kernels.gaussian_kernel(sigma, angle), **kwargs)
 
 
 class MotionBlur(Blur):
-    """Blur with the trace of a shaking camera.
+    """Circular blur with the trace of a shaking camera, `motion_kernel`.
 
     img_size: (C, H, W). size: width of the square kernel in pixels, odd, >= 3. intensity: 0 for a straight line in a
     random direction, 1 for a trace that turns back on itself. seed: an integer >= 0; one seed, one kernel.
@@ -195,51 +198,40 @@ class MotionBlur(Blur):
         seed: int = 0,
         **kwargs,
     ):
-        size = _check.integer("size", size, 3)
-        if size % 2 == 0:
-            raise ValueError(f"size: expected an odd number of pixels, got {size}")
-        intensity = _check.real("intensity", intensity, 0, 1)
-        super().__init__(img_size, _shake_kernel(size, intensity, _check.integer("seed", seed, 0)), **kwargs)
+        img_size = _check.image_size(img_size)
+        kernels.check_fits(kernels.as_size(size), img_size)
+        super().__init__(img_size, kernels.motion_kernel(size, intensity, seed), **kwargs)
 
 
-def _shake_kernel(size: int, intensity: float, seed: int) -> np.ndarray:
-    """Kernel (size, size) of a path whose heading and log-speed follow smooth random walks."""
-    rng = np.random.default_rng(seed)
-    time = (np.arange(64 * size) + 0.5) / (64 * size)
-    # the first terms of the Karhunen-Loève series of Brownian motion on [0, 1]: a walk without its jitter
-    rates = (np.arange(6) + 0.5) * np.pi
-    walk = np.sqrt(2) * np.sin(time[:, None] * rates) / rates
-    start = rng.uniform(0, 2 * np.pi)
-    heading = start + 5 * intensity * walk @ rng.standard_normal(len(rates))
-    speed = np.exp(intensity * walk @ rng.standard_normal(len(rates)))
+class UniformBlur(Blur):
+    """Circular blur with the mean over a rectangle of pixels.
 
-    path = np.cumsum(speed[:, None] * np.stack([np.sin(heading), np.cos(heading)], axis=1), axis=0)
-    path -= path.mean(axis=0)
-    path *= (size // 2) / np.linalg.norm(path, axis=1).max()
-    corner = np.clip(np.floor(path + size // 2).astype(int), 0, size - 2)
-    part = path + size // 2 - corner
-    kernel = np.zeros((size, size))
-    for down in (0, 1):  # bilinear weights: they antialias the trace and keep its centre of mass
-        for right in (0, 1):
-            weight = np.abs(1 - down - part[:, 0]) * np.abs(1 - right - part[:, 1])
-            np.add.at(kernel, (corner[:, 0] + down, corner[:, 1] + right), weight)
-    return kernel / kernel.sum()
+    img_size: (C, H, W). size: of the rectangle, an integer or (kh, kw), at most (H, W); an even size is centred half a
+    pixel off. kwargs: noise_model and device, as for Blur.
+    """
+
+    def __init__(self, img_size: Sequence[int] = (3, 256, 256), size: int | tuple[int, int] = 9, **kwargs):
+        img_size = _check.image_size(img_size)
+        kernels.check_fits(kernels.as_size(size), img_size)
+        super().__init__(img_size, kernels.uniform_kernel(size), **kwargs)
 
 
-def _as_kernel(kernel: Tensor | np.ndarray, img_size: tuple[int, int, int]) -> Tensor:
-    """The kernel (kh, kw) in torch's default dtype."""
-    kernel = _check.own_tensor(kernel)
-    size = img_size[1:]
-    if kernel.ndim != 2 or kernel.numel() == 0:
-        raise ValueError(f"kernel: expected (kh, kw), got {tuple(kernel.shape)}")
-    if kernel.shape[0] > size[0] or kernel.shape[1] > size[1]:
-        raise ValueError(f"kernel: expected at most (H, W) = {size}, got {tuple(kernel.shape)}")
-    if kernel.is_complex():
-        raise ValueError(f"kernel: expected real numbers, got {kernel.dtype}")
-    if not kernel.isfinite().all() or not kernel.any():
-        low, high = kernel.min().item(), kernel.max().item()
-        raise ValueError(f"kernel: expected finite numbers, not all zero, got values in [{low}, {high}]")
-    return kernel.to(torch.get_default_dtype())
+class DefocusBlur(Blur):
+    """Circular blur with a disc, as of a camera out of focus.
+
+    img_size: (C, H, W). radius: of the disc in pixels, > 0; its kernel must fit in the image. The kernel sums to 1; a
+    pixel weighs as much as its area in the disc. kwargs: noise_model and device, as for Blur.
+    """
+
+    def __init__(self, img_size: Sequence[int] = (3, 256, 256), radius: float = 3.0, **kwargs):
+        img_size = _check.image_size(img_size)
+        radius = _check.real("radius", radius, 0, math.inf, low_included=False)
+        most = (min(img_size[1:]) - 1) // 2 + 0.5
+        if radius > most:
+            raise ValueError(
+                f"radius: expected at most {most:g} pixels, so that the kernel fits in (H, W) = {img_size[1:]}, got {radius:g}"
+            )
+        super().__init__(img_size, kernels.disc_kernel(radius), **kwargs)
 
 
 def _significant(gain: Tensor) -> Tensor:

@@ -129,6 +129,61 @@ def box_mask(
     return mask
 
 
+def row_mask(img_size: Sequence[int], keep: float = 0.5, seed: int = 0) -> Tensor:
+    """A bool mask (1, H, W) under which round(keep · H) whole rows, drawn at random, are measured.
+
+    img_size: (C, H, W). keep: fraction of measured rows, in (0, 1]. seed: an integer >= 0.
+    Raises ValueError on a value outside these ranges, or when not one row would be measured.
+    """
+    _, height, width = _check.image_size(img_size)
+    keep = _check.real("keep", keep, 0, 1, low_included=False)
+    if round(keep * height) == 0:
+        raise ValueError(f"keep: expected at least one measured row of {height}, got keep = {keep}")
+    return random_mask((1, height, 1), keep, seed).repeat(1, 1, width)
+
+
+def half_mask(img_size: Sequence[int], missing: str = "right") -> Tensor:
+    """A bool mask (1, H, W) with one half missing; of an odd number of rows or columns, the smaller part.
+
+    img_size: (C, H, W). missing: "left", "right", "top" or "bottom".
+    Raises ValueError on another word, and when there is only one row or column to halve.
+    """
+    _, height, width = _check.image_size(img_size)
+    if missing not in ("left", "right", "top", "bottom"):
+        raise ValueError(f"missing: expected 'left', 'right', 'top' or 'bottom', got {missing!r}")
+    count = height if missing in ("top", "bottom") else width
+    if count == 1:
+        raise ValueError(f"img_size: expected at least 2 pixels to halve, got (H, W) = {(height, width)}")
+    place = torch.arange(count)
+    kept = place >= count // 2 if missing in ("left", "top") else place < count - count // 2
+    line = kept[:, None] if missing in ("top", "bottom") else kept[None]
+    return line.expand(height, width)[None].clone()
+
+
+def image_mask(image: Tensor | np.ndarray) -> Tensor:
+    """A bool mask (1, H, W) from a drawing: white is measured, black is missing.
+
+    image: (H, W), (1, H, W), (3, H, W) or (4, H, W); bool, uint8, or floating in [0, 1]. A pixel is measured where the
+    mean of its colours is above the middle of the range. The fourth channel is opacity: what is transparent is black.
+    Raises ValueError on another shape, type or range, and on a drawing under which nothing is measured.
+    """
+    drawn = _check.own_tensor(image)
+    if not 2 <= drawn.ndim <= 3 or drawn.numel() == 0 or (drawn.ndim == 3 and drawn.shape[0] not in (1, 3, 4)):
+        raise ValueError(f"image: expected (H, W) or (1, 3 or 4, H, W), got {tuple(drawn.shape)}")
+    if not (drawn.dtype in (torch.bool, torch.uint8) or drawn.is_floating_point()):
+        raise ValueError(f"image: expected bool, uint8, or floating point in [0, 1], got {drawn.dtype}")
+    levels = drawn.double() / (255 if drawn.dtype == torch.uint8 else 1)
+    if not ((levels >= 0) & (levels <= 1)).all():
+        low, high = levels.min().item(), levels.max().item()
+        raise ValueError(f"image: expected values in [0, 1], got values in [{low:g}, {high:g}]")
+    levels = levels.reshape(-1, *levels.shape[-2:])
+    brightness = levels[:3].mean(0, keepdim=True)
+    mask = brightness * levels[3:] > 0.5 if len(levels) == 4 else brightness > 0.5
+    if not mask.any():
+        raise ValueError(f"image: expected white where pixels are measured, got none in (H, W) = {tuple(mask.shape[1:])}")
+    return mask
+
+
 def _as_mask(mask: Tensor | np.ndarray, img_size: tuple[int, int, int]) -> Tensor:
     """The mask as a float tensor (1 or B, 1 or C, H, W)."""
     mask = _check.own_tensor(mask)

@@ -1,4 +1,4 @@
-"""Super-resolution: a sensor whose pixels are larger than the image's."""
+"""Super-resolution: block means, bicubic reduction, and Gaussian blur with decimation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
 from operators import _algebra, _check
+from operators.resampling import cubic_matrix, gaussian_matrix
+from operators.separable import Separable
 
 
 class SuperResolution(DecomposablePhysics):
@@ -35,14 +37,7 @@ class SuperResolution(DecomposablePhysics):
         device: torch.device | str = "cpu",
     ):
         channels, height, width = img_size = _check.image_size(img_size)
-        factor = _check.integer("factor", factor, 1)
-        if height % factor or width % factor:
-            larger = tuple(-(-n // factor) * factor for n in (height, width))
-            smaller = tuple(max(n // factor * factor, factor) for n in (height, width))
-            raise ValueError(
-                f"img_size: expected (H, W) divisible by the factor {factor}, such as {smaller} or {larger}, "
-                f"got {(height, width)}"
-            )
+        factor = _as_factor(factor, img_size)
         super().__init__(
             img_size=img_size, mask=torch.zeros(1, 1, height, width), noise_model=noise_model, device=device
         )
@@ -121,16 +116,96 @@ class SuperResolution(DecomposablePhysics):
     def solve_stationary(self, power: Tensor, r: Tensor, sigma: float | Tensor) -> Tensor:
         """(A C Aᵀ + sigma² I)^{-1} r, (B, C, h, w); arguments as in `Blur.solve_stationary`.
 
-        The blocks' means are a circular box filter read at every factor-th pixel, so A C Aᵀ is circulant too: its
-        spectrum is the mean of the filtered one over the factor² frequencies that alias.
+        The blocks' means are a circular box filter read at every factor-th pixel.
         """
         _check.images(self, "r", r, self.measurement_size)
-        _, height, width = self.img_size
-        _, h, w = self.measurement_size
-        power = _algebra.full_power(_algebra.half_power(power, r, height, width), width)
-        power = power * _box_gain(height, self.factor, power)[:, None] * _box_gain(width, self.factor, power)
-        folded = power.unflatten(-1, (self.factor, w)).unflatten(-3, (self.factor, h)).mean((-4, -2))
-        return _algebra.solve_circulant(folded[..., : w // 2 + 1] + _algebra.per_image(sigma, r) ** 2, r)
+        gains = [_box_gain(n, self.factor, r) for n in self.img_size[1:]]
+        return _algebra.solve_decimated(power, r, sigma, *gains)
+
+
+class BicubicSuperResolution(Separable):
+    """y = x reduced by cubic interpolation (Keys 1981, Eq. 4), plus noise.
+
+    img_size: (C, H, W) of the high-resolution image. factor: an integer >= 1 that divides H and W.
+    x is (B, C, H, W), y (B, C, H / factor, W / factor) in the same units; a pixel of y sits at the middle of its block.
+    noise_model, device: deepinv's.
+
+    antialias: True widens the kernel (a = -0.5) by the factor and, at the border, scales what is left of it to sum to
+    one: Pillow's `resize` with BICUBIC, torch's `interpolate` with antialias=True, and away from the border MATLAB's
+    `imresize`. False interpolates between the four nearest pixels (a = -0.75), the border's repeated: torch's
+    `interpolate` with antialias=False and align_corners=False, and OpenCV's INTER_CUBIC. It aliases, and for an odd
+    factor it merely picks the middle pixel of each block.
+    Raises ValueError on a factor that does not divide H and W, and when called on a tensor of another size.
+    """
+
+    def __init__(
+        self,
+        img_size: Sequence[int],
+        factor: int = 4,
+        antialias: bool = True,
+        *,
+        noise_model: NoiseModel | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        img_size = _check.image_size(img_size)
+        factor = _as_factor(factor, img_size)
+        if not isinstance(antialias, bool):
+            raise ValueError(f"antialias: expected True or False, got {antialias!r}")
+        rows, columns = (cubic_matrix(n, factor, antialias) for n in img_size[1:])
+        super().__init__(img_size, rows, columns, noise_model=noise_model, device=device)
+        self.factor = factor
+
+
+class GaussianSuperResolution(Separable):
+    """y = a circular Gaussian blur of x at every factor-th pixel, plus noise.
+
+    img_size: (C, H, W) of the high-resolution image. factor: an integer >= 1 that divides H and W.
+    sigma: standard deviation of the Gaussian in high-resolution pixels, in (0, max(H, W)]; factor / 2 by default, which
+    leaves 29 % at the highest frequency that y can hold. It is sampled to 5 sigma on each side and sums to one, as in
+    `GaussianBlur`, and wraps around where the image is smaller.
+    first: the first pixel that is kept along each axis, in [0, factor). 0, as in deepinv's Downsampling and in USRNet
+    (Zhang et al. 2020, Eq. 1), moves the image by half a block; (factor - 1) // 2 keeps it centred.
+    x is (B, C, H, W), y (B, C, H / factor, W / factor) in the same units. noise_model, device: deepinv's.
+    Raises ValueError on values outside these ranges, and when called on a tensor of another size.
+    """
+
+    def __init__(
+        self,
+        img_size: Sequence[int],
+        factor: int = 4,
+        sigma: float | None = None,
+        first: int = 0,
+        *,
+        noise_model: NoiseModel | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        img_size = _check.image_size(img_size)
+        factor = _as_factor(factor, img_size)
+        sigma = factor / 2 if sigma is None else _check.real("sigma", sigma, 0, max(img_size[1:]), low_included=False)
+        if _check.integer("first", first, 0) >= factor:
+            raise ValueError(f"first: expected a pixel of the first block, less than the factor {factor}, got {first}")
+        rows, columns = (gaussian_matrix(n, factor, sigma, first) for n in img_size[1:])
+        super().__init__(img_size, rows, columns, noise_model=noise_model, device=device)
+        self.factor = factor
+
+    def solve_stationary(self, power: Tensor, r: Tensor, sigma: float | Tensor) -> Tensor:
+        """(A C Aᵀ + sigma² I)^{-1} r, (B, C, h, w); arguments as in `Blur.solve_stationary`."""
+        _check.images(self, "r", r, self.measurement_size)
+        gains = [torch.fft.fft(matrix[0]).abs() ** 2 for matrix in (self.rows, self.columns)]
+        return _algebra.solve_decimated(power, r, sigma, *gains)
+
+
+def _as_factor(factor: int, img_size: tuple[int, int, int]) -> int:
+    """`factor` as an int >= 1 that divides H and W."""
+    factor = _check.integer("factor", factor, 1)
+    size = img_size[1:]
+    if any(n % factor for n in size):
+        larger = tuple(-(-n // factor) * factor for n in size)
+        smaller = tuple(max(n // factor * factor, factor) for n in size)
+        raise ValueError(
+            f"img_size: expected (H, W) divisible by the factor {factor}, such as {smaller} or {larger}, got {size}"
+        )
+    return factor
 
 
 def _dct(n: int, like: Tensor) -> Tensor:

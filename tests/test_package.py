@@ -17,12 +17,12 @@ LEVELS = [
     {"operators"},
     {"errors", "paths"},
     {"problem", "diffusion", "io", "validation"},
-    {"priors"},
+    {"priors", "forward"},
     {"posterior", "figures"},
     {"evaluation"},
     {"training"},
     {"config", "restoration"},
-    {"job", "evaluation.comparison"},       # a script for the command line, beside the metrics it uses
+    {"job", "evaluation.comparison", "evaluation.operator_costs"},     # scripts for the command line
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

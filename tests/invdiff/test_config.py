@@ -37,14 +37,15 @@ def test_an_unknown_name_gets_the_nearest_right_one(assignment, said):
 
 def test_an_unknown_task_gets_the_nearest_right_one():
     assert "did you mean 'deblur'" in refused(task="deblurr")
-    assert "known: deblur, denoise" in refused(task="zzz")
+    assert "known: cs, deblur, denoise" in refused(task="zzz")
 
 
 @pytest.mark.parametrize(("assignment", "quantity"), [
     ("samples=0", "samples"), ("samples=2.5", "samples"), ("samples=many", "samples"), ("seed=-1", "seed"),
     ("sigma_y=-0.1", "sigma_y"), ("sigma_y=.nan", "sigma_y"), ("sigma_y=.inf", "sigma_y"), ("precision=fp16", "precision"),
     ("batch_size=0", "batch_size"), ("sampler.steps=0", "steps"), ("sampler.sigma_max=-1", "sigma_max"),
-    ("sampler.cg_iterations=0", "cg_iterations"), ("operator.sigma=wide", "sigma"), ("operator=3", "operator"),
+    ("sampler.cg_iterations=0", "cg_iterations"), ("operator.sigma=wide", "sigma"), ("sigma_y=often", "sigma_y"),
+    ("operator=3", "operator"),
 ])
 def test_a_value_out_of_range_is_named_with_what_was_given(assignment, quantity):
     message = refused(assignment)
@@ -57,7 +58,7 @@ def test_assignments_are_yaml_and_reach_nested_keys():
     config = run_config("deblur", None, ["operator.sigma=2.5", "sigma_y=1e-2", "sampler.schedule={name: karras, rho: 5}",
                                          "sampler.integrator={name: ddim, eta: 0.5}", "seed=7", "batch_size=null",
                                          "truth=a b.png"])
-    assert config.operator == {"name": "gaussian_blur", "sigma": 2.5}
+    assert config.operator == {"name": "gaussian_blur", "sigma": 2.5, "angle": 0.0, "boundary": "circular"}
     assert (config.seed, config.batch_size, config.truth) == (7, None, "a b.png")
     assert config.sigma_y == pytest.approx(0.01)
     sampler = build_sampler(config.sampler)

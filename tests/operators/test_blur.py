@@ -52,6 +52,64 @@ def test_gaussian_blur_is_scipys(sigma):
     assert physics.kernel.sum().item() == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("kernel_size", [(3, 3), (4, 7), (12, 9)])
+def test_blur_agrees_with_scipy_to_rounding(kernel_size):
+    kernel = image(*kernel_size, seed=1).astype(np.float32)  # which the operator keeps to the last bit
+    x = image(2, 13, 12)
+    expected = np.stack([ndimage.convolve(channel, kernel.astype(float), mode="wrap") for channel in x])
+    np.testing.assert_allclose(blurred(operators.Blur(x.shape, kernel), x), expected, rtol=1e-12)
+
+
+def test_white_noise_stays_white_where_deepinvs_does_not():
+    kernel = torch.from_numpy(image(3, 3, seed=1)).float()
+    noise = torch.randn(4000, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    ours = operators.Blur((1, 8, 8), kernel).U_adjoint(noise).square().mean(0)
+    theirs = deepinv.physics.BlurFFT(img_size=(1, 8, 8), filter=kernel[None, None]).U_adjoint(noise).square().mean(0)
+    deviation = (2 / 4000) ** 0.5  # of a variance measured on 4000 normals
+    assert (ours - 1).abs().max() < 6 * deviation
+    # real and imaginary part of a real image's Fourier coefficient: variance 1/2 each, or 1 and 0 where it is real
+    assert (theirs - 1).abs().min() < 6 * deviation
+    assert (theirs - 0.5).abs().median() < 6 * deviation
+    assert theirs.min() < 1e-6
+
+
+def test_gaussian_blur_of_two_widths_is_scipys():
+    x = image(1, 45, 27)
+    expected = ndimage.gaussian_filter(x[0], (4.0, 1.2), mode="wrap", truncate=8)
+    np.testing.assert_allclose(blurred(operators.GaussianBlur(x.shape, (4.0, 1.2)), x)[0], expected, atol=1e-5)
+    turned = operators.GaussianBlur(x.shape, (1.2, 4.0), angle=90.0)
+    np.testing.assert_allclose(blurred(turned, x)[0], expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"sigma: expected at most 2.6 pixels, .* got \(1.2, 4.0\)"):
+        operators.GaussianBlur(x.shape, (1.2, 4.0))
+
+
+def test_named_blurs_are_those_of_their_kernels():
+    size = (3, 24, 31)
+    pairs = [
+        (operators.GaussianBlur(size, (2.0, 1.0), 20), operators.gaussian_kernel((2.0, 1.0), 20)),
+        (operators.MotionBlur(size, 9, 0.3, 4), operators.motion_kernel(9, 0.3, 4)),
+        (operators.UniformBlur(size, (2, 5)), operators.uniform_kernel((2, 5))),
+        (operators.UniformBlur(size), operators.uniform_kernel(9)),
+        (operators.DefocusBlur(size, 2.5), operators.disc_kernel(2.5)),
+    ]
+    for physics, kernel in pairs:
+        assert torch.equal(physics.kernel, kernel.float())
+
+
+@pytest.mark.parametrize("radius", [0.4, 0.5, 3.5])
+def test_the_widest_disc_fits(radius):
+    assert operators.DefocusBlur((1, 8, 7), radius).kernel.shape == (2 * int(radius - 0.5) + 1,) * 2
+
+
+@pytest.mark.parametrize("size", [2, (3, 2)])
+def test_uniform_blur_is_scipys_mean(size):
+    x = image(1, 9, 12)
+    expected = ndimage.uniform_filter(x[0], size, mode="wrap")
+    # SciPy centres its even windows at n // 2 of a correlation, ours are convolutions
+    shift = [-1 if n % 2 == 0 else 0 for n in np.broadcast_to(size, 2)]
+    np.testing.assert_allclose(blurred(operators.UniformBlur(x.shape, size), x)[0], np.roll(expected, shift, (0, 1)), atol=1e-6)
+
+
 @pytest.mark.parametrize("intensity", [0, 0.5, 1])
 @pytest.mark.parametrize("seed", [0, 1, 2, 12345])
 def test_motion_kernels_are_centred_and_keep_brightness(intensity, seed):
@@ -131,6 +189,15 @@ def test_the_operator_keeps_its_own_copy_of_the_kernel():
         (lambda s: operators.GaussianBlur(s, float("inf")), r"sigma: expected a number in \(0, inf\), got inf"),
         (lambda s: operators.GaussianBlur(s, "wide"), "sigma: expected a number in .* got 'wide'"),
         (lambda s: operators.GaussianBlur(s, 0.7), r"sigma: expected at most 0.6 pixels, .* \(8, 9\), got 0.7"),
+        (lambda s: operators.GaussianBlur(s, (0.7, 0.5)), r"sigma: expected at most 0.6 pixels, .* got \(0.7, 0.5\)"),
+        (lambda s: operators.GaussianBlur(s, 1e9), r"sigma: expected at most 0.6 pixels"),
+        (lambda s: operators.UniformBlur(s, 9), r"kernel: expected at most \(H, W\) = \(8, 9\), got \(9, 9\)"),
+        (lambda s: operators.UniformBlur(s, 10**9), r"kernel: expected at most \(H, W\) = \(8, 9\)"),
+        (lambda s: operators.UniformBlur(s, 0), "size: expected an integer >= 1, got 0"),
+        (lambda s: operators.DefocusBlur(s, 3.6), r"radius: expected at most 3.5 pixels, .* \(8, 9\), got 3.6"),
+        (lambda s: operators.DefocusBlur(s, 1e9), r"radius: expected at most 3.5 pixels"),
+        (lambda s: operators.DefocusBlur(s, 0), r"radius: expected a number in \(0, inf\), got 0"),
+        (lambda s: operators.MotionBlur(s, size=10**9 + 1), r"kernel: expected at most \(H, W\) = \(8, 9\)"),
         (lambda s: operators.MotionBlur(s, size=4), "size: expected an odd number of pixels, got 4"),
         (lambda s: operators.MotionBlur(s, size=1), "size: expected an integer >= 3, got 1"),
         (lambda s: operators.MotionBlur(s, size=11), r"kernel: expected at most \(H, W\) = \(8, 9\), got \(11, 11\)"),

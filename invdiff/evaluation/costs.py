@@ -1,0 +1,123 @@
+"""Time and memory of an operator's calls by several implementations that take turns, and a page about it."""
+
+import ctypes
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from deepinv.physics import LinearPhysics
+
+Call = Callable[[], object]
+Calls = dict[str, Call]                         # by operation: "A", "A_adjoint", "A_adjoint_A", "prox_l2"
+OPERATIONS = ("A", "A_adjoint", "A_adjoint_A", "prox_l2")
+OURS = "invdiff"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one size, by several implementations: name -> what makes the calls to be timed."""
+
+    name: str
+    make: Mapping[str, Callable[[], Calls]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Median seconds of a call, and bytes above what was in use before it."""
+
+    seconds: float
+    memory: int
+
+
+def calls_of(physics: LinearPhysics, seed: int = 0) -> Calls:
+    """The four operations of a deepinv physics, on one white image."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.rand(1, *physics.img_size, generator=generator)
+    y = physics.A(x)
+    return {"A": lambda: physics.A(x), "A_adjoint": lambda: physics.A_adjoint(y),
+            "A_adjoint_A": lambda: physics.A_adjoint_A(x), "prox_l2": lambda: physics.prox_l2(x, y, 1.0)}
+
+
+def measure(case: Case, seconds: float = 1.0) -> dict[str, dict[str, Cost]]:
+    """{implementation: {operation: cost}}, about `seconds` for each of them."""
+    made = {name: make() for name, make in case.make.items()}
+    costs: dict[str, dict[str, Cost]] = {name: {} for name in made}
+    for operation in OPERATIONS:
+        calls = {name: calls[operation] for name, calls in made.items() if operation in calls}
+        memory = {name: peak_memory(call) for name, call in calls.items()}      # also warms up
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        end = time.perf_counter() + seconds * len(calls)
+        while any(len(t) < 5 for t in times.values()) or time.perf_counter() < end:
+            for name, call in calls.items():
+                times[name].append(_timed(call))
+        for name in calls:
+            costs[name][operation] = Cost(statistics.median(times[name]), memory[name])
+    return costs
+
+
+def _timed(call: Call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def peak_memory(call: Call) -> int:
+    """Bytes of resident memory that a call adds at its peak. Linux only; 0 elsewhere."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        call()
+        return 0
+    call()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)                 # or the call would live on what others have freed
+    Path("/proc/self/clear_refs").write_text("5")           # the peak starts anew
+    before = _kilobytes(status, "VmRSS")
+    result = call()
+    peak = _kilobytes(status, "VmHWM")
+    del result
+    return max(0, peak - before) * 1024
+
+
+def _kilobytes(status: Path, field: str) -> int:
+    found = re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), flags=re.MULTILINE)
+    return int(found.group(1)) if found else 0
+
+
+def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Cost]]], where: str, made: str) -> str:
+    """A page: our times over the others', times, memory. where: the machine. made: the versions."""
+    head = ["operator", "by", *OPERATIONS]
+    times, memories, ratios = [], [], []
+    for name, costs in results.items():
+        others = [costs[by] for by in costs if by != OURS]
+        best = {op: min((c[op].seconds for c in others if op in c), default=None) for op in OPERATIONS}
+        for by, cost in costs.items():
+            times.append([name, by, *(milliseconds(cost.get(op)) for op in OPERATIONS)])
+            memories.append([name, by, *(_megabytes(cost.get(op)) for op in OPERATIONS)])
+        ratios.append([name, *(_ratio(costs[OURS].get(op), best[op]) for op in OPERATIONS)])
+    return "\n".join([
+        "# What operators cost", "",
+        "Written by `python -m invdiff.evaluation.operator_costs`: medians, batch 1, float32, the implementations taking "
+        "turns in one run. SigPy has no proximal step of its own. Memory is what a call adds to the process at its peak, "
+        "its result included; where nothing new was needed it is 0.", "",
+        f"On {where}; {made}.", "",
+        "## Our time over that of the fastest other", "", *_table(["operator", *OPERATIONS], ratios), "",
+        "## Milliseconds", "", *_table(head, times), "", "## Peak memory, MiB", "", *_table(head, memories), ""])
+
+
+def _ratio(ours: Cost | None, other: float | None) -> str:
+    return "" if ours is None or other is None else f"{ours.seconds / other:.2f}"
+
+
+def milliseconds(cost: Cost | None) -> str:
+    return "" if cost is None else f"{1e3 * cost.seconds:.3g}"
+
+
+def _megabytes(cost: Cost | None) -> str:
+    return "" if cost is None else f"{cost.memory / 2**20:.0f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]

@@ -1,0 +1,139 @@
+"""Noise: deepinv's models, and estimates of the standard deviation of white Gaussian noise from images and k-space.
+
+The models are deepinv's own, in the units of the measurement; an operator takes one as `noise_model`:
+
+- `GaussianNoise(sigma)`: y = x + sigma n. sigma is a number or (B,). Complex data are two real channels here, (B, 2, ...), so
+  the same model is white complex noise of sigma per real channel, E|n|² = 2 sigma².
+- `PoissonNoise(gain)`: y = gain · Poisson(x / gain), mean x, variance gain · x; 1 / gain is the number of photons at white.
+- `PoissonGaussianNoise(gain, sigma)`: both, variance gain · x + sigma².
+
+None of them clips y to [0, 1]. The Poisson ones raise on x < 0, which a blur by FFT gives by rounding: use clip_positive=True.
+They pass no gradient to x. To repeat a measurement give `rng=torch.Generator(device).manual_seed(seed)`, one for each model
+and on the device of x: `seed=` without an rng is ignored with a warning (deepinv 0.5), a generator on another device is
+replaced by one with the default seed, and models that share one draw the same noise. `sigma=` in a call stays set after it.
+In deepinv 0.5 the product of two models, a * b, adds no noise at all; nest the calls instead.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from deepinv.physics.noise import GaussianNoise, PoissonGaussianNoise, PoissonNoise
+from torch import Tensor
+from torch.nn import functional
+
+from operators import _check
+from operators._transforms import dct
+
+__all__ = ["GaussianNoise", "PoissonGaussianNoise", "PoissonNoise", "estimate_kspace_sigma", "estimate_sigma"]
+
+_SIDE = 8  # of a block in `estimate_sigma`
+
+
+def estimate_sigma(y: Tensor) -> Tensor:
+    """Standard deviation (B,) of the white Gaussian noise in images y (B, C, H, W), the same in all channels of an image.
+
+    Overlapping 8 x 8 blocks are ranked by the energy of their low-frequency cosine coefficients, and the noise variance is
+    the mean square of the high-frequency ones in the flattest 0.5 % of the blocks, or in all that are as flat as noise alone
+    makes them on average. White noise is independent in the two, so choosing by one does not bias the other. The method is
+    that of Ponomarenko et al. 2007 in the form of Colom & Buades 2013 (IPOL 3); to take all flat blocks is ours.
+
+    Measured on the 68 test photographs of BSDS (with their own noise, colour; grey in brackets), bias and standard deviation
+    in per cent: BIAS_TABLE.
+    On 8-bit images the rounding adds 1 / (255 sqrt 12) = 0.0011 in quadrature. Blocks that touch clipped or saturated pixels
+    (the least and greatest values, where they occur more than once) are left out. Texture everywhere, or sides under some 100
+    pixels, makes it less certain; noise that is not white, or pixels that are missing, make it wrong.
+    Raises ValueError unless y is real, floating, finite, (B, C, H, W), with sides of at least 16 pixels.
+    """
+    if y.ndim != 4 or min(y.shape) < 1 or min(y.shape[-2:]) < 2 * _SIDE:
+        raise ValueError(f"y: expected (B, C, H, W) with H and W at least {2 * _SIDE}, got {tuple(y.shape)}")
+    if not y.is_floating_point():
+        raise ValueError(f"y: expected a real floating-point tensor, got {y.dtype}")
+    _check.finite("y", y)
+    planes = y.detach().to(torch.promote_types(y.dtype, torch.float32))
+    variances = [torch.stack([_plane_variance(plane) for plane in image]).mean() for image in planes]
+    return torch.stack(variances).sqrt()
+
+
+def _plane_variance(plane: Tensor) -> Tensor:
+    """Noise variance of one channel (H, W)."""
+    plane = plane - plane.mean()
+    coefficients, whole = _block_coefficients(plane), _whole_blocks(plane)
+    index = torch.arange(_SIDE, device=plane.device)
+    order = (index[:, None] + index).flatten()
+    split = 11 if coefficients.shape[1] > 10_000 else 9  # of small images there are too few blocks to be choosy
+    low, high = (order > 0) & (order < split), order >= split
+    energy = coefficients[low].square().sum(0)
+    energy = torch.where(whole | ~whole.any(), energy, math.inf)
+    detail = coefficients[high].square().mean(0)
+
+    valid = energy.isfinite().sum()
+    flattest = (0.005 * valid).long().clamp(min=32).minimum(valid)
+    limit = energy.sort().values[flattest - 1]
+    for _ in range(3):
+        chosen = energy <= limit
+        variance = torch.where(chosen, detail, 0).sum() / chosen.sum()
+        limit = limit.maximum(variance * low.sum())
+    return variance
+
+
+def _block_coefficients(plane: Tensor) -> Tensor:
+    """Orthonormal cosine coefficients (64, M) of the M blocks of 8 x 8 pixels in a plane (H, W)."""
+    cosines = dct(torch.eye(_SIDE, dtype=plane.dtype, device=plane.device)).T  # (8, 8), a row a frequency
+    down = functional.conv2d(plane[None, None], cosines[:, None, :, None])
+    return functional.conv2d(down.transpose(0, 1), cosines[:, None, None, :]).flatten(2).flatten(0, 1)
+
+
+def _whole_blocks(plane: Tensor) -> Tensor:
+    """Which of the blocks (M,) touch no clipped pixel."""
+    clipped = torch.zeros_like(plane)
+    for extreme in (plane.min(), plane.max()):
+        at = plane == extreme
+        clipped = clipped + at * (at.sum() > 1)
+    return functional.max_pool2d(clipped[None, None], _SIDE, 1).flatten() == 0
+
+
+def estimate_kspace_sigma(kspace: Tensor, border: float = 0.05, per_coil: bool = False) -> Tensor:
+    """Standard deviation per real channel of the white noise in k-space, from its border, where there is the least signal.
+
+    kspace: real (B, 2, ..., H, W) or complex (B, ..., H, W), centred, such as (B, 2, N, H, W) for N coils. border: in
+    (0, 0.5], the fraction of H and of W on each side that counts as border. Entries that are exactly zero were not sampled,
+    and are left out. The median of |k| of complex noise is sigma sqrt(2 ln 2) (Rayleigh), and few large values do not move it.
+    Returns (B,), the root mean square over the coils; with per_coil (B, N), one for each index of the dimension after B (and
+    after the 2). Orthonormal transforms keep it, so it is the sigma of the coil images too.
+
+    Where the object's detail reaches the border it is an upper bound: on fully sampled brain data of 256 x 256 it came out
+    1.4 times the noise in the image's empty corners, on 96 x 96 ten times. Zero-filled and then cropped, or filtered data
+    have no noise at the border, and give too little. With a noise scan, pass that, and border = 0.5 for all of it.
+    Raises ValueError on other shapes or types, on values that are not finite, and where a border has no sampled entry.
+    """
+    border = _check.real("border", border, 0, 0.5, low_included=False)
+    if not kspace.is_complex():
+        if kspace.ndim < 4 or kspace.shape[1] != 2:
+            raise ValueError(f"kspace: expected complex (B, ..., H, W) or real (B, 2, ..., H, W), got {tuple(kspace.shape)}")
+        if not kspace.is_floating_point():
+            raise ValueError(f"kspace: expected complex or real floating-point numbers, got {kspace.dtype}")
+        magnitude = torch.hypot(kspace[:, 0], kspace[:, 1])
+    else:
+        magnitude = kspace.abs()
+    if magnitude.ndim < 3 or min(magnitude.shape) < 1:
+        raise ValueError(f"kspace: expected complex (B, ..., H, W) or real (B, 2, ..., H, W), got {tuple(kspace.shape)}")
+    _check.finite("kspace", magnitude)
+    if magnitude.ndim == 3:  # one coil
+        magnitude = magnitude.unsqueeze(1)
+    height, width = magnitude.shape[-2:]
+    edge = _near_edge(height, border)[:, None] | _near_edge(width, border)
+    values = magnitude.detach().flatten(2, -3)[..., edge.to(magnitude.device)].flatten(2)
+    median = torch.where(values > 0, values, math.nan).nanmedian(-1).values
+    if median.isnan().any():
+        raise ValueError(f"kspace: expected sampled (nonzero) entries within {border:g} of the border of every coil, got none")
+    sigma = median / math.sqrt(2 * math.log(2))
+    return sigma if per_coil else sigma.square().mean(-1).sqrt()
+
+
+def _near_edge(size: int, border: float) -> Tensor:
+    """Which of `size` indices are among the outer ceil(border · size) on either side."""
+    index = torch.arange(size)
+    depth = math.ceil(border * size)
+    return (index < depth) | (index >= size - depth)

@@ -1,0 +1,47 @@
+"""The examples of docs/operators.md run as they stand."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+import operators
+
+PAGE = Path(__file__).parents[1] / "docs" / "operators.md"
+EXAMPLES = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).*\n)*?```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.fixture
+def scan(tmp_path, monkeypatch):
+    """A fully sampled scan of a disc by six coils, with noise."""
+    monkeypatch.chdir(tmp_path)
+    y, x = np.mgrid[-32:32, -32:32]
+    disc = torch.from_numpy((np.hypot(y, x) < 24).astype(np.complex64))
+    images = disc * operators.mri.birdcage_maps((64, 64), 6)[None]
+    noise = torch.randn(images.shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    with h5py.File("scan.h5", "w") as file:
+        file["kspace"] = (operators.mri.fft(images, (-2, -1)) + 1e-3 * noise).numpy()
+    return disc
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("code", [pytest.param(code, id=title) for title, code in EXAMPLES])
+def test_an_example_runs(code, scan):
+    names = {}
+    exec(compile(code, str(PAGE), "exec"), names)
+    if "magnitude" in names:
+        error = names["magnitude"][0] / names["magnitude"].max() - scan.abs()
+        assert error.square().mean().sqrt() < 0.1
+    if "sigma" in names:
+        torch.testing.assert_close(names["sigma"], torch.ones(1), rtol=0.05, atol=0)
+
+
+def test_every_public_operator_is_in_the_table():
+    text = PAGE.read_text(encoding="utf-8")
+    missing = [name for name in operators.__all__ if name[0].isupper() and f"`{name}`" not in text
+               and name not in {"IterativePhysics", "Solution", "PaddedBlur", "ReflectBlur", "SeparableBlur"}]
+    assert not missing
+    assert len(EXAMPLES) == 4
