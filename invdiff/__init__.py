@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from invdiff.errors import InputError
     from invdiff.priors import load_prior
     from invdiff.problem import Problem, simulate
-    from invdiff.restoration import Result, restore
+    from invdiff.restoration import Result, Stop, restore
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Problem", "Result", "load_prior", "restore", "simulate"]
+__all__ = ["InputError", "Problem", "Result", "Stop", "load_prior", "restore", "simulate"]
 
 _HOME = {"InputError": "errors", "Problem": "problem", "Result": "restoration", "load_prior": "priors",
-         "restore": "restoration", "simulate": "problem"}
+         "Stop": "restoration", "restore": "restoration", "simulate": "problem"}
 
 
 def __getattr__(name: str) -> Any:

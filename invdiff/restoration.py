@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,20 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
+from invdiff.chunks import Chunk, Costs, Drawn, draw_all, plan
 from invdiff.diffusion.integrators import Step
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
+from invdiff.io.partial import PartialRun
 from invdiff.io.results import output_folder, save_arrays, write_json
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
+from invdiff.priors.counted import Counted
 from invdiff.problem import Problem
+
+
+class Stop(Exception):
+    """Raised by `on_step` to end a run and keep the samples that are finished."""
 
 
 @dataclass(frozen=True)
@@ -65,26 +72,10 @@ class Result:
         write_json(folder / "report.json", self.report)
 
 
-class _Counted(Denoiser):
-    """A prior that counts the images it is asked to denoise, under a precision, and answers for its spectrum."""
-
-    def __init__(self, prior: Denoiser, precision: str, device: torch.device):
-        super().__init__()
-        self.prior, self.precision, self.kind, self.calls = prior, precision, device.type, 0
-
-    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
-        self.calls += len(x)
-        with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.prior(x, sigma).to(x.dtype)
-
-    def error_spectrum(self, channels: int) -> Any:
-        measured = getattr(self.prior, "error_spectrum", None)
-        return measured(channels) if measured else None
-
-
 def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int = 1, seed: int = 0,
             device: str = "auto", batch_size: int | None = None, precision: str = "fp32",
-            on_step: Callable[[Progress], object] | None = None) -> Result:
+            on_step: Callable[[Progress], object] | None = None, start: Tensor | None = None,
+            checkpoint: str | Path | None = None) -> Result:
     """Draw posterior samples of every measurement of a problem.
 
     Args:
@@ -92,43 +83,145 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
         prior: any deepinv Denoiser.
         sampler: one of `invdiff.posterior`.
         samples: S, samples of each measurement.
-        seed: integer >= 0. Sample i of measurement j depends on (seed, j, i) and on nothing beside it.
+        seed: integer >= 0. Sample i of measurement j depends on (seed, j, i) and on nothing beside it, unless the sampler
+            draws all samples of a measurement as one population.
         device: "auto", "cpu", "cuda", ...
-        batch_size: chains run together; None chooses one on a CPU (where more gain nothing) and eight elsewhere.
+        batch_size: chains run together; None chooses one on a CPU (where more gain nothing) and eight elsewhere. Halved
+            when memory is short.
         precision: "fp32" or "bf16", for the network.
-        on_step: called after each step; an exception it raises ends the run.
+        on_step: called after each step. `Stop` raised by it ends the run with the samples that every measurement has by
+            then, fewer than S; if there are none, and with any other exception, the run ends with that.
+        start: estimates (B, C, H, W) or (C, H, W) to begin from; see `Sampler.start_sigma`.
+        checkpoint: a folder for finished chunks, made with the first. With those of an earlier call in it, the run goes on
+            from there. It is not removed: `invdiff.io.partial.remove_partial` does that.
 
     Raises:
-        InputError: samples, seed, batch_size, precision or device out of range.
+        InputError: an argument out of range, a checkpoint of another run, or too little memory for one chain.
         ValueError: the sampler cannot use this operator.
     """
     if samples < 1 or seed < 0 or precision not in ("fp32", "bf16") or (batch_size is not None and batch_size < 1):
         raise InputError(f"restore: expected samples >= 1, seed >= 0, batch_size >= 1 and precision fp32 or bf16, got "
                          f"samples={samples}, seed={seed}, batch_size={batch_size}, precision={precision!r}")
     where = find_device(device)
-    problem, counted = problem.to(where), _Counted(prior.to(where), precision, where)
-    chunks = _chunks(problem, samples, batch_size or (1 if where.type == "cpu" else 8))
-    total, done = sampler.num_steps * len(chunks), 0
-    rows: dict[tuple[int, int], Tensor] = {}
-    start, before = time.perf_counter(), problem.calls.operator
-    for chunk in chunks:
-        part = problem.rows(torch.tensor([j for j, _ in chunk], device=where))
-        seeds = [stream_seed(seed, j, i) for j, i in chunk]
-        for step in sampler.steps(counted, part, seeds):
+    problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
+    run = _Run(problem, counted, sampler, seed, on_step, _estimates(start, problem))
+    if checkpoint is not None:
+        run.resume(checkpoint, samples)
+    chunks = plan(problem, sampler, samples, batch_size or (1 if where.type == "cpu" else 8), run.drawn)
+    try:
+        draw_all(chunks, run.draw)
+    except Stop:
+        if not run.finished(samples):
+            raise
+    drawn = run.stack(run.finished(samples))
+    return Result(drawn, problem.y.cpu(), {"samples_asked": samples, **run.report(drawn)})
+
+
+@dataclass
+class _Run:
+    """A run under way: what it draws from, and what it has drawn."""
+
+    problem: Problem
+    prior: Counted
+    sampler: Sampler
+    seed: int
+    on_step: Callable[[Progress], object] | None
+    start: Tensor | None
+    drawn: list[Drawn] = field(default_factory=list)
+    partial: PartialRun | None = None
+    steps: int = 0
+
+    def draw(self, chunk: Chunk, after: int) -> None:
+        """Draw a chunk; `after` others will follow."""
+        index = torch.tensor([j for j, _ in chunk.chains], device=self.problem.y.device)
+        part, seeds = self.problem.rows(index), [stream_seed(self.seed, j, i) for j, i in chunk.chains]
+        if self.start is None:
+            steps = self.sampler.steps(self.prior, part, seeds)
+        else:
+            steps = self.sampler.steps_from(self.start[index], self.prior, part, seeds)
+        done, total = self.steps, self.steps + self.sampler.num_steps * (after + 1)
+        began, before, stop = time.perf_counter(), self._spent(), None
+        for step in steps:
             done += 1
-            if on_step:
-                on_step(Progress(done, total, step))
-        rows |= {chain: x0.cpu() for chain, x0 in zip(chunk, step.x0, strict=True)}
-    drawn = torch.stack([torch.stack([rows[j, i] for i in range(samples)]) for j in range(len(problem.y))])
-    chains = len(rows)
-    report = {"sampler": {"name": type(sampler).__name__, **sampler.model_dump(by_alias=True)}, "seed": seed,
-              "samples": samples, "seconds": round(time.perf_counter() - start, 3),
-              "network_calls": counted.calls / chains, "operator_calls": (problem.calls.operator - before) / chains,
-              "residual": residual(problem, drawn), "device": str(where), "precision": precision,
-              "versions": versions()}
-    if sampler.uses_spectrum:
-        report["error_spectrum"] = spectrum_for(counted, problem).source
-    return Result(drawn, problem.y.cpu(), report)
+            try:
+                if self.on_step:
+                    self.on_step(Progress(done, total, step))
+            except Stop as asked:
+                if done < self.steps + self.sampler.num_steps:
+                    raise
+                stop = asked                                    # with the last step: this chunk is finished
+        now = self._spent()
+        costs = Costs(time.perf_counter() - began, *(a - b for a, b in zip(now, before, strict=True)))
+        self._keep(Drawn(dict(zip(chunk.chains, step.x0.cpu(), strict=True)), costs, step.info))
+        self.steps = done
+        if stop:
+            raise stop
+
+    def _spent(self) -> tuple[int, int, int]:
+        return self.prior.calls, self.prior.gradients, self.problem.calls.operator
+
+    def _keep(self, drawn: Drawn) -> None:
+        self.drawn.append(drawn)
+        if self.partial:
+            self.partial.add(torch.stack(list(drawn.samples.values())), drawn.about())
+
+    def resume(self, path: str | Path, samples: int) -> None:
+        """Take what an earlier call has left in `path`. What prior and operator make of a fixed picture tells them apart."""
+        identity = {"sampler": _described(self.sampler), "seed": self.seed, "precision": self.prior.precision,
+                    "sigma_y": self.problem.sigma_y, "device": self.problem.y.device.type, "versions": versions()}
+        if self.sampler.population:
+            identity["samples"] = samples
+        picture = torch.rand(self.problem.image_shape, generator=torch.Generator().manual_seed(0)).to(self.problem.y)
+        with torch.no_grad():
+            traces = {"measurement": self.problem.y, "prior": self.prior.prior(picture[None], 0.1),
+                      "operator": self.problem.physics.A(picture.expand(len(self.problem.y), *picture.shape))}
+        if self.start is not None:
+            traces["start"] = self.start
+        self.partial = PartialRun(path, identity, traces)
+        self.drawn = [Drawn.restored(*part) for part in self.partial.parts()]
+
+    def finished(self, samples: int) -> int:
+        """How many of `samples` samples all measurements have."""
+        have = self._chains()
+        return next((i for i in range(samples) if any((j, i) not in have for j in range(len(self.problem.y)))), samples)
+
+    def _chains(self) -> dict[tuple[int, int], Tensor]:
+        return {chain: x0 for chunk in self.drawn for chain, x0 in chunk.samples.items()}
+
+    def stack(self, samples: int) -> Tensor:
+        """(B, samples, C, H, W)."""
+        have = self._chains()
+        return torch.stack([torch.stack([have[j, i] for i in range(samples)]) for j in range(len(self.problem.y))])
+
+    def report(self, samples: Tensor) -> dict[str, Any]:
+        """Plain values about the run and its samples (B, S, ...); calls are means over all chains drawn."""
+        chains = len(self._chains())
+        costs = sum((chunk.costs for chunk in self.drawn), Costs())
+        report = {"sampler": _described(self.sampler), "seed": self.seed, "samples": samples.shape[1],
+                  "seconds": round(costs.seconds, 3), "network_calls": costs.network_calls / chains,
+                  "network_gradients": costs.network_gradients / chains, "operator_calls": costs.operator_calls / chains,
+                  "residual": residual(self.problem, samples), "device": str(self.problem.y.device),
+                  "precision": self.prior.precision, "versions": versions()}
+        infos = [dict(chunk.info) for chunk in self.drawn if chunk.info]
+        if infos:                       # one for each chunk, and so for each measurement of a population sampler
+            report["info"] = infos[0] if len(infos) == 1 else infos
+        if self.sampler.uses_spectrum:
+            report["error_spectrum"] = spectrum_for(self.prior, self.problem).source
+        return report
+
+
+def _described(sampler: Sampler) -> dict[str, Any]:
+    return {"name": type(sampler).__name__, **sampler.model_dump(by_alias=True)}
+
+
+def _estimates(start: Tensor | None, problem: Problem) -> Tensor | None:
+    """`start` with one estimate for each measurement. Raises InputError."""
+    if start is None:
+        return None
+    expected = (len(problem.y), *problem.image_shape)
+    if tuple(start.shape) not in (expected, expected[1:]) or not start.isfinite().all():
+        raise InputError(f"start: expected finite estimates {expected} or {expected[1:]}, got {tuple(start.shape)}")
+    return start.to(problem.y).expand(expected)
 
 
 def find_device(name: str) -> torch.device:
@@ -156,13 +249,3 @@ def residual(problem: Problem, samples: Tensor) -> dict[str, float]:
 
 def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in ("invdiff", "torch", "deepinv")}
-
-
-def _chunks(problem: Problem, samples: int, size: int) -> list[list[tuple[int, int]]]:
-    """Chains (measurement, sample) to run together. An operator with parameters of its own for each measurement keeps
-    the measurements together, in order."""
-    count = len(problem.y)
-    if count > 1 and any(b.ndim >= 4 and b.shape[0] == count for b in problem.physics.buffers()):
-        return [[(j, i) for j in range(count)] for i in range(samples)]
-    chains = [(j, i) for j in range(count) for i in range(samples)]
-    return [chains[k : k + size] for k in range(0, len(chains), size)]

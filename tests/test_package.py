@@ -19,10 +19,10 @@ LEVELS = [
     {"problem", "diffusion", "io", "validation"},
     {"priors", "forward"},
     {"posterior", "figures"},
-    {"evaluation"},
+    {"evaluation", "chunks"},
     {"training"},
     {"config", "restoration"},
-    {"job", "evaluation.comparison", "evaluation.operator_costs"},     # scripts for the command line
+    {"job", "interop", "evaluation.comparison", "evaluation.operator_costs"},     # scripts for the command line
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

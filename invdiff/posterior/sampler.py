@@ -6,10 +6,12 @@ from typing import ClassVar
 import torch
 from deepinv.models import Denoiser
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SerializeAsAny, model_validator
+from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, DPMSolverPP, Integrator, Step
 from invdiff.diffusion.randomness import Streams
 from invdiff.diffusion.schedules import Karras, Schedule
+from invdiff.errors import InputError
 from invdiff.problem import Problem
 
 
@@ -21,23 +23,38 @@ class Sampler(BaseModel):
         schedule: how they are spaced.
         sigma_max, sigma_min: first and last of them, in image units.
         integrator: how to go from one to the next.
+        start_sigma: begin at this lower level, from a cheap estimate of the image and as much noise, instead of at sigma_max.
+            The same number of steps is then spent below it. Biased, unless at every frequency the noise exceeds the
+            estimate's error: what the estimate has wrong by more than that stays wrong.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     about: ClassVar[str] = ""
     uses_spectrum: ClassVar[bool] = False
+    population: ClassVar[bool] = False      # are the samples of a measurement drawn as one, from one call of `steps`?
 
     num_steps: PositiveInt = Field(30, alias="steps")
     schedule: SerializeAsAny[Schedule] = Karras()
     sigma_max: PositiveFloat = 5.0
     sigma_min: PositiveFloat = 0.01
     integrator: SerializeAsAny[Integrator] = DPMSolverPP(eta=1.0)
+    start_sigma: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _levels_in_order(self) -> "Sampler":
         if not self.sigma_min < self.sigma_max < float("inf"):
             raise ValueError(f"expected sigma_min < sigma_max < inf, got {self.sigma_min:g} and {self.sigma_max:g}")
+        if self.start_sigma is not None:
+            if not self.sigma_min < self.start_sigma <= self.sigma_max:
+                raise ValueError(f"start_sigma: expected a level above sigma_min = {self.sigma_min:g} and up to sigma_max = "
+                                 f"{self.sigma_max:g}, got {self.start_sigma:g}")
+            self._check_warm_start()
         return self
+
+    def _check_warm_start(self) -> None:
+        if type(self).steps is not Sampler.steps:
+            raise InputError(f"{type(self).__name__} cannot begin from an estimate; those that guide a denoiser can, such as "
+                             "moment_matching, pigdm, diffpir")
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         """Draw one posterior sample for each seed; the last step's x0 is the sample.
@@ -50,15 +67,28 @@ class Sampler(BaseModel):
         Raises:
             ValueError: the numbers of seeds and measurements differ, or the operator is none that the sampler can use.
         """
+        yield from self._guided(None, prior, problem, seeds)
+
+    def steps_from(self, start: Tensor, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
+        """The same, beginning at `start_sigma` (sigma_max, if that is None) from estimates `start` (len(seeds), C, H, W).
+
+        Raises InputError if the sampler cannot.
+        """
+        self._check_warm_start()
+        return self._guided(start, prior, problem, seeds)
+
+    def _guided(self, start: Tensor | None, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         problem = for_chains(problem, seeds)
         noise = Streams(seeds, problem.y.device)
         shape = problem.image_shape
         denoise = self.posterior_denoiser(prior, problem)
-        sigmas = self.schedule(self.num_steps, self.sigma_min, self.sigma_max)
+        level = self.start_sigma or self.sigma_max
+        sigmas = self.schedule(self.num_steps, self.sigma_min, level)
         with torch.no_grad():
-            x = float(sigmas[0]) * noise.normal(shape)
-            x = x + denoise(x, float(sigmas[0]))         # x0 is still missing from the state: its first estimate
-            yield from self.integrator(denoise, sigmas, x, lambda: noise.normal(shape))
+            draw = noise.normal(shape)
+            # x0 is still missing from the state: without a better one, its estimate from almost nothing but noise
+            estimate = denoise(self.sigma_max * draw, self.sigma_max) if start is None else start
+            yield from self.integrator(denoise, sigmas, estimate + float(sigmas[0]) * draw, lambda: noise.normal(shape))
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         """The guidance rule: E[x0 | x, y] as a function of (x, sigma)."""

@@ -1,0 +1,42 @@
+"""A prior that keeps count of what it is asked to do."""
+
+from typing import Any
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+
+class Counted(Denoiser):
+    """A prior under a precision, that answers for its spectrum and counts images.
+
+    Attributes:
+        calls: images denoised.
+        gradients: products of its Jacobian with an image, J^T v by a backward pass or J v by one through that.
+    """
+
+    def __init__(self, prior: Denoiser, precision: str, device: torch.device):
+        super().__init__()
+        self.prior, self.precision, self.kind = prior, precision, device.type
+        self.calls = self.gradients = 0
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        self.calls += len(x)
+        with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
+            x0 = self.prior(x, sigma).to(x.dtype)
+        if x0.requires_grad and x.requires_grad:
+            x0.register_hook(self._on_gradient)
+        return x0
+
+    def _on_gradient(self, v: Tensor) -> None:
+        """Called with the v of J^T v. Where that keeps a graph, a gradient by v is a product with J."""
+        self.gradients += len(v)
+        if v.requires_grad:
+            v.register_hook(self._on_product)
+
+    def _on_product(self, product: Tensor) -> None:
+        self.gradients += len(product)
+
+    def error_spectrum(self, channels: int) -> Any:
+        measured = getattr(self.prior, "error_spectrum", None)
+        return measured(channels) if measured else None
