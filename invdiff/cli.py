@@ -38,7 +38,11 @@ def restore(
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,
     output: Output = None,
 ) -> None:
-    """Restore an image. Without --input or --truth, a photo that scikit-image brings along is degraded and restored."""
+    """Restore an image. Without --input or --truth, a photo that scikit-image brings along is degraded and restored.
+
+    Interrupted, it keeps the finished samples in OUTPUT.partial, and started again with the same options goes on from there.
+    """
+    from invdiff.io.partial import remove_partial
     from invdiff.io.results import check_output
 
     given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
@@ -46,8 +50,15 @@ def restore(
     resolved = _resolve(task, config, assign, given)
     folder = output or Path("restored") / resolved.task
     check_output(folder)
-    outcome = _run_with_progress(resolved)
-    outcome.save(folder)
+    partial = folder.resolve().with_name(f"{folder.resolve().name}.partial")
+    try:
+        outcome = _run_with_progress(resolved, partial)
+        outcome.save(folder)
+    except KeyboardInterrupt:
+        if partial.exists():
+            typer.echo(f"{partial}: the samples finished so far; the same command goes on from there", err=True)
+        raise
+    remove_partial(partial)
     _show(outcome, folder)
 
 
@@ -158,7 +169,7 @@ def _yaml(value: Any) -> str:
     return json.dumps(str(value) if isinstance(value, Path) else value)      # JSON is YAML, and quotes names safely
 
 
-def _run_with_progress(config: Any) -> Any:
+def _run_with_progress(config: Any, partial: Path) -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
@@ -166,7 +177,10 @@ def _run_with_progress(config: Any) -> Any:
         line = bar.add_task("loading", total=None)
         from invdiff.job import run
 
-        return run(config, lambda p: bar.update(line, description=config.sampler["name"], completed=p.done, total=p.total))
+        def show(progress: Any) -> None:
+            bar.update(line, description=config.sampler["name"], completed=progress.done, total=progress.total)
+
+        return run(config, show, partial)
 
 
 def _show(outcome: Any, folder: Path) -> None:

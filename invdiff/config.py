@@ -71,6 +71,7 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     input: str | None = None
     truth: str | None = None
+    start: str | None = None            # an image to begin from, instead of noise; see sampler.start_sigma
     size: tuple[PositiveInt, PositiveInt] | None = None     # (H, W), for an input that does not tell the image's size
     device: str = "auto"
     precision: str = Field("fp32", pattern="^(fp32|bf16)$")

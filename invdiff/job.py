@@ -110,17 +110,31 @@ def as_image(problem: Problem) -> Tensor:
     return problem.physics.A_dagger(y)
 
 
-def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None) -> Outcome:
-    """Pose the problem, restore, and score against the truth where there is one. Raises InputError."""
+def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
+        checkpoint: str | Path | None = None) -> Outcome:
+    """Pose the problem, restore, and score against the truth where there is one; see `restore` for `on_step` and
+    `checkpoint`. Raises InputError."""
     find_device(config.device)
     problem, truth = pose(config)
     picture = as_image(problem)
     sampler = build_sampler(config.sampler)
     result = restore(problem, load_prior(config.prior), sampler, samples=config.samples, seed=config.seed,
-                     device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step)
+                     device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
+                     start=_start(config, problem), checkpoint=checkpoint)
     report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
               "sigma_y": problem.sigma_y, "metrics": score(result, picture, truth), "config": config.model_dump()}
     return Outcome(config, Result(result.samples, result.measurement, report), picture, truth)
+
+
+def _start(config: RunConfig, problem: Problem) -> Tensor | None:
+    """The estimate that the chains begin from, (1, C, H, W), if one is given."""
+    if config.start is None:
+        return None
+    estimate = _photo(config.start)
+    if tuple(estimate.shape[1:]) != problem.image_shape:
+        raise InputError(f"start: expected an image of {problem.image_shape}, and {config.start} is "
+                         f"{tuple(estimate.shape[1:])}")
+    return estimate
 
 
 def score(result: Result, picture: Tensor, truth: Tensor | None) -> dict[str, Any]:
