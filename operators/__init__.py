@@ -19,30 +19,43 @@ from operators.denoising import Denoising
 from operators.gaussian_sensing import GaussianSensing
 from operators.inpainting import Inpainting, box_mask, half_mask, image_mask, random_mask, row_mask
 from operators.iterative import IterativePhysics, Solution, conjugate_gradients, least_squares
+from operators.jpeg import JPEG
 from operators.kernels import disc_kernel, gaussian_kernel, load_kernel, motion_kernel, uniform_kernel
 from operators.mri import MRI, MultiCoilMRI, NonCartesianMRI
+from operators.noise import GaussianNoise, PoissonGaussianNoise, PoissonNoise, estimate_kspace_sigma, estimate_sigma
+from operators.nonlinear import HighDynamicRange, NonlinearBlur, Quantization
+from operators.phase_retrieval import CodedPhaseRetrieval, PhaseRetrieval
 from operators.reflect import ReflectBlur
 from operators.separable import Separable
 from operators.superresolution import BicubicSuperResolution, GaussianSuperResolution, SuperResolution
 
 __all__ = [
+    "JPEG",
+    "MRI",
     "BicubicSuperResolution",
     "Blur",
+    "CodedPhaseRetrieval",
     "Colorization",
     "CompressedSensing",
     "DCTSensing",
     "DefocusBlur",
     "Denoising",
     "GaussianBlur",
+    "GaussianNoise",
     "GaussianSensing",
     "GaussianSuperResolution",
+    "HighDynamicRange",
     "Inpainting",
     "IterativePhysics",
-    "MRI",
     "MotionBlur",
     "MultiCoilMRI",
     "NonCartesianMRI",
+    "NonlinearBlur",
     "PaddedBlur",
+    "PhaseRetrieval",
+    "PoissonGaussianNoise",
+    "PoissonNoise",
+    "Quantization",
     "ReflectBlur",
     "Separable",
     "SeparableBlur",
@@ -53,6 +66,8 @@ __all__ = [
     "box_mask",
     "conjugate_gradients",
     "disc_kernel",
+    "estimate_kspace_sigma",
+    "estimate_sigma",
     "gaussian_kernel",
     "half_mask",
     "image_mask",

@@ -10,7 +10,9 @@ BOUNDARIES = ("circular", "reflect", "replicate", "zero", "valid")
 # Up to so many taps for each plane (channel of an image), counting no more than a vector register holds, PyTorch's own
 # convolution beats the Fourier transform: in float32 on a CPU. In float64 it takes twenty times as long; on a GPU, cuDNN
 # would round to TF32.
-_DIRECT_TAPS, _REGISTER = 12, 16
+_DIRECT_TAPS, _REGISTER = 17, 16
+
+Margins = list[tuple[int, int]]  # (before, after) of rows and of columns
 
 
 class Convolution(torch.nn.Module):
@@ -26,7 +28,7 @@ class Convolution(torch.nn.Module):
         super().__init__()
         outside = 0 if boundary == "valid" else 1
         self.size, self.boundary = size, boundary
-        self.margins = [(outside * ((k - 1) // 2), outside * (k // 2)) for k in kernel.shape]  # before and after
+        self.margins: Margins = [(outside * ((k - 1) // 2), outside * (k // 2)) for k in kernel.shape]  # before and after
         self.output_size = tuple(n + sum(m) - k + 1 for n, m, k in zip(size, self.margins, kernel.shape, strict=True))
         self.register_buffer("kernel", kernel)
         self.register_buffer("_response", None)
@@ -53,43 +55,42 @@ class Convolution(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., H, W), or the smaller output_size of "valid"."""
-        for dim, (before, after) in zip((-2, -1), self.margins, strict=True):
-            x = _extend(x, dim, before, after, self.boundary)
-        if self._is_direct(x):
-            planes = x.flatten(0, -3)[None]  # all channels of all images in one: (1, planes, h, w)
-            weights = self.kernel.flip((0, 1)).expand(planes.shape[1], 1, *self.kernel.shape)
-            return F.conv2d(planes, weights, groups=len(weights)).reshape(*x.shape[:-2], *self.output_size)
-        spectrum = torch.fft.rfft2(x, s=self._grid) * torch.view_as_complex(self._response)
-        height, width = self.output_size
-        return torch.fft.irfft2(spectrum, s=self._grid)[..., :height, :width].contiguous()
+        planes = _extend(x.flatten(0, -3), self.margins, self.boundary)  # (planes, h, w)
+        if self._is_direct(planes):
+            y = F.conv2d(planes[None], self._weights(planes), groups=len(planes))[0]
+        else:
+            spectrum = torch.fft.rfft2(planes, s=self._grid) * torch.view_as_complex(self._response)
+            y = torch.fft.irfft2(spectrum, s=self._grid)[..., : self.output_size[0], : self.output_size[1]]
+        return y.reshape(*x.shape[:-2], *self.output_size).contiguous()
 
     def transpose(self, y: Tensor) -> Tensor:
         """(..., H, W), of y (..., *output_size)."""
-        height, width = (n + sum(m) for n, m in zip(self.size, self.margins, strict=True))
-        if self._is_direct(y):
-            planes = y.flatten(0, -3)[None]
-            weights = self.kernel.flip((0, 1)).expand(planes.shape[1], 1, *self.kernel.shape)
-            x = F.conv_transpose2d(planes, weights, groups=len(weights)).reshape(*y.shape[:-2], height, width)
+        planes = y.flatten(0, -3)
+        if self._is_direct(planes):
+            x = F.conv_transpose2d(planes[None], self._weights(planes), groups=len(planes))[0]
         else:
-            spectrum = torch.fft.rfft2(y, s=self._grid) * torch.view_as_complex(self._response).conj()
+            spectrum = torch.fft.rfft2(planes, s=self._grid) * torch.view_as_complex(self._response).conj()
+            height, width = (n + sum(margin) for n, margin in zip(self.size, self.margins, strict=True))
             x = torch.fft.irfft2(spectrum, s=self._grid)[..., :height, :width]
-        for dim, (before, after) in zip((-2, -1), self.margins, strict=True):
-            x = _fold(x, dim, before, after, self.boundary)
-        return x.contiguous()
+        return _fold(x, self.margins, self.boundary).reshape(*y.shape[:-2], *self.size).contiguous()
 
     def matrices(self, down: Tensor, across: Tensor) -> list[Tensor]:
         """For the kernel down · acrossᵀ, the matrices that act on the rows and on the columns of the image, in float64."""
         result = []
-        for n, (before, after), profile in zip(self.size, self.margins, (down, across), strict=True):
-            extended = _extend(torch.eye(n, dtype=torch.float64), -1, before, after, self.boundary)  # (n, n + margins)
+        for n, margin, profile in zip(self.size, self.margins, (down, across), strict=True):
+            identity = torch.eye(n, dtype=torch.float64)[None]
+            extended = _extend(identity, [(0, 0), margin], self.boundary)[0]  # (n, n + margins)
             windows = extended.unfold(-1, len(profile), 1)  # (n, outputs, k)
             result.append((windows @ profile.cpu().double().flip(0)).T)
         return result
 
-    def _is_direct(self, x: Tensor) -> bool:
-        planes = x.shape[:-2].numel()
-        few_taps = self.kernel.numel() <= _DIRECT_TAPS * min(planes, _REGISTER)
-        return few_taps and x.dtype == self.kernel.dtype == torch.float32 and x.device.type == "cpu"
+    def _is_direct(self, planes: Tensor) -> bool:
+        few_taps = self.kernel.numel() <= _DIRECT_TAPS * min(len(planes), _REGISTER)
+        return few_taps and planes.dtype == self.kernel.dtype == torch.float32 and planes.device.type == "cpu"
+
+    def _weights(self, planes: Tensor) -> Tensor:
+        """Of PyTorch's correlation, (planes, 1, kh, kw)."""
+        return self.kernel.flip((0, 1)).expand(len(planes), 1, *self.kernel.shape)
 
 
 def check_boundary(boundary: str) -> None:
@@ -130,39 +131,34 @@ def cosines(n: int, k: int) -> Tensor:
     return torch.cos(torch.pi / n * torch.arange(n, dtype=torch.float64)[:, None] * place)
 
 
-def _extend(x: Tensor, dim: int, before: int, after: int, boundary: str) -> Tensor:
-    """x with `before` and `after` entries more along `dim`, no more than it has."""
-    if not before + after:
+def _extend(x: Tensor, margins: Margins, boundary: str) -> Tensor:
+    """x (planes, H, W) with (before, after) entries more on each axis, no more than it has."""
+    if boundary == "valid":
         return x
-    n = x.shape[dim]
-    if boundary == "circular":
-        parts = [x.narrow(dim, n - before, before), x, x.narrow(dim, 0, after)]
-    elif boundary == "reflect":
-        parts = [x.narrow(dim, 0, before).flip(dim), x, x.narrow(dim, n - after, after).flip(dim)]
-    elif boundary == "replicate":
-        first, last = x.narrow(dim, 0, 1), x.narrow(dim, n - 1, 1)
-        parts = [first.repeat_interleave(before, dim), x, last.repeat_interleave(after, dim)]
-    else:
-        outside = torch.zeros_like(x.narrow(dim, 0, 1))
-        parts = [outside.repeat_interleave(before, dim), x, outside.repeat_interleave(after, dim)]
-    return torch.cat(parts, dim)
+    if boundary != "reflect":
+        mode = {"circular": "circular", "replicate": "replicate", "zero": "constant"}[boundary]
+        return F.pad(x, (*margins[1], *margins[0]), mode=mode)
+    for dim, (before, after) in zip((-2, -1), margins, strict=True):
+        n = x.shape[dim]
+        x = torch.cat([x.narrow(dim, 0, before).flip(dim), x, x.narrow(dim, n - after, after).flip(dim)], dim)
+    return x
 
 
-def _fold(x: Tensor, dim: int, before: int, after: int, boundary: str) -> Tensor:
+def _fold(x: Tensor, margins: Margins, boundary: str) -> Tensor:
     """The transpose of `_extend`: what came from an entry is added to it."""
-    n = x.shape[dim] - before - after
-    inside = x.narrow(dim, before, n)
-    if not before + after or boundary == "zero":
-        return inside
-    inside = inside.clone()
-    left, right = x.narrow(dim, 0, before), x.narrow(dim, before + n, after)
-    if boundary == "circular":
-        inside.narrow(dim, n - before, before).add_(left)
-        inside.narrow(dim, 0, after).add_(right)
-    elif boundary == "reflect":
-        inside.narrow(dim, 0, before).add_(left.flip(dim))
-        inside.narrow(dim, n - after, after).add_(right.flip(dim))
-    else:
-        inside.narrow(dim, 0, 1).add_(left.sum(dim, keepdim=True))
-        inside.narrow(dim, n - 1, 1).add_(right.sum(dim, keepdim=True))
-    return inside
+    for dim, (before, after) in zip((-2, -1), margins, strict=True):
+        n = x.shape[dim] - before - after
+        left, x, right = x.split([before, n, after], dim)
+        if boundary in ("valid", "zero"):
+            continue
+        x = x.clone()
+        if boundary == "circular":
+            x.narrow(dim, n - before, before).add_(left)
+            x.narrow(dim, 0, after).add_(right)
+        elif boundary == "reflect":
+            x.narrow(dim, 0, before).add_(left.flip(dim))
+            x.narrow(dim, n - after, after).add_(right.flip(dim))
+        else:
+            x.narrow(dim, 0, 1).add_(left.sum(dim, keepdim=True))
+            x.narrow(dim, n - 1, 1).add_(right.sum(dim, keepdim=True))
+    return x

@@ -29,6 +29,7 @@ class Blur(DecomposablePhysics):
     mask: Tensor
     kernel: Tensor
     _response: Tensor
+    _gain: Tensor  # squared modulus of the response
     _u: Tensor
     _v: Tensor
 
@@ -45,7 +46,7 @@ class Blur(DecomposablePhysics):
         super().__init__(img_size=img_size, noise_model=noise_model, device=device)
         self.measurement_size = img_size
         self.register_buffer("kernel", kernel.to(device))
-        for name in ("_response", "_u", "_v"):  # complex numbers as pairs: Module.to(dtype) would drop imaginary parts
+        for name in ("_response", "_gain", "_u", "_v"):  # complex numbers as pairs: Module.to(dtype) would drop imaginary parts
             self.register_buffer(name, None)
         self._set_spectrum()
 
@@ -62,7 +63,8 @@ class Blur(DecomposablePhysics):
         phase = torch.where(modulus > 0, response / modulus, 1)
         weights = _algebra.packing(height, width)
         self.mask = modulus.to(self.kernel)[None, None]
-        self._response = torch.view_as_real(response[:, : width // 2 + 1].contiguous()).to(self.kernel)
+        half = response[:, : width // 2 + 1].contiguous()
+        self._response, self._gain = torch.view_as_real(half).to(self.kernel), half.abs().square().to(self.kernel)
         self._u = torch.view_as_real(phase * weights).to(self.kernel)
         self._v = torch.view_as_real(weights).to(self.kernel)
 
@@ -95,19 +97,18 @@ class Blur(DecomposablePhysics):
     def A_adjoint_A(self, x: Tensor, **kwargs) -> Tensor:
         """AᵀA x, (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return _algebra.filter_fourier(x, self._gain())
+        return _algebra.filter_fourier(x, self._gain)
 
     def A_A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """A Aᵀ y, which is AᵀA y."""
         _check.images(self, "y", y, self.measurement_size)
-        return _algebra.filter_fourier(y, self._gain())
+        return _algebra.filter_fourier(y, self._gain)
 
     def A_dagger(self, y: Tensor, **kwargs) -> Tensor:
         """Pseudo-inverse, (B, C, H, W); singular values below 1e-5 of the largest count as zero."""
         _check.images(self, "y", y, self.measurement_size)
-        gain = self._gain()
-        kept = _significant(gain) > 0
-        return _algebra.filter_fourier(y, torch.where(kept, self.response.conj() / torch.where(kept, gain, 1), 0))
+        kept = _significant(self._gain) > 0
+        return _algebra.filter_fourier(y, torch.where(kept, self.response.conj() / torch.where(kept, self._gain, 1), 0))
 
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **kwargs) -> Tensor:
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
@@ -116,7 +117,7 @@ class Blur(DecomposablePhysics):
         _check.images(self, "z", z, self.img_size)
         gamma = _algebra.per_image(gamma, y)
         spectrum = torch.fft.rfft2(z) + gamma * self.response.conj() * torch.fft.rfft2(y)
-        return torch.fft.irfft2(spectrum / (1 + gamma * self._gain()), s=self.img_size[1:])
+        return torch.fft.irfft2(spectrum / (1 + gamma * self._gain), s=self.img_size[1:])
 
     def U(self, x: Tensor) -> Tensor:
         """Measurement (B, C, H, W) of the coefficients x (B, C, H, W)."""
@@ -149,12 +150,8 @@ class Blur(DecomposablePhysics):
         _check.images(self, "r", r, self.measurement_size)
         power = _algebra.half_power(power, r, *self.img_size[1:])
         noise = _algebra.per_image(sigma, r) ** 2
-        gain = self._gain()
-        return _algebra.solve_circulant(power * torch.where(noise > 0, gain, _significant(gain)) + noise, r)
-
-    def _gain(self) -> Tensor:
-        """Squared modulus of the response, (H, W // 2 + 1)."""
-        return self._response.square().sum(-1)
+        gain = torch.where(noise > 0, self._gain, _significant(self._gain))
+        return _algebra.solve_circulant(power * gain + noise, r)
 
 
 class GaussianBlur(Blur):

@@ -131,14 +131,18 @@ def _round_up(x: Tensor) -> Tensor:
 
 
 def _halve(planes: Tensor) -> Tensor:
-    """Means over 2 x 2 pixels, an odd edge repeated; libjpeg rounds halves down and up in turns."""
+    """Means over 2 x 2 pixels, (..., ceil(H / 2), 8 ceil(W / 16)); libjpeg rounds halves down and up in turns.
+
+    As in libjpeg the last column is repeated to the end of the blocks before the means are taken, but the last row after.
+    """
     height, width = planes.shape[-2:]
-    means = functional.avg_pool2d(functional.pad(planes, (0, width % 2, 0, height % 2), mode="replicate"), 2)
+    means = functional.avg_pool2d(functional.pad(planes, (0, -width % 16, 0, height % 2), mode="replicate"), 2)
     return round_through(means + _in_turns(-1 / 8, means))
 
 
 def _double(planes: Tensor, size: Sequence[int]) -> Tensor:
     """Planes of twice the size, cropped to `size`, by libjpeg's triangle filter, which it skips on very narrow images."""
+    planes = planes[..., : (size[1] + 1) // 2]
     if planes.shape[-1] <= 2:
         return functional.interpolate(planes, scale_factor=2, mode="nearest")[..., : size[0], : size[1]]
     large = functional.interpolate(planes, scale_factor=2, mode="bilinear", align_corners=False)
@@ -154,7 +158,7 @@ class _Codec(torch.autograd.Function):
     """Pillow's codec on images (..., C, H, W) in 0..255. A Function, so that torch.func hands it plain tensors."""
 
     @staticmethod
-    def forward(levels: Tensor, quality: int, subsampled: bool) -> Tensor:  # type: ignore[override]
+    def forward(levels: Tensor, quality: int, subsampled: bool) -> Tensor:
         from PIL import Image
 
         decoded = []

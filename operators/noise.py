@@ -39,8 +39,12 @@ def estimate_sigma(y: Tensor) -> Tensor:
     makes them on average. White noise is independent in the two, so choosing by one does not bias the other. The method is
     that of Ponomarenko et al. 2007 in the form of Colom & Buades 2013 (IPOL 3); to take all flat blocks is ours.
 
-    Measured on the 68 test photographs of BSDS (with their own noise, colour; grey in brackets), bias and standard deviation
-    in per cent: BIAS_TABLE.
+    Measured on the 68 test photographs of BSDS, in per cent of sigma, mean error ± standard deviation (and the share of the
+    images within 5 %), colour: sigma 0.01: 3.3 ± 6.2 (85 %), 0.02: 1.1 ± 1.8 (97 %), 0.05: 0.4 ± 0.7, 0.1: 0.4 ± 0.6,
+    0.2: 0.3 ± 0.4 (100 %). Their grey versions: 3.1 ± 6.6 (87 %), 0.9 ± 2.7 (96 %), 0.3 ± 1.2, 0.5 ± 0.9, 0.3 ± 0.6 (99 to
+    100 %). A part of it is noise that the photographs have themselves. Of pure noise the estimate is right on average; its
+    standard deviation for one channel is 4.5 % of sigma at 32 x 32, 1.3 % at 128 x 128, 0.65 % at 256 x 256.
+
     On 8-bit images the rounding adds 1 / (255 sqrt 12) = 0.0011 in quadrature. Blocks that touch clipped or saturated pixels
     (the least and greatest values, where they occur more than once) are left out. Texture everywhere, or sides under some 100
     pixels, makes it less certain; noise that is not white, or pixels that are missing, make it wrong.
@@ -94,21 +98,22 @@ def _whole_blocks(plane: Tensor) -> Tensor:
     return functional.max_pool2d(clipped[None, None], _SIDE, 1).flatten() == 0
 
 
-def estimate_kspace_sigma(kspace: Tensor, border: float = 0.05, per_coil: bool = False) -> Tensor:
+def estimate_kspace_sigma(kspace: Tensor, border: float = 0.1, per_coil: bool = False) -> Tensor:
     """Standard deviation per real channel of the white noise in k-space, from its border, where there is the least signal.
 
     kspace: real (B, 2, ..., H, W) or complex (B, ..., H, W), centred, such as (B, 2, N, H, W) for N coils. border: in
-    (0, 0.5], the fraction of H and of W on each side that counts as border. Entries that are exactly zero were not sampled,
-    and are left out. The median of |k| of complex noise is sigma sqrt(2 ln 2) (Rayleigh), and few large values do not move it.
-    Returns (B,), the root mean square over the coils; with per_coil (B, N), one for each index of the dimension after B (and
-    after the 2). Orthonormal transforms keep it, so it is the sigma of the coil images too.
+    (0, 1], how far from the edge to the centre of H and of W the border reaches. Entries that are exactly zero were not
+    sampled, and are left out. The median of |k| of complex noise is sigma sqrt(2 ln 2) (Rayleigh); few large values do not
+    move it. Returns (B,), the root mean square over the coils; with per_coil (B, N), one for each index of the dimension
+    after B (and after the 2). The transform to images is orthonormal, so it is the sigma of the coil images too.
 
-    Where the object's detail reaches the border it is an upper bound: on fully sampled brain data of 256 x 256 it came out
-    1.4 times the noise in the image's empty corners, on 96 x 96 ten times. Zero-filled and then cropped, or filtered data
-    have no noise at the border, and give too little. With a noise scan, pass that, and border = 0.5 for all of it.
+    It is an upper bound where the object's detail reaches the border: on a fully sampled 256 x 256 brain scan it was 1.4
+    times the noise of the images' empty corners, on one of 96 x 96 pixels ten times. Filtered or zero-filled data have less
+    noise there, and give too little. A noise scan is best: pass it with border = 1. For fully sampled data `estimate_sigma`
+    on the coil images (N, 2, H, W) is better: 1.0 and 1.2 times the noise of the corners in those two scans.
     Raises ValueError on other shapes or types, on values that are not finite, and where a border has no sampled entry.
     """
-    border = _check.real("border", border, 0, 0.5, low_included=False)
+    border = _check.real("border", border, 0, 1, low_included=False)
     if not kspace.is_complex():
         if kspace.ndim < 4 or kspace.shape[1] != 2:
             raise ValueError(f"kspace: expected complex (B, ..., H, W) or real (B, 2, ..., H, W), got {tuple(kspace.shape)}")
@@ -124,16 +129,16 @@ def estimate_kspace_sigma(kspace: Tensor, border: float = 0.05, per_coil: bool =
         magnitude = magnitude.unsqueeze(1)
     height, width = magnitude.shape[-2:]
     edge = _near_edge(height, border)[:, None] | _near_edge(width, border)
-    values = magnitude.detach().flatten(2, -3)[..., edge.to(magnitude.device)].flatten(2)
+    values = magnitude.detach()[..., edge.to(magnitude.device)].flatten(2)
     median = torch.where(values > 0, values, math.nan).nanmedian(-1).values
     if median.isnan().any():
-        raise ValueError(f"kspace: expected sampled (nonzero) entries within {border:g} of the border of every coil, got none")
+        raise ValueError(f"kspace: expected sampled (nonzero) entries in the outer {border:g} of every coil, got none")
     sigma = median / math.sqrt(2 * math.log(2))
     return sigma if per_coil else sigma.square().mean(-1).sqrt()
 
 
 def _near_edge(size: int, border: float) -> Tensor:
-    """Which of `size` indices are among the outer ceil(border · size) on either side."""
+    """Which of `size` indices are among the outer ceil(border · size / 2) on either side."""
     index = torch.arange(size)
-    depth = math.ceil(border * size)
+    depth = math.ceil(border * size / 2)
     return (index < depth) | (index >= size - depth)

@@ -78,13 +78,13 @@ class PhaseRetrieval(Physics):
 class CodedPhaseRetrieval(Physics):
     """y_k = |F (d_k · x)| + n for `masks` random phase masks d_k: coded diffraction patterns.
 
-    img_size: (C, H, W). masks: >= 1, how many patterns; from about 3 on, A_dagger finds a real image exactly without
-    noise. seed: an integer >= 0; one seed, one set of masks. noise_model, device: deepinv's. x is (B, C, H, W), real;
-    y is (B, C · masks, H, W), the patterns of the first channel first, each with its frequency zero at (H // 2, W // 2).
+    img_size: (C, H, W). masks: >= 1, how many patterns; with 4 or more, A_dagger finds photographs without noise. seed: an
+    integer >= 0; one seed, one set of masks. noise_model, device: deepinv's. x is (B, C, H, W), real; y is
+    (B, C · masks, H, W), the patterns of the first channel first, each with its frequency zero at (H // 2, W // 2).
     F is orthonormal and the masks, one set for all channels, have entries 1, i, -1 or -i: each pattern has the norm of x.
 
-    Candès, Li & Soltanolkotabi 2015, "Phase retrieval from coded diffraction patterns"; masks as in Chen & Candès 2017,
-    Sec. 2.3. x and -x have the same y. The gradient at a coefficient that is exactly zero is zero.
+    Candès, Li & Soltanolkotabi 2015, "Phase retrieval from coded diffraction patterns"; masks as in Chen & Candès 2017.
+    x and -x have the same y. The gradient at a coefficient that is exactly zero is zero.
     Raises ValueError on values outside these ranges, and when called on a tensor of another size.
     """
 
@@ -136,7 +136,7 @@ class CodedPhaseRetrieval(Physics):
         """Image (B, C, H, W) that correlates with x and has its norm, by 20 power iterations.
 
         It is the leading eigenvector of Re A* diag(w) A with the bounded weights w = t / (t + 1/4), t = y² / mean y²: the
-        form of Mondelli & Montanari 2019, Eq. 12, who have sqrt(K) - 1 in place of 1/4 for Gaussian measurements. It
+        form of Mondelli & Montanari 2019, who have sqrt(K) - 1 in place of 1/4 for Gaussian measurements. It
         starts from a constant image, and its sign makes its sum positive.
         """
         y = self._magnitudes(y)
@@ -154,7 +154,7 @@ class CodedPhaseRetrieval(Physics):
         """An estimate to start from, (B, C, H, W), of a positive sum: without noise, x itself where enough masks are given.
 
         `max_iter` (50 by default) alternating projections from x_init, or from `spectral_estimate`: the phases of A x
-        are put on y, and the least-squares image of that is the next x (Netrapalli et al. 2013, Algorithm 1).
+        are put on y, and the least-squares image of that is the next x (Netrapalli, Jain & Sanghavi 2013).
         """
         x = self.spectral_estimate(y) if x_init is None else x_init
         _check.images(self, "x_init", x, self.img_size)

@@ -119,7 +119,7 @@ def _noncartesian_cases() -> Iterator[Case]:
     if not find_spec("mrinufft"):
         return
     shots, samples = 400, 640
-    trajectory = operators.mri.radial_trajectory((320, 320), shots, samples)
+    trajectory = operators.mri.trajectories.radial((320, 320), shots, samples)
     points = trajectory.reshape(-1, 2)
     maps = _maps(8, 320, 320)
 
@@ -127,8 +127,7 @@ def _noncartesian_cases() -> Iterator[Case]:
         """deepinv wraps mri-nufft, as we do; its normal operator is two NUFFTs."""
         physics = dinv.NonCartesianMRI(img_size=(320, 320), num_shots=shots, num_samples_per_shot=samples, coil_maps=maps[None])
         physics.img_size = (2, 320, 320)
-        calls = calls_of(physics)
-        return calls
+        return calls_of(physics)
 
     yield Case(f"radial MRI, {shots} × {samples} samples, 320², 8 coils", {
         OURS: _physics(lambda: operators.NonCartesianMRI(trajectory, img_size=(320, 320), coil_maps=maps)),

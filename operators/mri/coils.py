@@ -50,6 +50,8 @@ def _fits(matrix: Tensor, x: Tensor, expected: tuple[int, ...]) -> None:
     if own != expected or batch not in ((), (1,), x.shape[:1]):
         shape = f"(..., {', '.join(map(str, expected[:-1]))}{', ' if expected[:-1] else ''}M, {expected[-1]})"
         raise ValueError(f"matrix: expected {shape} for x of shape {tuple(x.shape)}, got {tuple(matrix.shape)}")
+    if matrix.device != x.device:
+        raise ValueError(f"matrix: expected a tensor on {x.device}, where x is, got one on {matrix.device}")
 
 
 def spatial_axis(x: Tensor, axis: int) -> int:
@@ -178,6 +180,8 @@ def combine(images: Tensor, maps: Tensor, dim: int = 1) -> Tensor:
     """
     complex_data("images", images, 3)
     complex_data("maps", maps, 3)
+    if maps.device != images.device:
+        raise ValueError(f"maps: expected a tensor on {images.device}, where the images are, got one on {maps.device}")
     try:
         product = maps.conj() * images
     except RuntimeError:

@@ -30,10 +30,9 @@ def compress_svd(kspace: Tensor, coils: int, calib: int | None = None) -> Compre
 
     The rows of matrix (B, M, N) are the first principal directions of the samples, orthonormal (Huang et al. 2008), so
     white noise stays white. calib: use only the central `calib` samples of each dimension. energy: of all of kspace.
-    Raises ValueError for more coils than kspace has.
+    Raises ValueError for more coils than kspace has, and for k-space that is all zero, not finite or not complex.
     """
-    complex_data("kspace", kspace, 3)
-    _coil_count(kspace, coils)
+    _check_input(kspace, coils)
     centre = _centre(kspace, calib, range(2, kspace.ndim)).flatten(2)
     matrix = _principal(centre, coils)
     compressed = mix_coils(kspace, matrix)
@@ -46,10 +45,10 @@ def compress_geometric(kspace: Tensor, coils: int, axis: int = -1, calib: int | 
     Fully sampled along `axis`, k-space there becomes an image, and each position is compressed by its own SVD; a rotation
     of the virtual coils aligns each position with its neighbour, so that the coils stay smooth (Zhang et al. 2013).
     Keeps at least the energy that `compress_svd` does. matrix: (B, R, M, N). calib: use only the central `calib` samples
-    of the other dimensions. Coil maps follow as `mix_coils(maps, matrix, axis)`. Raises ValueError as `compress_svd`.
+    of the other dimensions; the energies are then no longer ordered so. Coil maps follow as
+    `mix_coils(maps, matrix, axis)`. Raises ValueError as `compress_svd`.
     """
-    complex_data("kspace", kspace, 3)
-    _coil_count(kspace, coils)
+    _check_input(kspace, coils)
     axis = spatial_axis(kspace, axis)
     hybrid = _fourier.ifft(kspace, (axis,))
     others = [dim for dim in range(2, kspace.ndim) if dim != axis]
@@ -60,7 +59,11 @@ def compress_geometric(kspace: Tensor, coils: int, axis: int = -1, calib: int | 
     return Compressed(compressed, matrix, _energy(compressed, kspace))
 
 
-def _coil_count(kspace: Tensor, coils: int) -> None:
+def _check_input(kspace: Tensor, coils: int) -> None:
+    complex_data("kspace", kspace, 3)
+    empty = ~kspace.flatten(1).any(1)
+    if empty.any():
+        raise ValueError(f"kspace: expected signal, got zeros everywhere in item {int(empty.nonzero()[0])}")
     if _check.integer("coils", coils, 1) > kspace.shape[1]:
         raise ValueError(f"coils: expected at most {kspace.shape[1]}, the coils of kspace, got {coils}")
 
@@ -92,5 +95,4 @@ def _align(matrix: Tensor, first: Tensor) -> Tensor:
 
 
 def _energy(compressed: Tensor, kspace: Tensor) -> Tensor:
-    total = kspace.abs().square().flatten(1).sum(1)
-    return compressed.abs().square().flatten(1).sum(1) / torch.where(total > 0, total, 1)
+    return compressed.abs().square().flatten(1).sum(1) / kspace.abs().square().flatten(1).sum(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,12 +10,12 @@ import torch
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _check
+from operators import _algebra, _check
 from operators.iterative import IterativePhysics, conjugate_gradients
-from operators.mri import _cartesian, _nufft, toeplitz
+from operators.mri import _cartesian, _noncartesian, _nufft, toeplitz
 
-# Complex numbers that one NUFFT call works on: 256 MiB.
-CHUNK = 2**24
+# Complex numbers that one call of a NUFFT may hold: 1 GiB.
+CHUNK = 2**26
 
 
 class NonCartesianMRI(IterativePhysics):
@@ -64,19 +63,26 @@ class NonCartesianMRI(IterativePhysics):
     ):
         _nufft.require()
         points = _check.own_tensor(trajectory)
-        img_size, frames, self._grid = _sizes(img_size, points)
-        maps = _maps(coil_maps, img_size[0] // 2, self._grid)
-        weights = _weights(density, points, frames)
-        points = _points(points, frames, self._grid)
+        img_size, frames, self._grid = _noncartesian.sizes(img_size, points)
+        maps = _noncartesian.coil_maps(coil_maps, img_size[0] // 2, self._grid)
+        weights = _noncartesian.density(density, points, frames)
+        points = _noncartesian.trajectory(points, frames, self._grid)
         device = maps.device if device is None else device
         super().__init__(img_size=img_size, noise_model=noise_model, device=device, tol=tol, max_iter=max_iter)
         series = () if frames is None else (frames,)
         self.measurement_size = (2, maps.shape[2], *series, points.shape[-2])
-        self.register_buffer("coil_maps", torch.view_as_real(maps).to(device))  # (1 or B, M, N, *grid, 2)
+        self.register_buffer("coil_maps", _cartesian.complex_pairs(maps).to(device))  # (1 or B, M, N, *grid, 2)
         self.register_buffer("trajectory", points.to(self.coil_maps))  # (K, d) or (T, K, d)
         self.register_buffer("density", None if weights is None else weights.to(self.coil_maps))  # (K,) or (T, K)
         self._nuffts = _nufft.Derived(_plan)
         self._spectra = _nufft.Derived(_spectra)
+
+    def _apply(self, fn, recurse=True):
+        before = self._buffers.get("trajectory")
+        super()._apply(fn, recurse)
+        if before is not None and self.trajectory.dtype not in (torch.float32, torch.float64):
+            self.trajectory = before.to(self.trajectory.device, torch.float32)  # half precision would move the points
+        return self
 
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """k-space of every coil, (B, 2, N, K) or (B, 2, N, T, K)."""
@@ -109,6 +115,11 @@ class NonCartesianMRI(IterativePhysics):
         return conjugate_gradients(
             self.A_adjoint_A, b, start, tolerance=tol or self.tol, iterations=max_iter or self.max_iter
         ).x
+
+    def prox_l2(self, z, y, gamma, x_init=None, **kwargs) -> Tensor:
+        """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
+        z = self._ready("z", _algebra.starting_point(self, z, y), self.img_size)
+        return super().prox_l2(z, y, gamma, x_init, **kwargs)
 
     def _ready(self, name: str, value: Tensor, size: tuple[int, ...]) -> Tensor:
         _cartesian.batch_of(self, name, value, size, {"the maps": self.coil_maps})
@@ -169,90 +180,13 @@ def _inner(u: Tensor, v: Tensor) -> Tensor:
 
 def _plan(trajectory: Tensor, grid: tuple[int, ...], coils: int) -> list[_nufft.Nufft]:
     """A NUFFT for each frame, of as many coils at a time as a chunk holds."""
-    at_once = max(n for n in range(1, coils + 1) if coils % n == 0 and (n == 1 or n * math.prod(grid) <= CHUNK))
+    each = max(math.prod(grid), trajectory.shape[-2])
+    at_once = max(n for n in range(1, coils + 1) if coils % n == 0 and (n == 1 or n * each <= CHUNK))
     tolerance = 1e-6 if trajectory.dtype == torch.float32 else 1e-13
     return [_nufft.Nufft(points, grid, at_once, tolerance) for points in trajectory.reshape(-1, *trajectory.shape[-2:])]
 
 
 def _spectra(trajectory: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """The spectrum of FᴴF for each frame, (T, *(2,) * d, *grid)."""
+    """The spectrum of FᴴF for each frame, (T, *(2,) * d, *grid, 2)."""
     points = trajectory.reshape(-1, *trajectory.shape[-2:])
     return torch.stack([toeplitz.spectrum(p, grid).to(trajectory) for p in points])
-
-
-def _sizes(img_size: Sequence[int], points: Tensor) -> tuple[tuple[int, ...], int | None, tuple[int, ...]]:
-    """Image size (2 M, [T,] *grid), the number of frames T or None, and the grid."""
-    if points.ndim < 2 or points.shape[-1] not in (2, 3) or points.numel() == 0:
-        raise ValueError(f"trajectory: expected points (K, 2), (shots, samples, 2) or (..., 3), got {tuple(points.shape)}")
-    axes = points.shape[-1]
-    try:
-        size = tuple(operator.index(n) for n in img_size)
-    except TypeError:
-        size = ()
-    if len(size) == axes:
-        size = (2, *size)
-    if len(size) not in (axes + 1, axes + 2) or min(size) < 1 or size[0] % 2:
-        grid = "(H, W), (2, H, W) or (2, T, H, W)" if axes == 2 else "(D, H, W), (2, D, H, W) or (2, T, D, H, W)"
-        raise ValueError(f"img_size: expected {grid} for a trajectory of {axes} coordinates, got {img_size!r}")
-    frames = size[1] if len(size) == axes + 2 else None
-    if frames is not None and (points.ndim < 3 or len(points) != frames):
-        raise ValueError(
-            f"trajectory: expected one for each of {frames} frames, ({frames}, K, {axes}), got {tuple(points.shape)}"
-        )
-    return size, frames, size[-axes:]
-
-
-def _points(points: Tensor, frames: int | None, grid: tuple[int, ...]) -> Tensor:
-    """The trajectory as (K, d) or (T, K, d), float64."""
-    if points.is_complex():
-        raise ValueError(f"trajectory: expected real coordinates, got {points.dtype}")
-    points = points.double().reshape(*(() if frames is None else (frames,)), -1, len(grid))
-    _check.finite("trajectory", points)
-    limit, reach = [n / 2 for n in grid], points.abs().reshape(-1, len(grid)).amax(0).tolist()
-    if any(r > m * (1 + 1e-5) for r, m in zip(reach, limit, strict=True)):
-        raise ValueError(f"trajectory: expected cycles per field of view, within ±{limit}, half of {grid}, got up to {reach}")
-    if max(reach) <= 0.5 and max(grid) > 2:
-        raise ValueError(
-            f"trajectory: expected cycles per field of view, up to ±{limit}, got up to {reach}; multiply normalised "
-            f"coordinates in [-0.5, 0.5] by {grid}"
-        )
-    return points
-
-
-def _weights(density: Tensor | np.ndarray | None, points: Tensor, frames: int | None) -> Tensor | None:
-    """The density as (K,) or (T, K), for the trajectory `points` as it was given."""
-    if density is None:
-        return None
-    weights = _check.own_tensor(density)
-    flat = points.shape[:-1].numel() // (frames or 1)
-    if tuple(weights.shape) not in (tuple(points.shape[:-1]), (flat,) if frames is None else (frames, flat)):
-        raise ValueError(f"density: expected one weight a point, {tuple(points.shape[:-1])}, got {tuple(weights.shape)}")
-    if weights.is_complex():
-        raise ValueError(f"density: expected real weights, got {weights.dtype}")
-    _check.finite("density", weights)
-    if (weights < 0).any() or not weights.any():
-        low, high = weights.min().item(), weights.max().item()
-        raise ValueError(f"density: expected weights >= 0, not all zero, got values in [{low}, {high}]")
-    return weights.reshape(flat) if frames is None else weights.reshape(frames, flat)
-
-
-def _maps(coil_maps: Tensor | np.ndarray | None, sets: int, grid: tuple[int, ...]) -> Tensor:
-    """The maps (1 or B, M, N, *grid)."""
-    if coil_maps is None and sets == 1:
-        return torch.ones(1, 1, 1, *grid, dtype=torch.get_default_dtype().to_complex())
-    if coil_maps is None:
-        raise ValueError(f"coil_maps: expected {sets} sets of maps for {2 * sets} channels, got None")
-    maps = _check.own_tensor(coil_maps)
-    if maps.dtype not in (torch.complex64, torch.complex128):
-        raise ValueError(f"coil_maps: expected complex64 or complex128, got {maps.dtype}")
-    coils = maps.ndim - len(grid)
-    if coils not in (1, 2, 3) or tuple(maps.shape[-len(grid) :]) != grid or maps.numel() == 0:
-        raise ValueError(f"coil_maps: expected (N, *), (B, N, *) or (B, M, N, *) with * = {grid}, got {tuple(maps.shape)}")
-    if coils < 3:
-        maps = maps.reshape(-1, 1, *maps.shape[-len(grid) - 1 :])
-    if maps.shape[1] != sets:
-        raise ValueError(f"coil_maps: expected {sets} sets, half of img_size's channels, got {tuple(maps.shape)}")
-    _check.finite("coil_maps", maps)
-    if not maps.flatten(1).any(dim=1).all():
-        raise ValueError(f"coil_maps: expected maps that are not all zero, got an item of zeros in {tuple(maps.shape)}")
-    return maps

@@ -13,11 +13,11 @@ from operators.mri import _fourier
 from operators.mri.coils import complex_data
 
 RELATIVE_THRESHOLD = 0.02  # of the singular values, where the noise is lower still
-NOISE_MARGIN = 1.2         # overlapping blocks: the largest singular value of noise squared is up to 1.1 times expected
-ENERGY_LOST = 1e-3         # by the automatic crop, at most
-HIGHEST_CROP = 0.95        # where objects overlap, eigenvalues are a little lower than elsewhere
-SQUARINGS = 8              # of a matrix: its 256th power
-CHUNK = 2**19              # complex numbers that are worked on together, to stay in the cache of a CPU
+NOISE_MARGIN = 1.2  # blocks overlap: the largest singular value of noise, squared, is up to 1.1 times the expected
+ENERGY_LOST = 1e-3  # by the automatic crop, at most
+HIGHEST_CROP = 0.95  # where objects overlap, eigenvalues are a little lower than elsewhere
+SQUARINGS = 8  # of a matrix: its 256th power
+CHUNK = 2**19  # complex numbers that are worked on together, to stay in the cache of a CPU
 
 
 class Calibration(NamedTuple):
@@ -190,7 +190,7 @@ def _filters(vectors: Tensor, coils: int, kernel: int, dims: int) -> Tensor:
     return torch.fft.fftshift(correlation, axes).to(torch.complex64)
 
 
-def _eigenmaps(filters: Tensor, size: Sequence[int], sets: int) -> tuple[Tensor, Tensor]:
+def _eigenmaps(filters: Tensor, size: torch.Size, sets: int) -> tuple[Tensor, Tensor]:
     """The first `sets` eigenvectors (M, N, *size) and eigenvalues (M, *size) of G(q), the Fourier series of `filters`."""
     coils = filters.shape[-1]
     waves = [_waves(n, taps, filters) for n, taps in zip(size, filters.shape, strict=False)]

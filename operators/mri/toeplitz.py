@@ -4,7 +4,8 @@ FᴴF x is the convolution of x with the point spread function psf(l) = Σ_k exp
 1 - size to size - 1: a product of spectra on a grid of twice the size (Fessler et al. 2005). The even frequencies of
 that grid are those of the image's own grid, and the odd ones those of the image times exp(-i pi n / size). So the
 transforms of the padded image split into 2^d of the image itself, with less work and less memory.
-psf(-l) = conj psf(l), so its spectrum is real.
+psf(-l) = conj psf(l), so its spectrum is real. For a real spectrum k, IFFT(k FFT(z)) = conj FFT(k conj FFT(z)) / prod(size):
+the conjugate comes with the product, and the maps are used as they are.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ GPU_CHUNK = 2**25
 
 
 def spectrum(points: Tensor, size: Sequence[int]) -> Tensor:
-    """Spectrum of FᴴF, float64 (*(2,) * d, *size); parity p, frequency j of it is frequency 2 j + p of the doubled grid.
+    """Spectrum k of FᴴF as pairs k, -k, float64 (*(2,) * d, *size, 2).
 
+    Parity p, frequency j of it is frequency 2 j + p of the doubled grid. It is divided as the FFTs of `normal` ask for.
     points: (K, d), cycles per field of view. size: of the image, d integers.
     """
     size, axes = tuple(size), len(size)
@@ -36,28 +38,28 @@ def spectrum(points: Tensor, size: Sequence[int]) -> Tensor:
     psf = Nufft(points, size, len(halves), 1e-13).adjoint(torch.polar(torch.ones_like(shifts), shifts))
     psf = psf.reshape((2,) * axes + size) * math.prod(size) ** -0.5
     psf = psf.permute([a for i in range(axes) for a in (i, axes + i)]).reshape([2 * n for n in size])
-    for axis, n in enumerate(size):
-        psf.narrow(axis, n, 1).zero_()  # lag -n, which no two pixels have, has no partner
-    full = torch.fft.fftn(psf).real / 2**axes
-    full = full.reshape([m for n in size for m in (n, 2)])
-    return full.permute([*range(1, 2 * axes, 2), *range(0, 2 * axes, 2)]).contiguous()
+    full = torch.fft.fftn(psf).real / psf.numel()  # imaginary only by lag -n, which no two pixels have
+    full = full.reshape([m for n in size for m in (n, 2)]).permute([*range(1, 2 * axes, 2), *range(0, 2 * axes, 2)])
+    return torch.stack([full, -full], dim=-1)
 
 
 def normal(x: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
-    """Σ_n conj(s_mn) FᴴF Σ_l s_ln x_l: complex (B, M, *size) for x (B, M, *size), maps (B, M, N, *size) and `spectrum`."""
+    """Σ_n conj(s_mn) FᴴF Σ_l s_ln x_l, complex (B, M, *size), for x of that shape, maps (B, M, N, *size) and `spectrum`."""
     axes = spectrum.ndim // 2
-    size, dims = spectrum.shape[axes:], tuple(range(-axes, 0))
-    result = torch.zeros_like(x)
+    size, dims = spectrum.shape[axes:-1], tuple(range(-axes, 0))
+    conjugate = torch.zeros_like(x)
     for parity in itertools.product((0, 1), repeat=axes):
         phase = _half_shift(parity, size, x)
         shifted, part = x * phase, torch.zeros_like(x)
         for items, coils in _blocks(len(x), maps.shape[2], math.prod(size), x.device.type):
             block = maps[items, :, coils]
             z = torch.fft.fftn(coil_images(block, shifted[items]), dim=dims)
-            z = torch.fft.ifftn(z.mul_(spectrum[parity]), dim=dims)
-            part[items] += combined(block, z)
-        result += part.mul_(phase.conj())
-    return result
+            torch.view_as_real(z).mul_(spectrum[parity])
+            z = torch.fft.fftn(z, dim=dims)
+            for m, n in itertools.product(range(block.shape[1]), range(block.shape[2])):
+                part[items, m].addcmul_(block[:, m, n], z[:, n])
+        conjugate.addcmul_(part, phase)
+    return conjugate.conj_physical_()
 
 
 def coil_images(maps: Tensor, x: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def radial_density(trajectory: Tensor | np.ndarray, img_size: Sequence[int]) -> 
     In (cycles per field of view)²: AᴴWA is about the identity, for maps whose squares sum to 1, where sampling is dense.
     Raises ValueError on a trajectory of another shape, or whose spokes miss the centre.
     """
-    points = _check.own_tensor(trajectory).double()
+    points = _check.own_tensor(trajectory).cpu().double()
     axes = points.shape[-1]
     if points.ndim != 3 or axes not in (2, 3) or points.shape[1] < 2:
         raise ValueError(f"trajectory: expected spokes (spokes, samples, 2 or 3), got {tuple(points.shape)}")
@@ -131,7 +131,7 @@ def iterative_density(trajectory: Tensor | np.ndarray, img_size: Sequence[int], 
     In (cycles per field of view)², as those of `radial_density`. Two NUFFTs of twice the size an iteration.
     Raises ValueError on a trajectory of another shape. Source: Pipe & Menon 1999, Eq. 10; the kernel is ours.
     """
-    points = _check.own_tensor(trajectory).double()
+    points = _check.own_tensor(trajectory).cpu().double()
     if points.ndim < 2 or points.shape[-1] not in (2, 3) or points.numel() == 0:
         raise ValueError(f"trajectory: expected points (..., 2) or (..., 3), got {tuple(points.shape)}")
     _check.finite("trajectory", points)
