@@ -12,8 +12,8 @@ import torch
 from deepinv.physics import LinearPhysics
 
 Call = Callable[[], object]
-Calls = dict[str, Call]                         # by operation: "A", "A_adjoint", "A_adjoint_A", "prox_l2"
-OPERATIONS = ("A", "A_adjoint", "A_adjoint_A", "prox_l2")
+Calls = dict[str, Call]                         # by operation
+OPERATIONS = ("A", "A_adjoint", "A_adjoint_A", "prox_l2", "espirit")
 OURS = "invdiff"
 
 

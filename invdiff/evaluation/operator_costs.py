@@ -29,7 +29,7 @@ PHOTO = (3, 256, 256)
 
 def cases() -> Iterator[Case]:
     """All of them; an implementation that is not installed is left out."""
-    for case in (*_photo_cases(), *_mri_cases(), *_noncartesian_cases()):
+    for case in (*_photo_cases(), *_mri_cases(), *_noncartesian_cases(), _espirit_case()):
         yield Case(case.name, {by: make for by, make in case.make.items() if by != "SigPy" or find_spec("sigpy")})
 
 
@@ -133,6 +133,23 @@ def _noncartesian_cases() -> Iterator[Case]:
         OURS: _physics(lambda: operators.NonCartesianMRI(trajectory, img_size=(320, 320), coil_maps=maps)),
         "deepinv": direct,
         "SigPy": _sigpy(maps, coord=points.numpy())})
+
+
+def _espirit_case() -> Case:
+    size, coils = (256, 256), 8
+    disc = torch.linspace(-1, 1, size[0])[:, None] ** 2 + torch.linspace(-1, 1, size[1]) ** 2 < 0.7
+    noise = torch.randn(1, coils, *size, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    kspace = operators.mri.fft(_maps(coils, *size) * disc, (-2, -1)) + 1e-3 * noise
+
+    def sigpy_maps() -> Calls:
+        import sigpy.mri.app
+
+        data = kspace[0].numpy()
+        return {"espirit": lambda: sigpy.mri.app.EspiritCalib(data, calib_width=24, show_pbar=False).run()}
+
+    return Case(f"coil maps by ESPIRiT, 256², {coils} coils, 24 × 24 calibration", {
+        OURS: lambda: {"espirit": lambda: operators.mri.espirit(kspace, calib=24)},
+        "SigPy": sigpy_maps})
 
 
 def main() -> None:

@@ -225,18 +225,20 @@ def _leading_eigenvectors(g: Tensor, sets: int) -> tuple[Tensor, Tensor]:
     vectors, values = [], []
     for _ in range(sets):
         power = g
-        for _ in range(SQUARINGS):
-            trace = power.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
-            power = power / trace[:, None, None]
+        for i in range(SQUARINGS):
+            if i % 3 == 0:  # trace one keeps the 8th power of the largest eigenvalue, 1 / N at least, in float32's range
+                trace = power.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
+                power = power * trace.reciprocal()[:, None, None]  # complex division takes as long as the product below
             power = power @ power
         column = power.diagonal(dim1=-2, dim2=-1).real.argmax(-1)
         v = power.gather(2, column[:, None, None].expand(-1, g.shape[1], 1))  # (P, N, 1)
-        v = v / torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        v = v * torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny).reciprocal()
         gv = g @ v
         value = (v.conj() * gv).real.sum((1, 2))
-        g = g - gv @ v.mH - v @ gv.mH + value[:, None, None] * (v @ v.mH)  # what is left at right angles to v
         vectors.append(v[..., 0])
         values.append(value)
+        if len(values) < sets:
+            g = g - gv @ v.mH - v @ gv.mH + value[:, None, None] * (v @ v.mH)  # what is left at right angles to v
     return torch.stack(vectors), torch.stack(values).clamp(0, 1)
 
 

@@ -123,7 +123,7 @@ def test_what_is_no_image_is_refused(y, message):
 def test_the_estimate_on_the_test_photographs():
     path = DATA / "natural.h5"
     if not path.exists():
-        pytest.skip(f"{path.name} is not here: shared data of the workplace")
+        pytest.skip(f"{path.name} is not there")
     h5py = pytest.importorskip("h5py")
     from PIL import Image
 
@@ -192,7 +192,7 @@ def test_what_is_no_kspace_is_refused(k, options, message):
 def test_the_estimates_on_a_real_scan():
     path = DATA / "kspace/brain_t1_8ch.h5"
     if not path.exists():
-        pytest.skip(f"{path.name} is not here: shared data of the workplace")
+        pytest.skip(f"{path.name} is not there")
     with pytest.importorskip("h5py").File(path) as file:
         k = torch.from_numpy(file["kspace"][:])
     images = ifft(k, (-2, -1))[0]

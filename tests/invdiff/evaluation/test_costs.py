@@ -39,16 +39,16 @@ def test_peak_memory_is_what_a_call_needs_in_between():
 
 def test_the_four_operations_of_a_physics():
     calls = calls_of(operators.GaussianBlur((1, 8, 8), sigma=0.5))
-    assert tuple(calls) == OPERATIONS
+    assert tuple(calls) == OPERATIONS[:4]
     assert calls["prox_l2"]().shape == (1, 1, 8, 8)
 
 
 def test_the_page_has_ratios_to_the_fastest_other():
     cost = {"A": Cost(0.002, 2**20), "prox_l2": Cost(0.004, 0)}
     page = to_markdown({"blur": {OURS: cost, "b": {"A": Cost(0.004, 0)}, "c": {"A": Cost(0.008, 0)}}}, "a machine", "torch 2")
-    assert "| blur | 0.50 |  |  |  |" in page
-    assert "| blur | invdiff | 2 |  |  | 4 |" in page
-    assert "| blur | invdiff | 1 |  |  | 0 |" in page
+    assert "| blur | 0.50 |  |  |  |  |" in page
+    assert "| blur | invdiff | 2 |  |  | 4 |  |" in page
+    assert "| blur | invdiff | 1 |  |  | 0 |  |" in page
 
 
 def test_every_case_names_ours_and_another():
