@@ -43,6 +43,7 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "diffpir": posterior.DiffPIR,
     "dps": posterior.DPS,
     "ddrm": posterior.DDRM,
+    "twisted_smc": posterior.TwistedSMC,
 }
 PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that have a name of their own
     "integrator": {"ddim": integrators.DDIM, "heun": integrators.Heun, "dpm_solver_pp": integrators.DPMSolverPP,

@@ -6,8 +6,9 @@ for each interval.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -18,11 +19,15 @@ DrawNoise = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Step:
-    """The state after a step: x at noise level sigma, and the clean estimate x0 that led there."""
+    """The state after a step: x at noise level sigma, and the clean estimate x0 that led there.
+
+    info: what a sampler has to say besides, plain values by name; those of the last step go into the report.
+    """
 
     sigma: float
     x: Tensor
     x0: Tensor
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 class Integrator(BaseModel):

@@ -4,5 +4,6 @@ from invdiff.posterior.ddrm import DDRM
 from invdiff.posterior.dps import DPS
 from invdiff.posterior.guidance import DiffPIR, MomentMatching, PiGDM
 from invdiff.posterior.sampler import Sampler
+from invdiff.posterior.twisted_smc import TwistedSMC
 
-__all__ = ["DDRM", "DPS", "DiffPIR", "MomentMatching", "PiGDM", "Sampler"]
+__all__ = ["DDRM", "DPS", "DiffPIR", "MomentMatching", "PiGDM", "Sampler", "TwistedSMC"]

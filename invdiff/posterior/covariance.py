@@ -59,12 +59,12 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
         # for a selection of orthonormal rows, the inverse restricted to them nearly is the restriction's inverse
         return problem.A(covariance.inverse(problem.A_adjoint(v), sigma**2))
 
-    rows = _selects_orthonormal_rows(problem.physics)
+    rows = selects_orthonormal_rows(problem.physics)
     return conjugate_gradients(apply, r, start, precondition=precondition if rows else None, tolerance=tolerance,
                                iterations=iterations).x
 
 
-def _selects_orthonormal_rows(physics: object) -> bool:
+def selects_orthonormal_rows(physics: object) -> bool:
     """A = P Q with Q orthonormal and P a selection: the singular values are 0 and 1."""
     if not isinstance(physics, DecomposablePhysics):
         return False

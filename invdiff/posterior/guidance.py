@@ -5,7 +5,8 @@ With r = y - A D and C the covariance of x0 given x, Gaussian conditioning gives
 and the rules differ in what they put for C. Any integrator runs on the result.
 """
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torch
 from deepinv.models import Denoiser
@@ -16,37 +17,50 @@ from torch import Tensor
 from invdiff.diffusion.integrators import Denoise, Integrator, Renoise
 from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solve, spectrum_for
 from invdiff.posterior.sampler import Sampler
+from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.problem import Problem, require
 from operators import conjugate_gradients
 
 
 class MomentMatching(Sampler):
-    """Second-order guidance with C the prior's measured error spectrum C(sigma, f), one network call a step.
+    """Second-order guidance (Boys et al. 2023; Rozet et al. 2024; Peng et al. 2024; Rissanen et al. 2025).
 
-    C stands for the Tweedie covariance sigma^2 dD/dx, without its Jacobian products. Exact (up to the integrator) for a
-    stationary Gaussian prior. Boys et al. 2023; Rozet et al. 2024; Peng et al. 2024; Rissanen et al. 2025.
+    covariance: what stands for C, the covariance of x0 given x. "spectral": the prior's measured error spectrum
+    C(sigma, f), one network call a step; exact (up to the integrator) for a stationary Gaussian prior. "exact": Tweedie's
+    sigma^2 dD/dx, by Jacobian products; exact for every Gaussian prior. "low-rank": the spectrum, made exact along the
+    `rank` directions that matter most, for a call and `rank` backward passes a step.
     """
 
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "default; measured error spectrum, one network call a step, no knobs"
+    covariance: Literal["spectral", "exact", "low-rank"] = "spectral"
+    rank: PositiveInt = 3
     cg_iterations: PositiveInt = 20
     cg_tolerance: PositiveFloat = 1e-2
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "MomentMatching", "dps")
-        spectrum = spectrum_for(prior, problem)
-        size = (problem.image_shape[-2], problem.image_shape[-1])
-        weights: Tensor | None = None        # the last solve starts the next
+        return _RULES[self.covariance](prior, problem, tolerance=self.cg_tolerance, iterations=self.cg_iterations,
+                                       rank=self.rank)
 
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            nonlocal weights
-            x0 = prior(x, sigma)
-            covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
-            weights = solve(problem, covariance, problem.y - problem.A(x0), weights,
-                            tolerance=self.cg_tolerance, iterations=self.cg_iterations)
-            return x0 + covariance(problem.A_adjoint(weights))
 
-        return denoise
+def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterations: int, rank: int) -> Denoise:
+    """Moment matching with the prior's error spectrum for C."""
+    spectrum = spectrum_for(prior, problem)
+    size = (problem.image_shape[-2], problem.image_shape[-1])
+    weights: Tensor | None = None        # the last solve starts the next
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        nonlocal weights
+        x0 = prior(x, sigma)
+        covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
+        weights = solve(problem, covariance, problem.y - problem.A(x0), weights, tolerance=tolerance, iterations=iterations)
+        return x0 + covariance(problem.A_adjoint(weights))
+
+    return denoise
+
+
+_RULES: dict[str, Callable[..., Denoise]] = {"spectral": spectral_rule, "exact": exact_rule, "low-rank": low_rank_rule}
 
 
 class PiGDM(Sampler):

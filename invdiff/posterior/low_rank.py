@@ -1,0 +1,136 @@
+"""A stationary covariance corrected along a few directions, and solves with A C A^T + sigma_y^2 I for it."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from invdiff.posterior.covariance import StationaryCovariance, solve
+from invdiff.problem import Problem
+
+Draw = Callable[[Sequence[int]], Tensor]        # standard normal noise (B, *shape) for a shape
+
+
+class LowRankCovariance:
+    """C = C0 + L M^-1 L^T, with C0 stationary, columns L and a small symmetric M.
+
+    `update` is the BFGS formula for a direction v and the exact C v: C stays positive definite, and the directions are made
+    conjugate, so that C v stays exact for all of them. Rissanen et al. 2025 (Free Hunch, Sec. 3.3) update likewise, from
+    what the sampler's path tells of the Jacobian.
+
+    Attributes:
+        base: C0.
+        columns: L, each (B, C, H, W).
+        middle: M, (B, J, J) in float64 on the CPU.
+    """
+
+    def __init__(self, base: StationaryCovariance, count: int):
+        self.base, self.columns = base, list[Tensor]()
+        self.middle = torch.zeros(count, 0, 0, dtype=torch.float64)
+        self._updates: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """C x for x (B, C, H, W)."""
+        if not self.columns:
+            return self.base(x)
+        return self.base(x) + combine(self.columns, torch.linalg.solve(self.middle, inner(self.columns, x)))
+
+    def update(self, v: Tensor, exact: Callable[[Tensor], Tensor]) -> None:
+        """Make C exact along v, with `exact` the product v -> C v. Nothing changes where v is spanned already."""
+        length = dots(v, v)
+        for _, u, past, _ in self._updates:
+            v = v - dots(u, v) * past
+        u, b = exact(v), self(v)
+        curvature, modelled = dots(v, u), dots(v, b)
+        new = (dots(v, v) > 1e-8 * length) & (curvature > 0) & (modelled > 0)
+        now, before = (torch.where(new, c, 1).rsqrt() * new for c in (curvature, modelled))
+        self._updates.append((before * b, now * u, now * v, before * v))
+        self.columns += [before * b, now * u]
+        signs = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(len(self._updates))
+        self.middle = torch.diag(signs).expand(len(v), -1, -1)
+
+    def sample(self, shape: Sequence[int], draw: Draw) -> Tensor:
+        """Draws from N(0, C), (B, *shape), update by update."""
+        x = StationaryCovariance(self.base.power.sqrt(), self.base.size)(draw(shape))
+        for b, u, _, v in self._updates:
+            x = x - dots(v, x) * b + draw((1, 1, 1)) * u
+        return x
+
+    def observed(self, precision: float) -> "LowRankCovariance":
+        """(C^-1 + precision I)^-1: what is left when x itself is seen through white noise."""
+        power = self.base.power
+        left = LowRankCovariance(StationaryCovariance(power / (1 + precision * power), self.base.size), len(self.middle))
+        left.columns = [self.base.inverse(column, 1 / precision) / precision for column in self.columns]
+        left.middle = self.middle + precision * gram(self.columns, left.columns)
+        return left
+
+    def at(self, index: Tensor) -> "LowRankCovariance":
+        """Those of the particles at `index`."""
+        chosen = LowRankCovariance(self.base, len(index))
+        chosen.columns = [column[index] for column in self.columns]
+        chosen.middle = self.middle[index.cpu()]
+        chosen._updates = [tuple(part[index] for part in parts) for parts in self._updates]       # type: ignore[misc]
+        return chosen
+
+
+class Conditioning:
+    """Solves with A C A^T + sigma_y^2 I by Woodbury's identity; the covariance may be updated in between."""
+
+    def __init__(self, problem: Problem, covariance: LowRankCovariance, tolerance: float, iterations: int):
+        self.problem, self.covariance = problem, covariance
+        self._accuracy = {"tolerance": tolerance, "iterations": iterations}
+        self._seen: list[Tensor] = []           # A L
+        self._solved: list[Tensor] = []         # (A C0 A^T + sigma_y^2 I)^-1 A L
+
+    def base(self, r: Tensor, start: Tensor | None = None) -> Tensor:
+        """(A C0 A^T + sigma_y^2 I)^-1 r for r (B, ...); conjugate gradients, where they are needed, begin at `start`."""
+        return solve(self.problem, self.covariance.base, r, start, **self._accuracy)     # type: ignore[arg-type]
+
+    def correct(self, base: Tensor) -> Tensor:
+        """(A C A^T + sigma_y^2 I)^-1 r from `base`, the solution with C0."""
+        if not self.covariance.columns:
+            return base
+        capacity = self._capacity()
+        return base - combine(self._solved, torch.linalg.solve(capacity, inner(self._seen, base)))
+
+    def at(self, index: Tensor, covariance: LowRankCovariance) -> "Conditioning":
+        """That of the particles at `index`, whose covariance is given."""
+        chosen = Conditioning(self.problem, covariance, **self._accuracy)            # type: ignore[arg-type]
+        chosen._seen, chosen._solved = ([part[index] for part in parts] for parts in (self._seen, self._solved))
+        return chosen
+
+    def log_determinant_ratio(self) -> Tensor:
+        """log det(A C A^T + sigma_y^2 I) - log det(A C0 A^T + sigma_y^2 I), (B,) in float64 on the CPU."""
+        capacity = self._capacity()
+        return torch.linalg.slogdet(capacity)[1] - torch.linalg.slogdet(self.covariance.middle)[1]
+
+    def _capacity(self) -> Tensor:
+        for column in self.covariance.columns[len(self._seen):]:
+            self._seen.append(self.problem.A(column))
+            self._solved.append(self.base(self._seen[-1]))
+        return self.covariance.middle + gram(self._seen, self._solved)
+
+
+def dots(u: Tensor, v: Tensor) -> Tensor:
+    """Inner products of each item, (B, 1, 1, 1)."""
+    return (u * v).flatten(1).sum(1).reshape(-1, 1, 1, 1)
+
+
+def inner(columns: Sequence[Tensor], x: Tensor) -> Tensor:
+    """Inner products of each item with J columns, (B, J) in float64 on the CPU."""
+    return torch.stack([(column * x).flatten(1).sum(1) for column in columns], 1).double().cpu()
+
+
+def gram(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Inner products of columns, (B, J, J), made symmetric; in float64 on the CPU."""
+    if not left:
+        return torch.zeros((), dtype=torch.float64)
+    product = torch.stack([inner(left, column) for column in right], 2)
+    return (product + product.mT) / 2
+
+
+def combine(columns: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Sum of J columns (B, ...) with weights (B, J)."""
+    weights = weights.to(columns[0])
+    shape = (-1, *[1] * (columns[0].ndim - 1))
+    return sum((weights[:, j].reshape(shape) * column for j, column in enumerate(columns)), torch.zeros_like(columns[0]))

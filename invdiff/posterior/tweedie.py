@@ -1,0 +1,172 @@
+"""The covariance of x0 given x by Tweedie's formula, C = sigma^2 dD/dx, from products with the denoiser's Jacobian.
+
+C is symmetric for an exact denoiser and not quite for a network; (C + C^T) / 2 stands for it throughout.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+from invdiff.diffusion.integrators import Denoise
+from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, selects_orthonormal_rows, solve, spectrum_for
+from invdiff.posterior.low_rank import Conditioning, LowRankCovariance
+from invdiff.problem import Problem
+from operators import conjugate_gradients
+
+FEW_ROWS = 32       # values in a measurement up to which A C A^T is built, a backward pass for each
+
+
+class Linearised:
+    """D at x, and products with C there at the cost of a backward pass. The graph lives as long as the object."""
+
+    def __init__(self, prior: Denoiser, x: Tensor, sigma: float):
+        self.variance = sigma**2
+        with torch.enable_grad():
+            self._x = x.detach().requires_grad_()
+            self._x0 = prior(self._x, sigma)
+        if not self._x0.requires_grad:
+            raise ValueError(f"{type(prior).__name__} gives no gradient by x, which the covariances exact and low-rank "
+                             "need; spectral would work")
+        self.x0 = self._x0.detach()
+        self._pulled: tuple[Tensor, Tensor] | None = None
+
+    def transposed(self, v: Tensor) -> Tensor:
+        """C^T v for v (B, C, H, W)."""
+        return self.variance * torch.autograd.grad(self._x0, self._x, v, retain_graph=True)[0]
+
+    def symmetric(self, v: Tensor) -> Tensor:
+        """(C + C^T) v / 2, three times the cost: C v is the derivative of the linear u -> C^T u."""
+        if self._pulled is None:
+            with torch.enable_grad():
+                u = torch.zeros_like(self._x0, requires_grad=True)
+                self._pulled = u, torch.autograd.grad(self._x0, self._x, u, create_graph=True)[0]
+        u, pulled = self._pulled
+        forwards = self.variance * torch.autograd.grad(pulled, u, v, retain_graph=True)[0]
+        return (forwards + self.transposed(v)) / 2
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A linear operator of few rows by its singular value decomposition, A = U diag(s) V^T, in float64 on the CPU.
+
+    Attributes:
+        left: U, (b, m, k) with b = 1, or a matrix for each measurement.
+        scale: s, (b, k).
+        basis: V, (b, n, k).
+    """
+
+    left: Tensor
+    scale: Tensor
+    basis: Tensor
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Rows":
+        """By a product with A^T for each of the m values of a measurement."""
+        unit = torch.eye(problem.y[0].numel()).to(problem.y).reshape(-1, 1, *problem.y.shape[1:])
+        rows = torch.stack([problem.A_adjoint(e).flatten(1) for e in unit], 1).double().cpu()       # (b, m, n)
+        left, scale, right = torch.linalg.svd(rows, full_matrices=False)
+        known = (scale > 1e-6 * scale.amax()).any(0)
+        return cls(left[..., known], scale[:, known], right.mT[..., known])
+
+    def residual(self, problem: Problem, x: Tensor) -> Tensor:
+        """U^T (y - A x), whose noise is white as it was; (B, k)."""
+        seen = self.scale * product(self.basis.mT, x.flatten(1).double().cpu())
+        return product(self.left.mT, problem.y.flatten(1).double().cpu()) - seen
+
+    def log_left(self, problem: Problem) -> float:
+        """log density of what one measurement holds besides: noise, on combinations of the reached values that A leaves at
+        zero."""
+        noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+        y = problem.y.flatten(1).double().cpu()
+        left = y - product(self.left, product(self.left.mT, y))
+        count = int(problem.observed().sum()) - self.left.shape[2]
+        return -(float(left.square().sum()) / noise + count * math.log(2 * math.pi * noise)) / 2
+
+    def root(self, at: Linearised) -> Tensor:
+        """R (B, n, k) with R R^T V = C V: the part of C that A sees. By k Jacobian products."""
+        units = self.basis.to(at.x0).unbind(2)                                                      # k of (b, n)
+        columns = [at.transposed(v.reshape(-1, *at.x0.shape[1:]).expand_as(at.x0)).flatten(1) for v in units]
+        pulled = torch.stack(columns, 2).double().cpu()                                             # C^T V
+        inside = self.basis.mT @ pulled
+        values, vectors = torch.linalg.eigh((inside + inside.mT) / 2)
+        values = values.maximum(1e-6 * values[:, -1:]).clamp_min(1e-9 * at.variance)                # float32 gives no more
+        outside = pulled - self.basis @ inside
+        # with V^T C V = L L^T, L = Q values^1/2: R = V L + (I - V V^T) C V L^-T
+        return self.basis @ (vectors * values.sqrt()[:, None]) + outside @ (vectors / values.sqrt()[:, None])
+
+
+def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterations: int, rank: int) -> Denoise:
+    """D + C A^T (A C A^T + sigma_y^2 I)^-1 (y - A D) with the Tweedie covariance C (Rozet et al. 2024, Eq. 14; Boys et al.
+    2023). Direct for measurements of a few values; else by conjugate gradients, three backward passes an iteration."""
+    if problem.y[0].numel() <= FEW_ROWS:
+        return _direct_rule(prior, problem)
+    weights: Tensor | None = None        # the last solve starts the next
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        nonlocal weights
+        at, noise = Linearised(prior, x, sigma), max(problem.sigma_y, NOISE_FLOOR) ** 2
+        weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w,
+                                      problem.y - problem.A(at.x0), weights, tolerance=tolerance, iterations=iterations,
+                                      precondition=_preconditioner(prior, problem, x, sigma)).x
+        return at.x0 + at.symmetric(problem.A_adjoint(weights))
+
+    return denoise
+
+
+def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterations: int, rank: int) -> Denoise:
+    """The same with the prior's error spectrum for C, made exact along A^T w for the solution w; this `rank` times."""
+    spectrum = spectrum_for(prior, problem)
+    size = (problem.image_shape[-2], problem.image_shape[-1])
+    start: Tensor | None = None
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        nonlocal start
+        at = Linearised(prior, x, sigma)
+        covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
+        conditioning = Conditioning(problem, covariance, tolerance, iterations)
+        weights = start = conditioning.base(problem.y - problem.A(at.x0), start)
+        for _ in range(rank):
+            covariance.update(problem.A_adjoint(weights), at.transposed)
+            weights = conditioning.correct(start)
+        return at.x0 + covariance(problem.A_adjoint(weights))
+
+    return denoise
+
+
+def _direct_rule(prior: Denoiser, problem: Problem) -> Denoise:
+    rows = Rows.of(problem)
+
+    def denoise(x: Tensor, sigma: float) -> Tensor:
+        at = Linearised(prior, x, sigma)
+        root = rows.root(at)
+        seen = rows.scale[..., None] * (rows.basis.mT @ root)                                        # (B, k, k)
+        noise = max(problem.sigma_y, NOISE_FLOOR) ** 2 * torch.eye(seen.shape[1], dtype=torch.float64)
+        weights = torch.linalg.solve(seen @ seen.mT + noise, rows.residual(problem, at.x0))
+        return at.x0 + product(root @ seen.mT, weights).to(x).reshape(x.shape)
+
+    return denoise
+
+
+def _preconditioner(prior: Denoiser, problem: Problem, x: Tensor, sigma: float) -> Callable[[Tensor], Tensor] | None:
+    """About (A C A^T + sigma_y^2 I)^-1, where the spectrum of the prior's error is known and gives it in closed form."""
+    measured = getattr(prior, "error_spectrum", None)
+    spectrum = measured(x.shape[1]) if measured else None
+    if spectrum is None:
+        return None
+    size = (x.shape[-2], x.shape[-1])
+    covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
+    if getattr(problem.physics, "solve_stationary", None) is not None:
+        return lambda v: solve(problem, covariance, v)
+    if selects_orthonormal_rows(problem.physics):
+        noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+        return lambda v: problem.A(covariance.inverse(problem.A_adjoint(v), noise))
+    return None
+
+
+def product(matrix: Tensor, vector: Tensor) -> Tensor:
+    """Matrices (b, m, n) times vectors (B, n)."""
+    return (matrix @ vector[..., None])[..., 0]
