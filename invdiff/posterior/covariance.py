@@ -64,6 +64,47 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
                                iterations=iterations).x
 
 
+def condition(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None = None, *,
+              tolerance: float = 1e-3, iterations: int = 50) -> tuple[Tensor, Tensor]:
+    """C A^T w (B, C, H, W), by which a residual r corrects an estimate of covariance C, and w = `solve(...)`.
+
+    Conjugate gradients filter each of their directions by C A^T on the way: summed up like w, those are C A^T w, which saves
+    the last product. Nor do they prepare a direction that is not taken.
+    """
+    def pull(v: Tensor) -> Tensor:
+        return covariance(problem.A_adjoint(v))
+
+    if getattr(problem.physics, "solve_stationary", None) is not None:
+        w = solve(problem, covariance, r)
+        return pull(w), w
+    noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+    rows = selects_orthonormal_rows(problem.physics)
+    w, u = (torch.zeros_like(r), r.new_zeros(len(r), *problem.image_shape)) if start is None else (start, pull(start))
+    left = r if start is None else r - problem.A(u) - noise * w
+    p, rz, target = torch.zeros_like(r), torch.ones_like(_dot(r, r)), tolerance**2 * _dot(r, r)
+    for _ in range(iterations):
+        active = _dot(left, left) > target              # an item that is done is left alone, whatever the others do
+        if not active.any():
+            break
+        z = problem.A(covariance.inverse(problem.A_adjoint(left), noise)) if rows else left     # see `solve`
+        old, rz = rz, _dot(left, z)
+        p = z + torch.where(active, rz / old, 0) * p
+        pulled = pull(p)
+        q = problem.A(pulled) + noise * p
+        curvature = _dot(p, q)
+        active = active & (curvature > 0)
+        step = torch.where(active, rz / torch.where(active, curvature, 1), 0)
+        w, left = w + step * p, left - step * q
+        u = u + step.reshape(-1, 1, 1, 1) * pulled
+        rz = torch.where(active, rz, 1)
+    return u, w
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of each item, (B, 1, ...)."""
+    return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+
+
 def selects_orthonormal_rows(physics: object) -> bool:
     """A = P Q with Q orthonormal and P a selection: the singular values are 0 and 1."""
     if not isinstance(physics, DecomposablePhysics):

@@ -6,6 +6,7 @@ of the colours (luminance and two chrominances). That is the covariance which sp
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from deepinv.models import Denoiser
@@ -43,14 +44,11 @@ class ErrorSpectrum:
         level = float(torch.clamp(torch.as_tensor(sigma), self.sigmas[0], self.sigmas[-1]))
         curve = _interpolate(torch.tensor(level).log(), self.sigmas.log(), log_power).exp()         # (..., K, F)
         curve = (curve * min(1.0, (sigma / level)) ** 2).clamp_max(sigma**2)
-        height, width = size
-        fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None]
-        radius = (fy.square() + fx.square()).sqrt()
-        index = torch.searchsorted(self.frequencies, radius.contiguous()).clamp(1, len(self.frequencies) - 1)
-        low, high = self.frequencies[index - 1], self.frequencies[index]
-        weight = ((radius - low) / (high - low)).clamp(0, 1)
+        index, weight = _rings(size, tuple(self.frequencies.tolist()))
         logs = curve.log()
-        return torch.lerp(logs[..., index - 1], logs[..., index], weight).exp().to(device)
+        steps = logs.diff(append=logs[..., -1:])
+        flat = logs.index_select(-1, index) + weight * steps.index_select(-1, index)
+        return flat.exp_().unflatten(-1, (size[0], -1)).to(device)
 
     def to_dict(self) -> dict:
         """For the card: plain lists, six significant digits."""
@@ -65,12 +63,17 @@ class ErrorSpectrum:
 
 def rotate_colours(x: Tensor) -> Tensor:
     """(B, 3, H, W) RGB to opponent colours; other channel counts are left as they are. Orthonormal."""
-    return torch.einsum("kc,bchw->bkhw", OPPONENT.to(x), x) if x.shape[1] == 3 else x
+    return _mixed(OPPONENT, x) if x.shape[1] == 3 else x
 
 
 def rotate_colours_back(x: Tensor) -> Tensor:
     """The inverse, and transpose, of `rotate_colours`."""
-    return torch.einsum("kc,bkhw->bchw", OPPONENT.to(x), x) if x.shape[1] == 3 else x
+    return _mixed(OPPONENT.T, x) if x.shape[1] == 3 else x
+
+
+def _mixed(matrix: Tensor, x: Tensor) -> Tensor:
+    """The channels of x (B, C, H, W) mixed by a matrix. Contiguous, unlike einsum's, which costs copies later on."""
+    return (matrix.to(x) @ x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def radial_spectrum(error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
@@ -138,6 +141,17 @@ def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     i = int(torch.searchsorted(knots, at).clamp(1, len(knots) - 1))
     weight = (at - knots[i - 1]) / (knots[i] - knots[i - 1])
     return torch.lerp(values[i - 1], values[i], weight.clamp(0, 1))
+
+
+@lru_cache(maxsize=8)
+def _rings(size: tuple[int, int], frequencies: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """For each frequency of rfft2, flattened: the knot below it, and how far it is on the way to the next. Shared: do not
+    change them."""
+    knots = torch.tensor(frequencies)
+    fy, fx = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None]
+    radius = (fy.square() + fx.square()).sqrt().flatten()
+    index = torch.searchsorted(knots, radius).clamp(1, len(knots) - 1) - 1
+    return index, ((radius - knots[index]) / (knots[index + 1] - knots[index])).clamp(0, 1)
 
 
 def _plain(values: Tensor) -> list:

@@ -3,7 +3,7 @@ import torch
 from toys import OPERATORS, SIZE, coloured_prior, natural_prior, pose
 
 import operators
-from invdiff.posterior.covariance import StationaryCovariance, solve
+from invdiff.posterior.covariance import StationaryCovariance, condition, solve
 from invdiff.problem import Problem
 
 
@@ -14,6 +14,30 @@ def test_the_covariance_is_that_of_its_prior():
         torch.testing.assert_close(covariance(x).flatten(1), x.flatten(1) @ prior.cov, rtol=1e-4, atol=1e-5)
         back = covariance.inverse(covariance(x) + 0.3 * x, 0.3)
         torch.testing.assert_close(back, x, rtol=1e-4, atol=1e-5)
+
+
+ITERATIVE = {"compressed sensing": lambda size: operators.CompressedSensing(size, 0.5),
+           "no closed form": lambda size: operators.BicubicSuperResolution(size, 2)}
+
+
+@pytest.mark.parametrize("operator", [*OPERATORS, *ITERATIVE])
+@pytest.mark.parametrize("started", [False, True])
+def test_conditioning_is_the_solution_filtered(operator, started):
+    """C A^T (A C A^T + sigma_y^2 I)^-1 r, with an item that has converged beside one that has not."""
+    prior = coloured_prior(4, 8)
+    physics = {**OPERATORS, **ITERATIVE}[operator](tuple(prior.mean.shape))
+    problem = pose(physics, prior, 0.1, count=3)
+    covariance = StationaryCovariance(prior.power, (4, 8))
+    r = problem.y - problem.physics.A(prior.mean.expand(3, *prior.mean.shape))
+    accuracy = {"tolerance": 1e-5, "iterations": 200}
+    exact = solve(problem, covariance, r, **accuracy)
+    start = exact * torch.tensor([1.0, 0.5, 0.0]).reshape(-1, *[1] * (r.ndim - 1)) if started else None
+    u, w = condition(problem, covariance, r, start, **accuracy)
+    assert (w - exact).norm() < 1e-3 * exact.norm()
+    assert (u - covariance(problem.physics.A_adjoint(exact))).norm() < 1e-3 * u.norm()
+    alone, _ = condition(problem.rows(torch.tensor([1])), covariance, r[1:2], None if start is None else start[1:2],
+                         **accuracy)
+    torch.testing.assert_close(u[1:2], alone, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
