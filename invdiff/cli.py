@@ -6,10 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff import cli_benchmark
 from invdiff.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Restore images from blurred, noisy or incomplete measurements, with diffusion priors.")
+
+app.add_typer(cli_benchmark.app, name="benchmark")
 
 INTERRUPTED = 130       # what shells report after Ctrl-C, and what typer makes of it
 

@@ -22,7 +22,9 @@ LEVELS = [
     {"evaluation", "chunks"},
     {"training"},
     {"config", "restoration"},
-    {"job", "interop", "evaluation.comparison", "evaluation.operator_costs"},     # scripts for the command line
+    {"job", "interop", "evaluation.exact", "evaluation.operator_costs"},
+    {"evaluation.comparison"},      # for the command line
+    {"cli_benchmark"},
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

@@ -1,0 +1,106 @@
+import json
+
+import pytest
+import torch
+
+from invdiff.cli import app
+from invdiff.errors import InputError
+from invdiff.evaluation.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors, sampler_names
+from invdiff.evaluation.exact_tables import save, tables, to_markdown
+from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
+from invdiff.evaluation.namesakes import sample_with_deepinv
+
+RECORD = {
+    "made": {"command": "invdiff benchmark exact", "samples": 10, "problems": 2, "versions": {"invdiff": "0"}},
+    "gaussian": {"exact draws": {"prior": "rough", "steps": None, "blur, 0.1": [0.1, 0.25]},
+                 "ddrm": {"prior": "rough", "steps": 20, "blur, 0.1": [0.5, 1.0]}},
+    "mixtures": {"prior": {"8,1": [9.0, 11.0], "80,4": [14.0, 14.0]}},
+}
+
+
+@pytest.mark.parametrize("kind", ["white", "stationary", "rough"])
+def test_the_priors_have_the_spread(kind):
+    prior = gaussian_prior(kind, (2, 3, 4))
+    assert abs(float(prior.cov.diagonal().mean()) - SPREAD**2) < 1e-6
+    assert (prior.power is None) == (kind == "rough")
+
+
+def test_errors_of_moments():
+    """Of exact draws: sqrt(1 / n) and sqrt((tr(C)^2 + |C|^2) / n) / |C|; and 1 and 3 of a mean off by its spread, and 4 C."""
+    prior = gaussian_prior("rough", (1, 3, 4))
+    mean, cov = prior.mean.double(), prior.cov.double()
+    x = draw_gaussian(prior.mean, prior.cov, 20_000, torch.Generator().manual_seed(0))
+    expected = float(((cov.trace() ** 2 + cov.norm() ** 2) / 20_000).sqrt() / cov.norm())
+    error = moment_errors(x, mean, cov)
+    assert 0.3 * 20_000**-0.5 < error[0] < 2 * 20_000**-0.5
+    assert 0.5 * expected < error[1] < 1.5 * expected
+    shifted = mean.flatten() + 2 * (x - mean.flatten()) + (cov.trace() / 12).sqrt()
+    error = moment_errors(shifted, mean, cov)
+    assert abs(error[0] - 1) < 0.05
+    assert abs(error[1] - 3) < 4 * 1.5 * expected
+
+
+def test_exact_samplers_are_as_good_as_exact_draws():
+    """TwistedSMC on its row's prior: a mean within three standard errors, and 15 % of a covariance for 40 steps."""
+    record = gaussians(Plan(["twisted_smc"], samples=200, steps=40, noises=(0.1,)), lambda part: None)
+    floor, ours = record["exact draws"], record["twisted_smc (exact)"]
+    for key in ("random, 0.1", "blur, 0.1", "mask, 0.1", "MRI, 0.1"):
+        assert ours[key][0] < 3 / 200**0.5
+        assert ours[key][1] < 1.5 * floor[key][1] + 0.15
+
+
+@pytest.mark.parametrize("name", ["ddrm", "diffpir", "dps"])
+def test_deepinv_s_samplers_run_beside_ours(name):
+    """From the prior towards the data, with the global generator left as it was, and the same draws for a seed, 0 too."""
+    case = mixture_case(8, 4, 0)
+    before = torch.get_rng_state()
+    x = sample_with_deepinv(name, case.prior, case.problem, 50, seed=0, steps=50)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert x.shape == (50, 1, 1, 8)
+    assert x.isfinite().all()
+    assert torch.equal(sample_with_deepinv(name, case.prior, case.problem, 50, seed=0, steps=50), x)
+    assert not torch.equal(sample_with_deepinv(name, case.prior, case.problem, 50, seed=1, steps=50), x)
+    exact = case.prior.sample_posterior(case.problem, 50, torch.Generator().manual_seed(0))[0].flatten(1) * SCALE
+    assert sliced_wasserstein(x.flatten(1) * SCALE, exact) > 0.3
+
+
+def test_the_tables_say_what_the_record_does(tmp_path):
+    mean, covariance, distances = tables(RECORD)
+    assert mean.rows == [["exact draws", "", "rough", "0.100"], ["ddrm", "20", "rough", "0.500"]]
+    assert [row[-1] for row in covariance.rows] == ["0.250", "1.000"]
+    assert distances.head == ["sampler", "(8, 1)", "(80, 4)"]
+    assert distances.rows == [["prior", "10.00 (1.00)", "14.00 (0.00)"]]
+    text = to_markdown(RECORD)
+    assert "| ddrm | 20 | rough | 0.500 |" in text
+    save(RECORD, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
+    assert json.loads((tmp_path / "page.json").read_text(encoding="utf-8")) == RECORD
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_name_that_is_not_known():
+    assert sampler_names("ddrm, dps") == ["ddrm", "dps"]
+    with pytest.raises(InputError, match=r"unknown name 'drrm'.*ddrm"):
+        sampler_names("ddrm,drrm")
+
+
+def command(*arguments):
+    return app(["benchmark", "exact", *arguments], standalone_mode=False)
+
+
+def test_the_command_prints_and_saves(tmp_path, capsys):
+    page = tmp_path / "exact.md"
+    command("--quick", "--samplers", "moment_matching,ddrm", "--output", str(page))
+    printed = capsys.readouterr().out
+    assert "sliced Wasserstein" in printed
+    record = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    assert set(record["mixtures"]) == {"exact draws (floor)", "prior", "moment_matching (exact), 10 steps", "ddrm, 10 steps",
+                                       "deepinv ddrm, 10 steps"}
+    assert "--quick" in page.read_text(encoding="utf-8")
+
+
+def test_the_command_s_options_are_checked_first(tmp_path):
+    for arguments in (["--problems", "0"], ["--samples", "1"], ["--steps", "0"], ["--samplers", ""],
+                      ["--output", str(tmp_path / "none" / "x.md")], ["--output", str(tmp_path / "x.json")]):
+        with pytest.raises(InputError):
+            command(*arguments)
