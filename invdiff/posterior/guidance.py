@@ -15,7 +15,13 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, Integrator, Renoise
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solve, spectrum_for
+from invdiff.posterior.covariance import (
+    NOISE_FLOOR,
+    StationaryCovariance,
+    condition,
+    selects_orthonormal_rows,
+    spectrum_for,
+)
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.problem import Problem, require
@@ -35,17 +41,25 @@ class MomentMatching(Sampler):
     about: ClassVar[str] = "default; measured error spectrum, one network call a step, no knobs"
     covariance: Literal["spectral", "exact", "low-rank"] = "spectral"
     rank: PositiveInt = 3
-    cg_iterations: PositiveInt = 20
-    cg_tolerance: PositiveFloat = 1e-2
+    cg_iterations: PositiveInt | None = None
+    cg_tolerance: PositiveFloat | None = None
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "MomentMatching", "dps")
-        return _RULES[self.covariance](prior, problem, tolerance=self.cg_tolerance, iterations=self.cg_iterations,
-                                       rank=self.rank)
+        if self.covariance == "spectral":
+            return spectral_rule(prior, problem, tolerance=self.cg_tolerance, iterations=self.cg_iterations)
+        return _RULES[self.covariance](prior, problem, tolerance=self.cg_tolerance or 1e-2,
+                                       iterations=self.cg_iterations or 20, rank=self.rank)
 
 
-def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterations: int, rank: int) -> Denoise:
-    """Moment matching with the prior's error spectrum for C."""
+def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None) -> Denoise:
+    """Moment matching with the prior's error spectrum for C.
+
+    Where conjugate gradients are needed and preconditioned, few suffice: each step goes on from the last one's solution, and
+    at levels above the image's own range what one step leaves to do the next ones do.
+    """
+    rows = selects_orthonormal_rows(problem.physics)
+    tolerance = tolerance or (0.1 if rows else 1e-2)
     spectrum = spectrum_for(prior, problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
     weights: Tensor | None = None        # the last solve starts the next
@@ -54,13 +68,15 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterat
         nonlocal weights
         x0 = prior(x, sigma)
         covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
-        weights = solve(problem, covariance, problem.y - problem.A(x0), weights, tolerance=tolerance, iterations=iterations)
-        return x0 + covariance(problem.A_adjoint(weights))
+        enough = iterations or (20 if not rows else 1 if sigma > 1 else 5)
+        correction, weights = condition(problem, covariance, problem.y - problem.A(x0), weights, tolerance=tolerance,
+                                        iterations=enough)
+        return x0 + correction
 
     return denoise
 
 
-_RULES: dict[str, Callable[..., Denoise]] = {"spectral": spectral_rule, "exact": exact_rule, "low-rank": low_rank_rule}
+_RULES: dict[str, Callable[..., Denoise]] = {"exact": exact_rule, "low-rank": low_rank_rule}
 
 
 class PiGDM(Sampler):
