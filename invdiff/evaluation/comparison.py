@@ -24,7 +24,9 @@ from invdiff.config import SAMPLERS
 from invdiff.errors import InputError
 from invdiff.evaluation.baselines import tuned_total_variation
 from invdiff.evaluation.metrics import enlarged, psnr, ssim
+from invdiff.evaluation.namesakes import STEPS, namesake
 from invdiff.evaluation.table import to_markdown
+from invdiff.interop import DeepinvSampler
 from invdiff.io.files import replacing
 from invdiff.posterior import Sampler
 from invdiff.priors import EDMDenoiser, load_prior
@@ -38,7 +40,11 @@ TASKS: dict[str, Callable[[tuple[int, int, int]], LinearPhysics]] = {
     "motion-deblur": lambda size: operators.MotionBlur(size),
     "inpaint": lambda size: operators.Inpainting(size, operators.random_mask(size, 0.5, 0)),
     "sr": lambda size: operators.SuperResolution(size, 2),
+    "sr4": lambda size: operators.SuperResolution(size, 4),
+    "cs": lambda size: operators.CompressedSensing(size, 0.25),
 }
+DEFAULT_TASKS = ("deblur", "motion-deblur", "inpaint", "sr")
+THEIRS = {f"deepinv_{name}": name for name in STEPS}       # deepinv's samplers of these names, with steps of their own
 TV_WEIGHTS = tuple(float(f"{w:.2g}") for w in np.geomspace(1e-3, 3e-2, 7))
 TV_ITERATIONS = 200
 
@@ -73,7 +79,8 @@ def compare(plan: Plan, tasks: Sequence[str], record: dict, save: Callable[[], N
 def measure(plan: Plan, problem: Problem, method: str) -> dict:
     """Scores and costs of one method: "measurement", "tv" or the name of one of the plan's samplers."""
     if method == "measurement":
-        return _scores(enlarged(problem.y, plan.images.shape[-2:]), plan.images)
+        picture = problem.y if problem.y.ndim == 4 else problem.physics.A_dagger(problem.y)
+        return _scores(enlarged(picture, plan.images.shape[-2:]), plan.images)
     return _total_variation(plan, problem) if method == "tv" else _sampler(plan, problem, method)
 
 
@@ -154,12 +161,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--size", type=int, default=256, help="side of the central crop, pixels")
     add("--prior", default="natural", help="a shipped prior's name, or the path of a .safetensors file")
     add("--samples", type=int, default=8, help="posterior samples of each image")
-    add("--steps", type=int, help="of every sampler; without it, each sampler's own default")
+    add("--steps", type=int, help="of our samplers; without it, each sampler's own default")
     add("--sigma-y", type=float, default=0.02, help="noise standard deviation; white is 1")
     add("--precision", default="bf16", choices=("fp32", "bf16"), help="of the network")
     add("--device", default="auto")
-    add("--samplers", default="moment_matching", help=f"comma-separated, of {', '.join(SAMPLERS)}")
-    add("--tasks", default=",".join(TASKS), help="comma-separated")
+    add("--samplers", default="moment_matching", help=f"comma-separated, of {', '.join((*SAMPLERS, *THEIRS))}")
+    add("--tasks", default=",".join(DEFAULT_TASKS), help=f"comma-separated, of {', '.join(TASKS)}")
     add("--output", type=Path, default=Path("comparison.md"), help="the table; the record is beside it, as .json")
     return parser.parse_args(arguments)
 
@@ -171,6 +178,13 @@ def chosen(text: str, known: Sequence[str], what: str) -> list[str]:
     if unknown or not names:
         raise InputError(f"--{what}: expected some of {', '.join(known)}, got {(unknown or [text])[0]!r}")
     return names
+
+
+def make_sampler(name: str, steps: int | None) -> Sampler:
+    """One of SAMPLERS in `steps` steps, or one of THEIRS."""
+    if name in THEIRS:
+        return DeepinvSampler(build=lambda prior, sigma_y: namesake(THEIRS[name], prior, sigma_y))
+    return SAMPLERS[name](**({} if steps is None else {"steps": steps}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -195,9 +209,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
         raise InputError("expected an even --size and an --output in an existing folder, not called .json, got "
                          f"{options.size} and {options.output}")
     tasks = chosen(options.tasks, list(TASKS), "tasks")
-    names = chosen(options.samplers, list(SAMPLERS), "samplers")
-    parameters = {} if options.steps is None else {"steps": options.steps}
-    samplers = {name: SAMPLERS[name](**parameters) for name in names}
+    samplers = {name: make_sampler(name, options.steps) for name in chosen(options.samplers, [*SAMPLERS, *THEIRS], "samplers")}
     plan = Plan(read_crops(options.images, options.key, options.count, options.size), load_prior(options.prior),
                 options.sigma_y, samplers, options.samples, options.precision, options.device)
     path = options.output.with_suffix(".json")

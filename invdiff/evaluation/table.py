@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
-LABELS = {"moment_matching": "MomentMatching", "pigdm": "ΠGDM", "diffpir": "DiffPIR", "ddrm": "DDRM", "dps": "DPS"}
-TASKS = {"deblur": "deblur", "motion-deblur": "motion deblur", "inpaint": "inpaint 50 %", "sr": "super-resolution ×2"}
+LABELS = {"moment_matching": "MomentMatching", "pigdm": "ΠGDM", "diffpir": "DiffPIR", "ddrm": "DDRM", "dps": "DPS",
+          "ddnm": "DDNM", "dds": "DDS", "ilvr": "ILVR", "red_diff": "RED-diff", "daps": "DAPS", "split_gibbs": "split Gibbs",
+          "twisted_smc": "twisted SMC", "deepinv_ddrm": "deepinv DDRM", "deepinv_diffpir": "deepinv DiffPIR",
+          "deepinv_dps": "deepinv DPS"}
+TASKS = {"deblur": "deblur", "motion-deblur": "motion deblur", "inpaint": "inpaint 50 %", "sr": "super-resolution ×2",
+         "sr4": "super-resolution ×4", "cs": "compressed sensing 25 %"}
 
 
 def to_markdown(record: dict) -> str:
@@ -34,7 +38,8 @@ def _header(record: dict) -> list[str]:
         "clipped to [0, 1], SSIM has a Gaussian window (11 × 11, standard deviation 1.5).", "",
         f"- Images: {made['count']} central crops of {made['size']} × {made['size']} from {made['images']}.",
         f"- Measurement: noise of standard deviation {made['sigma_y']}. Blur is circular, Gaussian of 1.6 pixels or a camera "
-        "shake; its row is the measurement itself, and for super-resolution its bicubic enlargement.",
+        "shake; its row is the measurement itself, for super-resolution its bicubic enlargement, for compressed sensing its "
+        "back-projection.",
         f"- TV: total variation, {tv['iterations']} iterations, its weight chosen for each task with the truth in hand, from "
         f"{', '.join(f'{w:g}' for w in tv['weights'])}.",
         f"- Samplers: prior {made['prior']}; {steps}; {made['samples']} samples of each image, seed 0; {made['precision']} on "

@@ -7,6 +7,7 @@ from PIL import Image
 
 from invdiff.evaluation import comparison
 from invdiff.evaluation.comparison import main
+from invdiff.evaluation.namesakes import STEPS
 from invdiff.posterior import DDRM, MomentMatching
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
@@ -82,7 +83,16 @@ def test_a_stopped_run_goes_on_and_a_sampler_can_be_added(inputs, tmp_path, monk
     assert "DDRM, mean of 2" in output.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("task", comparison.TASKS)
+def test_deepinvs_samplers_take_part(inputs, tmp_path, monkeypatch):
+    monkeypatch.setitem(STEPS, "diffpir", 3)
+    output = tmp_path / "theirs.md"
+    assert main(arguments(inputs, output, "--samplers", "deepinv_diffpir", "--tasks", "cs")) == 0
+    scores = json.loads(output.with_suffix(".json").read_text())["tasks"]["cs"]
+    assert scores["deepinv_diffpir"]["calls"] == 3
+    assert "deepinv DiffPIR, one sample (3 network calls)" in output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("task", comparison.DEFAULT_TASKS)
 def test_measurements_are_images(task):
     x = torch.rand(1, 3, 32, 36, generator=torch.Generator().manual_seed(0))
     problem = comparison.simulate(comparison.TASKS[task]((3, 32, 36)), x, 0.0)
