@@ -1,5 +1,7 @@
 """Solves with A C A^T + sigma_y^2 I for a stationary covariance C: in closed form where the operator has one, else by CG."""
 
+from collections.abc import Callable
+
 import torch
 from deepinv.models import Denoiser
 from deepinv.physics import DecomposablePhysics
@@ -43,30 +45,40 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
           tolerance: float = 1e-3, iterations: int = 50) -> Tensor:
     """(A C A^T + sigma_y^2 I)^-1 r, for r (B, ...) in measurement space.
 
-    Operators that have `solve_stationary` act alike on all channels, so a rotation of the colours passes through them.
-    The others take conjugate gradients from `start`, to a relative residual of `tolerance`.
+    In closed form where the operator has one; else by conjugate gradients from `start`, to a relative residual of
+    `tolerance`.
     """
     sigma = max(problem.sigma_y, NOISE_FLOOR)
-    closed_form = getattr(problem.physics, "solve_stationary", None)
-    if closed_form is not None:
+    if has_closed_form(problem):
         problem.calls.operator += 2 * len(r)
-        return rotate_colours_back(closed_form(covariance.power, rotate_colours(r), sigma))
-
-    def apply(v: Tensor) -> Tensor:
-        return problem.A(covariance(problem.A_adjoint(v))) + sigma**2 * v
-
-    def precondition(v: Tensor) -> Tensor:
-        # for a selection of orthonormal rows, the inverse restricted to them nearly is the restriction's inverse
-        return problem.A(covariance.inverse(problem.A_adjoint(v), sigma**2))
-
-    rows = selects_orthonormal_rows(problem.physics)
-    return conjugate_gradients(apply, r, start, precondition=precondition if rows else None, tolerance=tolerance,
+        return rotate_colours_back(problem.physics.solve_stationary(covariance.power, rotate_colours(r), sigma))
+    return conjugate_gradients(lambda v: problem.A(covariance(problem.A_adjoint(v))) + sigma**2 * v, r, start,
+                               precondition=preconditioner(problem, covariance), tolerance=tolerance,
                                iterations=iterations).x
 
 
+def has_closed_form(problem: Problem) -> bool:
+    """Does the operator have `solve_stationary`, and leave the number of channels? Then it acts alike on all of them, and a
+    rotation of the colours passes through it."""
+    return hasattr(problem.physics, "solve_stationary") and problem.y.shape[1] == problem.image_shape[0]
+
+
+def preconditioner(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor] | None:
+    """About (A C A^T + sigma_y^2 I)^-1, where something is known of it."""
+    sigma = max(problem.sigma_y, NOISE_FLOOR)
+    if selects_orthonormal_rows(problem.physics):
+        # the inverse restricted to a selection of orthonormal rows nearly is the restriction's inverse
+        return lambda v: problem.A(covariance.inverse(problem.A_adjoint(v), sigma**2))
+    closed_form = getattr(problem.physics, "solve_stationary", None)
+    if closed_form is None:
+        return None
+    return lambda v: closed_form(covariance.power, v, sigma)       # exact if C were diagonal in the channels as they are
+
+
 def condition(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None = None, *,
-              tolerance: float = 1e-3, iterations: int = 50) -> tuple[Tensor, Tensor]:
-    """C A^T w (B, C, H, W), by which a residual r corrects an estimate of covariance C, and w = `solve(...)`.
+              tolerance: float = 1e-3, iterations: int = 50) -> tuple[Tensor, Tensor | None]:
+    """C A^T w (B, C, H, W), by which a residual r corrects an estimate of covariance C; and w = `solve(...)`, to start the
+    next from, or None where a closed form needs no start.
 
     Conjugate gradients filter each of their directions by C A^T on the way: summed up like w, those are C A^T w, which saves
     the last product. Nor do they prepare a direction that is not taken.
@@ -74,11 +86,9 @@ def condition(problem: Problem, covariance: StationaryCovariance, r: Tensor, sta
     def pull(v: Tensor) -> Tensor:
         return covariance(problem.A_adjoint(v))
 
-    if getattr(problem.physics, "solve_stationary", None) is not None:
-        w = solve(problem, covariance, r)
-        return pull(w), w
-    noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
-    rows = selects_orthonormal_rows(problem.physics)
+    if has_closed_form(problem):
+        return _condition_in_closed_form(problem, covariance, r), None
+    noise, prepare = max(problem.sigma_y, NOISE_FLOOR) ** 2, preconditioner(problem, covariance)
     w, u = (torch.zeros_like(r), r.new_zeros(len(r), *problem.image_shape)) if start is None else (start, pull(start))
     left = r if start is None else r - problem.A(u) - noise * w
     p, rz, target = torch.zeros_like(r), torch.ones_like(_dot(r, r)), tolerance**2 * _dot(r, r)
@@ -86,7 +96,7 @@ def condition(problem: Problem, covariance: StationaryCovariance, r: Tensor, sta
         active = _dot(left, left) > target              # an item that is done is left alone, whatever the others do
         if not active.any():
             break
-        z = problem.A(covariance.inverse(problem.A_adjoint(left), noise)) if rows else left     # see `solve`
+        z = prepare(left) if prepare else left
         old, rz = rz, _dot(left, z)
         p = z + torch.where(active, rz / old, 0) * p
         pulled = pull(p)
@@ -98,6 +108,16 @@ def condition(problem: Problem, covariance: StationaryCovariance, r: Tensor, sta
         u = u + step.reshape(-1, 1, 1, 1) * pulled
         rz = torch.where(active, rz, 1)
     return u, w
+
+
+def _condition_in_closed_form(problem: Problem, covariance: StationaryCovariance, r: Tensor) -> Tensor:
+    response = getattr(problem.physics, "response", None)
+    if response is None:
+        return covariance(problem.A_adjoint(solve(problem, covariance, r)))
+    problem.calls.operator += 3 * len(r)                # a circular filter: all in one pass, counted as if they were called
+    noise, power = max(problem.sigma_y, NOISE_FLOOR) ** 2, covariance.power
+    spectrum = torch.fft.rfft2(rotate_colours(r)) * (power * response.conj() / (power * response.abs().square() + noise))
+    return rotate_colours_back(torch.fft.irfft2(spectrum, s=covariance.size))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

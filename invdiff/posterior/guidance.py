@@ -58,8 +58,8 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
     Where conjugate gradients are needed and preconditioned, few suffice: each step goes on from the last one's solution, and
     at levels above the image's own range what one step leaves to do the next ones do.
     """
-    rows = selects_orthonormal_rows(problem.physics)
-    tolerance = tolerance or (0.1 if rows else 1e-2)
+    prepared = selects_orthonormal_rows(problem.physics)
+    tolerance = tolerance or (0.1 if prepared else 1e-2)
     spectrum = spectrum_for(prior, problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
     weights: Tensor | None = None        # the last solve starts the next
@@ -68,7 +68,7 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
         nonlocal weights
         x0 = prior(x, sigma)
         covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
-        enough = iterations or (20 if not rows else 1 if sigma > 1 else 5)
+        enough = iterations or (20 if not prepared else 1 if sigma > 1 else 5)
         correction, weights = condition(problem, covariance, problem.y - problem.A(x0), weights, tolerance=tolerance,
                                         iterations=enough)
         return x0 + correction
