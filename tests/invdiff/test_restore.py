@@ -44,7 +44,8 @@ def test_shapes_moments_and_report():
 
 
 @pytest.mark.parametrize(("sampler", "extra"), [(MomentMatching(steps=5), 1), (PiGDM(steps=5), 1), (DiffPIR(steps=5), 1),
-                                                (DDRM(steps=5), 0), (DPS(steps=5, strength=1.0), 0)], ids=lambda s: type(s).__name__)
+                                                (DDRM(steps=5), 0), (DPS(steps=5, strength=1.0), 0)],
+                         ids=lambda s: type(s).__name__)
 def test_calls_are_counted_for_each_sample(sampler, extra):
     """One network call a step; those that guide a denoiser start from one estimate more."""
     seen = []
