@@ -9,9 +9,10 @@ from toys import assert_moments_close, draw, natural_prior, pose, sample, tweedi
 from invdiff.diffusion.integrators import DPMSolverPP
 from invdiff.posterior import MomentMatching
 from invdiff.posterior.covariance import StationaryCovariance
-from invdiff.posterior.low_rank import LowRankCovariance
+from invdiff.posterior.low_rank import Conditioning, LowRankCovariance
 from invdiff.posterior.tweedie import Linearised, Rows
 from invdiff.priors.analytic import operator_matrix
+from invdiff.problem import Problem
 
 EXACT_CG = {"cg_tolerance": 1e-5, "cg_iterations": 300}
 NOISES = [0.01 * SPREAD, 0.2 * SPREAD, SPREAD]
@@ -154,6 +155,25 @@ def test_what_is_left_of_a_covariance_that_was_seen_through_noise():
     matrix, eye = dense(covariance), torch.eye(24, dtype=torch.float64)
     expected = torch.linalg.inv(torch.linalg.inv(matrix) + 30.0 * eye)
     torch.testing.assert_close(dense(covariance.observed(30.0)), expected, rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_solutions_and_determinants_of_an_updated_covariance(seen):
+    """With A C A^T + sigma_y^2 I, by dense algebra; also after x was seen through noise."""
+    covariance, _, _ = updated()
+    covariance = covariance.observed(30.0) if seen else covariance
+    physics = linear("random")[0].double()
+    problem = Problem(physics, torch.randn(3, *physics.measurement_size, dtype=torch.float64), 0.1)
+    a = operator_matrix(problem, torch.zeros(1, 4, 6, dtype=torch.float64))
+
+    def gram(matrix):
+        return a @ matrix @ a.T + 0.01 * torch.eye(len(a), dtype=torch.float64)
+
+    whole, base = gram(dense(covariance)), gram(dense(LowRankCovariance(covariance.base, 3)))
+    conditioning = Conditioning(problem, covariance, 1e-10, 200)
+    weights = conditioning.correct(conditioning.base(problem.y)).flatten(1)
+    torch.testing.assert_close(weights, torch.linalg.solve(whole, problem.y.flatten(1)), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(conditioning.log_determinant_ratio(), whole.logdet() - base.logdet(), rtol=1e-6, atol=1e-8)
 
 
 def test_draws_have_the_updated_covariance():
