@@ -43,6 +43,13 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "diffpir": posterior.DiffPIR,
     "dps": posterior.DPS,
     "ddrm": posterior.DDRM,
+    "ddnm": posterior.DDNM,
+    "dds": posterior.DDS,
+    "ilvr": posterior.ILVR,
+    "daps": posterior.DAPS,
+    "split_gibbs": posterior.SplitGibbs,
+    "red_diff": posterior.REDDiff,
+    "annealed_langevin": posterior.AnnealedLangevin,
     "twisted_smc": posterior.TwistedSMC,
 }
 PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that have a name of their own

@@ -11,10 +11,10 @@ from typing import ClassVar, Literal
 import torch
 from deepinv.models import Denoiser
 from deepinv.physics import DecomposablePhysics, LinearPhysics
-from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from invdiff.diffusion.integrators import Denoise, Integrator, Renoise
+from invdiff.diffusion.integrators import Denoise
 from invdiff.posterior.covariance import (
     NOISE_FLOOR,
     StationaryCovariance,
@@ -103,27 +103,6 @@ class PiGDM(Sampler):
                 pull = prox(problem, physics, residual, variance)
                 (gradient,) = torch.autograd.grad((x0 * pull).sum(), x)
             return x0.detach() + sigma**2 / variance * gradient
-
-        return denoise
-
-
-class DiffPIR(Sampler):
-    """Proximal guidance, C = sigma^2 / strength I, and part of the noise drawn anew (Zhu et al. 2023, Algorithm 1).
-
-    `strength` is their lambda. Biased: sigma^2 is the variance before the prior has spoken, not after.
-    """
-
-    about: ClassVar[str] = "proximal steps, one network call a step"
-    num_steps: PositiveInt = Field(100, alias="steps")
-    strength: PositiveFloat = 7.0
-    integrator: SerializeAsAny[Integrator] = Renoise(zeta=0.3)
-
-    def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
-        physics = require(problem.physics, LinearPhysics, "DiffPIR", "dps")
-
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            x0 = prior(x, sigma)
-            return x0 + prox(problem, physics, problem.y - problem.A(x0), sigma**2 / self.strength)
 
         return denoise
 

@@ -8,12 +8,29 @@ from pydantic import ValidationError
 from toys import KERNEL, OPERATORS, draw, natural_prior, pose
 
 import operators
-from invdiff.posterior import DDRM, DPS, DiffPIR, MomentMatching, PiGDM, TwistedSMC
+from invdiff.posterior import (
+    DAPS,
+    DDNM,
+    DDRM,
+    DDS,
+    DPS,
+    ILVR,
+    AnnealedLangevin,
+    DiffPIR,
+    MomentMatching,
+    PiGDM,
+    REDDiff,
+    SplitGibbs,
+    TwistedSMC,
+)
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
 
-SAMPLERS = [MomentMatching(steps=6), PiGDM(steps=6), DiffPIR(steps=6), DDRM(steps=6), DPS(steps=6),
-            TwistedSMC(steps=6)]
+SAMPLERS = [MomentMatching(steps=6), PiGDM(steps=6), DiffPIR(steps=6), DDRM(steps=6), DPS(steps=6), DDNM(steps=6),
+            DDS(steps=6), ILVR(steps=6), DAPS(steps=6, langevin_steps=5), SplitGibbs(steps=6, langevin_steps=5),
+            REDDiff(steps=6), AnnealedLangevin(steps=6), TwistedSMC(steps=6)]
+NEED_SVD = (DDRM, DDNM, ILVR)                       # the last two for noisy data alone
+SERVE_NONLINEAR = (DPS, DAPS, SplitGibbs, REDDiff, AnnealedLangevin)
 pytestmark = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 
 
@@ -124,8 +141,9 @@ FOREIGN = {
 def test_any_deepinv_physics_serves(sampler, name):
     physics, prior = FOREIGN[name](), natural_prior()
     problem = simulate(physics, draw(prior), 0.05)
-    if isinstance(sampler, DDRM) and name in ("BlurFFT", "LinearPhysics"):
-        with pytest.raises(ValueError, match=rf"DDRM needs .* {name} .*would work: moment_matching, pigdm, diffpir, dps"):
+    if isinstance(sampler, NEED_SVD) and name in ("BlurFFT", "LinearPhysics"):
+        wanted = rf"{type(sampler).__name__}.* needs .* {name} .*would work: .*moment_matching, pigdm, diffpir, dps"
+        with pytest.raises(ValueError, match=wanted):
             restore(problem, prior, sampler)
         return
     samples = restore(problem, prior, sampler, samples=2).samples
@@ -175,10 +193,10 @@ def test_a_nonlinear_operator_is_refused_or_served(sampler):
 
     prior = natural_prior()
     problem = Problem(Squared(), draw(prior).square(), 0.05)
-    if isinstance(sampler, DPS):
+    if isinstance(sampler, SERVE_NONLINEAR):
         assert restore(problem, prior, sampler).samples.isfinite().all()
     else:
-        with pytest.raises(ValueError, match=f"{type(sampler).__name__} needs .*Squared .*dps"):
+        with pytest.raises(ValueError, match=f"{type(sampler).__name__}.* needs .*Squared .*dps"):
             restore(problem, prior, sampler)
 
 

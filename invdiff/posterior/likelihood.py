@@ -1,0 +1,133 @@
+"""What the likelihood asks of any sampler: gradients of the data misfit, and draws of x0 from N(m, C) given y.
+
+Linear operators answer in closed form or by conjugate gradients, differentiable ones through autograd.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from deepinv.physics import LinearPhysics
+from torch import Tensor
+
+from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solve
+from invdiff.priors.spectrum import ErrorSpectrum
+from invdiff.problem import Problem
+
+Draw = Callable[[Sequence[int]], Tensor]      # standard normal noise of a shape, for each chain of its own
+
+NONLINEAR = "dps, daps, split_gibbs, red_diff, annealed_langevin"       # the samplers for operators that are not linear
+POWER_ITERATIONS = 15
+
+
+def is_linear(problem: Problem) -> bool:
+    return isinstance(problem.physics, LinearPhysics)
+
+
+def misfit(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
+    """r = y - A(x), and J^T r for the Jacobian J of A at x (B, C, H, W)."""
+    if is_linear(problem):
+        r = problem.y - problem.A(x)
+        return r, problem.A_adjoint(r)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        predicted = problem.A(x)
+        r = (problem.y - predicted).detach()
+        (pulled,) = torch.autograd.grad(predicted, x, r)
+    problem.calls.operator += len(x)
+    return r, pulled
+
+
+def squared_norm(problem: Problem, x: Tensor, iterations: int = POWER_ITERATIONS) -> Tensor:
+    """The largest eigenvalue of J^T J at x for each item, (B, 1, 1, 1), by power iterations; for a linear A, |A|^2.
+
+    From below, and within a few per cent as a rule. Starts from a fixed vector, so that it is the same for every batch.
+    """
+    v = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x).expand_as(x)
+    product = _gauss_newton(problem, x)
+    size = _norm(v)
+    for _ in range(iterations):
+        v = product(v / size.clamp_min(1e-30))
+        size = _norm(v)
+    return size
+
+
+def _gauss_newton(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor]:
+    if is_linear(problem):
+        return lambda v: problem.A_adjoint(problem.A(v))
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        predicted = problem.A(x)
+        weights = torch.zeros_like(predicted, requires_grad=True)
+        (pulled,) = torch.autograd.grad(predicted, x, weights, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        """J^T J v; J v is the derivative of the linear w -> J^T w."""
+        problem.calls.operator += 2 * len(v)
+        (pushed,) = torch.autograd.grad(pulled, weights, v, retain_graph=True)
+        return torch.autograd.grad(predicted, x, pushed, retain_graph=True)[0]
+
+    return product
+
+
+def _norm(v: Tensor) -> Tensor:
+    return v.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+
+
+def stationary_noise(spectrum: ErrorSpectrum, sigma: float, draw: Tensor) -> Tensor:
+    """C^1/2 draw, for the covariance C of the spectrum at this level and white noise `draw` (B, C, H, W)."""
+    size = (draw.shape[-2], draw.shape[-1])
+    return StationaryCovariance(spectrum.at(sigma, size, draw.device).sqrt(), size)(draw)
+
+
+def mean_power(spectrum: ErrorSpectrum, sigma: float, like: Tensor) -> Tensor:
+    """The variance a pixel of the prior's error at this level has, (1, 1, 1, 1) or (B, 1, 1, 1) for images like `like`."""
+    height, width = like.shape[-2:]
+    power = spectrum.at(sigma, (height, width), like.device)
+    # rfft2 keeps one of each pair of conjugate frequencies; columns 0 and, for even widths, W / 2 have no partner
+    weight = torch.full((width // 2 + 1,), 2.0, device=like.device)
+    weight[0] = 1.0
+    if width % 2 == 0:
+        weight[-1] = 1.0
+    mean = (power * weight).sum((-2, -1)) / (height * width)
+    return mean.mean(-1).reshape(-1, 1, 1, 1)
+
+
+class GivenData:
+    """Draws from N(z; mean, C) p(y | z), a chain each. C is stationary with spectrum `power` (K, H, W // 2 + 1) or (B, K, ...).
+
+    Linear operators: perturb, then solve (Papandreou & Yuille 2010), exact up to the tolerance of the solver.
+    Others: `langevin_steps` of preconditioned Langevin dynamics, exact in their limit.
+    """
+
+    def __init__(self, problem: Problem, langevin_steps: int, *, tolerance: float = 1e-3, iterations: int = 50):
+        self._problem, self._steps = problem, langevin_steps
+        self._tolerance, self._iterations = tolerance, iterations
+        self._noise_level = problem.sigma_y * problem.observed()        # what was not measured has no noise
+
+    def __call__(self, mean: Tensor, power: Tensor, noise: Draw) -> Tensor:
+        size = (mean.shape[-2], mean.shape[-1])
+        covariance, root = StationaryCovariance(power, size), StationaryCovariance(power.sqrt(), size)
+        if not is_linear(self._problem):
+            return self._langevin(mean, covariance, root, noise)
+        problem = self._problem
+        z = mean + root(noise(mean.shape[1:]))
+        r = problem.y + self._noise_level * noise(problem.y.shape[1:]) - problem.A(z)
+        weights = solve(problem, covariance, r, tolerance=self._tolerance, iterations=self._iterations)
+        return z + covariance(problem.A_adjoint(weights))
+
+    def _langevin(self, mean: Tensor, covariance: StationaryCovariance, root: StationaryCovariance, noise: Draw) -> Tensor:
+        """z <- z - h C grad U + sqrt(2 h) C^1/2 (n + n') / 2, U = |y - A(z)|^2 / (2 sigma_y^2) + (z - m)^T C^-1 (z - m) / 2.
+
+        The noise of a step is the mean of two draws, of which the next step has the second: that makes the limit exact for
+        a quadratic U whatever h is (Leimkuhler & Matthews 2013). h is half of the inverse of the largest curvature at m.
+        """
+        problem, variance = self._problem, max(self._problem.sigma_y, NOISE_FLOOR) ** 2
+        largest = 1 + covariance.power.amax((-3, -2, -1), keepdim=True) * squared_norm(problem, mean) / variance
+        h = 0.5 / largest
+        z, draw = mean, noise(mean.shape[1:])
+        for _ in range(self._steps):
+            _, pull = misfit(problem, z)
+            after = noise(mean.shape[1:])
+            z = z + h * (mean - z + covariance(pull) / variance) + (h / 2).sqrt() * root(draw + after)
+            draw = after
+        return z
