@@ -14,17 +14,19 @@ from invdiff.diffusion.integrators import Denoise, Step
 from invdiff.diffusion.randomness import Streams
 from invdiff.posterior.likelihood import NONLINEAR
 from invdiff.posterior.sampler import Sampler, for_chains
-from invdiff.posterior.svd import Components, components
+from invdiff.posterior.svd import components
 from invdiff.problem import Problem, require
 
 
 class DDNM(Sampler):
     """DDNM (Wang et al. 2023, Eq. 11), D - A^+ (A D - y) for D, for noiseless data and any integrator; and DDNM+ for noisy.
 
-    DDNM+ (ibid., Eqs. 16 to 19 and App. I), where sigma_y > 0, is a loop of its own, with ancestral steps of DDIM's `eta` in
-    place of the integrator, and needs an SVD. A component of spread sigma_y / s is replaced in a share lambda, as large as can
-    be with no more noise in the state than the level has, and the fresh noise is less by what the measurement brings. Exact,
-    up to the integrator, for noiseless data and a white Gaussian prior. One network call a step.
+    DDNM+ (ibid., Eqs. 16 to 19), where sigma_y > 0, is a loop of its own and needs an SVD; it has ancestral steps of DDIM's
+    `eta` in place of the integrator. A component of spread sigma_y / s is replaced in a share lambda, as large as can be with
+    no more noise in the state than the level has, and the fresh noise is less by what the measurement brings. They count that
+    as drawn anew at each step. It is the same at all of them, and adds up: in 30 steps of deblurring, to more than the image.
+    Here it is carried along, and counted once. Exact, up to the integrator, for noiseless data and a white Gaussian prior. One
+    network call a step.
     """
 
     about: ClassVar[str] = "null-space replacement, one network call a step"
@@ -53,23 +55,28 @@ class DDNM(Sampler):
         sigmas = self.schedule(self.num_steps, self.sigma_min, self.sigma_max).tolist()
         with torch.no_grad():
             x = sigmas[0] * noise.normal(shape)
+            carried = torch.zeros_like(basis.target)
             for sigma, after in pairwise(sigmas):
                 x0 = basis.of(prior(x, sigma))
                 fresh = self.eta * after * (1 - (after / sigma) ** 2) ** 0.5       # DDIM's share of the level's noise
                 keep = (after**2 - fresh**2) ** 0.5 / sigma
-                x0, deviation = corrected(basis, x0, fresh, 1 - keep)
-                c = x0 + keep * (basis.of(x) - x0) + deviation * noise.normal(shape)
-                x = basis.image(c)
+                share, carried, deviation = allotted(basis.spread, carried, fresh, keep)
+                x0 = x0 + share * (basis.target - x0)
+                x = basis.image(x0 + keep * (basis.of(x) - x0) + deviation * noise.normal(shape))
                 yield Step(after, x, basis.image(x0))
 
 
-def corrected(basis: Components, x0: Tensor, fresh: float, weight: float) -> tuple[Tensor, Tensor]:
-    """x0's components with a share lambda of the measurement's, and the deviation of the noise that is to be added.
+def allotted(spread: Tensor, carried: Tensor, fresh: float, keep: float) -> tuple[Tensor, Tensor, Tensor]:
+    """lambda, how much of the next state's deviation is the measurement's noise, and the deviation of what is to be drawn.
 
-    `fresh` is the deviation that a step adds, `weight` that of x0 in it: lambda weight sigma_y / s <= fresh (Eqs. 17, 18).
+    The state is x0 + keep (x - x0) and new noise. Of x's, `carried` is the measurement's, and adds to lambda's; the rest,
+    and `fresh` new, are independent. With p the next `carried`, and the variance of the next level in all,
+        p = keep carried + (1 - keep) lambda spread,     p^2 + deviation^2 = fresh^2 + keep^2 carried^2.
     """
-    spread = torch.where(basis.spread.isfinite(), basis.spread, 0.0)
-    share = (fresh / (weight * spread).clamp_min(1e-30)).clamp_max(1.0)
-    share = torch.where(basis.spread.isfinite(), share, 0.0)
-    variance = fresh**2 - (share * weight * spread).square()
-    return x0 + share * (basis.target - x0), variance.clamp_min(0).sqrt()
+    known = spread.isfinite()
+    spread = torch.where(known, spread, 0.0)
+    total = fresh**2 + (keep * carried).square()
+    room = total.sqrt() - keep * carried
+    share = torch.where(known, (room / ((1 - keep) * spread).clamp_min(1e-30)).clamp_max(1.0), 0.0)
+    carried = keep * carried + (1 - keep) * share * spread
+    return share, carried, (total - carried.square()).clamp_min(0).sqrt()

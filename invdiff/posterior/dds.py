@@ -4,10 +4,10 @@ from typing import ClassVar
 
 from deepinv.models import Denoiser
 from deepinv.physics import LinearPhysics
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt, SerializeAsAny
 from torch import Tensor
 
-from invdiff.diffusion.integrators import Denoise
+from invdiff.diffusion.integrators import Denoise, Integrator, Renoise
 from invdiff.posterior.covariance import spectrum_for
 from invdiff.posterior.likelihood import NONLINEAR, mean_power
 from invdiff.posterior.sampler import Sampler
@@ -22,13 +22,15 @@ class DDS(Sampler):
     gamma is v / sigma_y^2, with v(sigma) the mean power of the prior's error spectrum: data and prior are weighed as their
     errors are. A number for `gamma` is theirs, the same at all levels. sigma_y = 0 leaves |y - A z|^2 alone, on the Krylov
     space around D, as in their Eq. 16. Exact, up to the integrator and with cg_steps enough, for a white Gaussian prior.
-    One network call a step.
+    One network call a step. The error that is taken for white is not carried on by fresh noise alone, the default; theirs is
+    DDIM(eta=0.85).
     """
 
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "a few conjugate-gradient steps on the data, one network call a step"
     cg_steps: PositiveInt = 5
     gamma: PositiveFloat | None = None
+    integrator: SerializeAsAny[Integrator] = Renoise(zeta=1.0)
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "DDS", NONLINEAR)

@@ -19,7 +19,7 @@ from invdiff.posterior.svd import Components, components, has_components
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
 
-DEEPEST = 0.02      # a reverse diffusion from rho makes its last step from this share of it
+DEEPEST = 0.02      # a reverse diffusion from rho ends at this share of it, or at half of sigma_min if that is more
 
 
 class SplitGibbs(Sampler):
@@ -60,7 +60,9 @@ class SplitGibbs(Sampler):
                 else:
                     power = torch.full((1, shape[-2], shape[-1] // 2 + 1), rho**2, device=x.device)
                     z = given_data(x, power, noise.normal)
-                x = prior_draw(prior, spectrum, z, self.schedule(self.prior_steps, DEEPEST * rho, rho), noise.normal)
+                # a network is not to be asked far below the levels that it knows: there it may amplify
+                levels = self.schedule(self.prior_steps, max(DEEPEST * rho, self.sigma_min / 2), rho)
+                x = prior_draw(prior, spectrum, z, levels, noise.normal)
                 yield Step(after, z if after > 0 else x, x)
 
     def _levels(self) -> list[float]:
