@@ -19,7 +19,7 @@ from invdiff.problem import Problem
 
 
 class AnnealedLangevin(Sampler):
-    """CSGM (Jalal et al. 2021, Eq. 8) with the steps of Song & Ermon (2019, Algorithm 1), for any differentiable operator.
+    """CSGM (Jalal et al. 2021) with the steps of Song & Ermon (2019, Algorithm 1), for any differentiable operator.
 
         x <- x + a / 2 (grad log p_sigma(x) + J^T G^-1 (y - A(x))) + sqrt(a) n,     a = epsilon sigma^2
 

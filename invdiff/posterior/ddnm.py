@@ -19,9 +19,9 @@ from invdiff.problem import Problem, require
 
 
 class DDNM(Sampler):
-    """DDNM (Wang et al. 2023, Eq. 11), D - A^+ (A D - y) for D, for noiseless data and any integrator; and DDNM+ for noisy.
+    """DDNM (Wang et al. 2023, Algorithm 1), D - A^+ (A D - y) for D, for noiseless data and any integrator; and DDNM+ for noisy.
 
-    DDNM+ (ibid., Eqs. 16 to 19), where sigma_y > 0, is a loop of its own and needs an SVD; it has ancestral steps of DDIM's
+    DDNM+ (ibid., Sec. 3.3), where sigma_y > 0, is a loop of its own and needs an SVD; it has ancestral steps of DDIM's
     `eta` in place of the integrator. A component of spread sigma_y / s is replaced in a share lambda, as large as can be with
     no more noise in the state than the level has, and the fresh noise is less by what the measurement brings. They count that
     as drawn anew at each step. It is the same at all of them, and adds up: in 30 steps of deblurring, to more than the image.

@@ -16,12 +16,12 @@ from operators import conjugate_gradients
 
 
 class DDS(Sampler):
-    """DDS (Chung et al. 2024, Eq. 18 and Algorithm 3): argmin gamma |y - A z|^2 / 2 + |z - D|^2 / 2 over z, by `cg_steps` of
+    """DDS (Chung et al. 2024): argmin gamma |y - A z|^2 / 2 + |z - D|^2 / 2 over z, by `cg_steps` of
     CG from D.
 
     gamma is v / sigma_y^2, with v(sigma) the mean power of the prior's error spectrum: data and prior are weighed as their
     errors are. A number for `gamma` is theirs, the same at all levels. sigma_y = 0 leaves |y - A z|^2 alone, on the Krylov
-    space around D, as in their Eq. 16. Exact, up to the integrator and with cg_steps enough, for a white Gaussian prior.
+    space around D, as theirs does. Exact, up to the integrator and with cg_steps enough, for a white Gaussian prior.
     One network call a step. The error that is taken for white is not carried on by fresh noise alone, the default; theirs is
     DDIM(eta=0.85).
     """

@@ -20,7 +20,7 @@ def test_noiseless_data_and_a_white_prior_are_exact(operator):
 
 
 def test_the_null_space_is_the_prior_s():
-    """Eq. 11: A^+ y + (I - A^+ A) D."""
+    """A^+ y + (I - A^+ A) D."""
     prior = natural_prior()
     problem = pose("super-resolution", prior, 0.0)
     x = prior.mean + 0.3 * torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(1))

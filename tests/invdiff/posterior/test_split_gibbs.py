@@ -66,7 +66,7 @@ def test_both_draws_make_up_the_noise(operator, rho):
     assert ((c.var(0) - variance).abs() < 5 * variance * (2 / count) ** 0.5 + 1e-9).all()
 
 
-@pytest.mark.parametrize("levels", [[0.3, 0.0], [0.3, 0.1, 0.02, 0.0]], ids=["one", "three"])
+@pytest.mark.parametrize("levels", [[0.3, 0.0], [0.3, 0.25, 0.2, 0.15, 0.0]], ids=["one", "four"])
 def test_the_prior_is_drawn_exactly_for_a_stationary_gaussian(levels):
     """x given x + rho n = z, in any number of steps."""
     prior, count = natural_prior(), 4000
