@@ -19,7 +19,7 @@ from invdiff.problem import Problem, require
 
 
 class DDNM(Sampler):
-    """DDNM (Wang et al. 2023, Algorithm 1), D - A^+ (A D - y) for D, for noiseless data and any integrator; and DDNM+ for noisy.
+    """DDNM (Wang et al. 2023, Algorithm 1), D - A^+ (A D - y) for D, for noiseless data and any integrator; DDNM+ for noisy.
 
     DDNM+ (ibid., Sec. 3.3), where sigma_y > 0, is a loop of its own and needs an SVD; it has ancestral steps of DDIM's
     `eta` in place of the integrator. A component of spread sigma_y / s is replaced in a share lambda, as large as can be with
