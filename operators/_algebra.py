@@ -35,7 +35,13 @@ def prox_orthogonal_rows(
 
 def filter_fourier(x: Tensor, response: Tensor) -> Tensor:
     """Circular convolution of x (..., H, W) with the filter of half spectrum `response` (..., H, W // 2 + 1)."""
-    return torch.fft.irfft2(torch.fft.rfft2(x) * response, s=x.shape[-2:])
+    spectrum = torch.fft.rfft2(x)
+    alike = response.shape == spectrum.shape[-response.ndim :] and torch.result_type(spectrum, response) == spectrum.dtype
+    if alike and not response.requires_grad:
+        spectrum *= response  # in place: new memory costs more than the product
+    else:
+        spectrum = spectrum * response
+    return torch.fft.irfft2(spectrum, s=x.shape[-2:])
 
 
 def negate_frequencies(spectrum: Tensor) -> Tensor:

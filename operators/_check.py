@@ -58,9 +58,16 @@ def images(physics: Physics, name: str, value: torch.Tensor, size: Sequence[int]
         raise ValueError(f"{name}: expected (B, {', '.join(map(str, size))}), got {tuple(value.shape)}")
     if not value.is_floating_point():
         raise ValueError(f"{name}: expected a real floating-point tensor, got {value.dtype}")
-    own = next(physics.buffers(), value).device
+    own = _device(physics, value)
     if value.device != own:
         raise ValueError(f"{name}: expected a tensor on {own}, where the operator is, got one on {value.device}")
+
+
+def _device(physics: Physics, default: torch.Tensor) -> torch.device:
+    for buffer in physics._buffers.values():  # a walk through all submodules takes as long as masking an image
+        if buffer is not None:
+            return buffer.device
+    return next(physics.buffers(), default).device
 
 
 def finite(name: str, value: torch.Tensor) -> None:
