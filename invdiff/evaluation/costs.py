@@ -1,6 +1,7 @@
 """Time and memory of an operator's calls by several implementations that take turns, and a page about it."""
 
 import ctypes
+import random
 import re
 import statistics
 import time
@@ -54,9 +55,10 @@ def measure(case: Case, seconds: float = 1.0) -> dict[str, dict[str, Cost]]:
         memory = {name: peak_memory(call) for name, call in calls.items()}      # also warms up
         times: dict[str, list[float]] = {name: [] for name in calls}
         end = time.perf_counter() + seconds * len(calls)
+        order = random.Random(0)
         while any(len(t) < 3 for t in times.values()) or time.perf_counter() < end:
-            for name, call in calls.items():
-                times[name].append(_timed(call))
+            for name in order.sample(list(calls), len(calls)):      # what ran before has left the caches as they are
+                times[name].append(_timed(calls[name]))
         for name in calls:
             costs[name][operation] = Cost(statistics.median(times[name]), memory[name])
     return costs

@@ -4,6 +4,7 @@ Writes docs/operator-costs.md. An implementation that is not installed is left o
 """
 
 import argparse
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -77,6 +78,7 @@ def _blur_cases(name: str, kernel: Tensor) -> Iterator[Case]:
         "deepinv Blur": _theirs(lambda: dinv.Blur(filter=taps, padding="replicate"))})
 
 
+@functools.cache
 def _maps(coils: int, *size: int) -> Tensor:
     return operators.mri.birdcage_maps(size, coils)
 
@@ -100,26 +102,30 @@ def _mri_cases() -> Iterator[Case]:
         OURS: _physics(lambda: operators.MRI((2, 320, 320), lines)),
         "deepinv": _theirs(lambda: dinv.MRI(mask=lines.float(), img_size=(2, 320, 320)), (2, 320, 320))})
     for name, mask in (("lines", lines), ("Poisson disc", points)):
-        yield _multicoil(f"multi-coil MRI, {name}, 320², 16 coils", mask, _maps(16, 320, 320))
+        yield _multicoil(f"multi-coil MRI, {name}, 320², 16 coils", mask, 16)
     volume = sampling.poisson_disc((256, 256), 8).expand(128, 256, 256)
     name = "multi-coil MRI, lines along the first axis, 128 × 256², 4 coils"
-    yield _multicoil(name, volume, _maps(4, *volume.shape), prox=False)
+    yield _multicoil(name, volume, 4, prox=False)
 
 
-def _multicoil(name: str, mask: Tensor, maps: Tensor, prox: bool = True) -> Case:
+def _multicoil(name: str, mask: Tensor, coils: int, prox: bool = True) -> Case:
     """prox: False leaves the proximal step out, which takes minutes on a volume."""
     size = (2, *mask.shape)
 
     def chosen(calls: Calls) -> Calls:
         return {name: call for name, call in calls.items() if prox or name != "prox_l2"}
 
+    def ours() -> dinv.LinearPhysics:
+        return operators.MultiCoilMRI(mask, _maps(coils, *mask.shape), img_size=size)
+
     def theirs() -> dinv.LinearPhysics:
+        maps = _maps(coils, *mask.shape)
         return dinv.MultiCoilMRI(mask=mask.float(), coil_maps=maps, img_size=size, three_d=mask.ndim == 3)
 
     return Case(name, {
-        OURS: lambda: chosen(calls_of(operators.MultiCoilMRI(mask, maps, img_size=size))),
+        OURS: lambda: chosen(calls_of(ours())),
         "deepinv": lambda: chosen(_theirs(theirs, size)()),
-        "SigPy": _sigpy(maps[0], weights=mask.numpy().astype(np.float32))})
+        "SigPy": lambda: _sigpy(_maps(coils, *mask.shape)[0], weights=mask.numpy().astype(np.float32))()})
 
 
 def _noncartesian_cases() -> Iterator[Case]:
