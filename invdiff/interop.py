@@ -16,6 +16,7 @@ from invdiff.diffusion.integrators import Step
 from invdiff.errors import InputError
 from invdiff.posterior import Sampler
 from invdiff.posterior.sampler import for_chains
+from invdiff.priors.for_deepinv import ForDeepinv
 from invdiff.problem import Calls, Problem
 from invdiff.restoration import restore
 
@@ -81,7 +82,7 @@ class DeepinvSampler(Sampler):
         drawn = []
         for y, seed in zip(problem.y.split(1), seeds, strict=True):
             with _seeded(seed, y.device):
-                model = self.build(_Unbatched(prior), problem.sigma_y).to(y.device)
+                model = self.build(ForDeepinv(prior), problem.sigma_y).to(y.device)
                 drawn.append(model(y.clone(), physics).detach().to(y.dtype))        # cloned: DDRM writes into it
         x0 = torch.cat(drawn)
         yield Step(0.0, x0, x0, {"reconstructor": type(model).__name__})
@@ -98,18 +99,6 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
             yield
     finally:
         np.random.set_state(before)         # noqa: NPY002
-
-
-class _Unbatched(Denoiser):
-    """A prior as deepinv's samplers call it: with sigma a NumPy or torch scalar, and x in double precision."""
-
-    def __init__(self, prior: Denoiser):
-        super().__init__()
-        self.prior = prior
-
-    def forward(self, x: Tensor, sigma: Any, **kwargs: object) -> Tensor:
-        level = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).flatten()
-        return self.prior(x.float(), level.expand(len(x)) if len(level) == 1 else level).to(x.dtype)
 
 
 def _as_deepinv_expects(problem: Problem) -> Physics:

@@ -9,20 +9,10 @@ from deepinv.models import Denoiser
 from deepinv.physics import GaussianNoise
 from torch import Tensor
 
+from invdiff.priors.for_deepinv import ForDeepinv
 from invdiff.problem import Problem
 
 STEPS = {"ddrm": 100, "diffpir": 100, "dps": 1000}
-
-
-class _Levels(Denoiser):
-    """A prior that takes sigma as deepinv's samplers give it, a scalar of NumPy or torch, and x in double precision."""
-
-    def __init__(self, prior: Denoiser):
-        super().__init__()
-        self.prior = prior
-
-    def forward(self, x: Tensor, sigma: Any, **kwargs: object) -> Tensor:
-        return self.prior(x.float(), torch.as_tensor(sigma, dtype=torch.float32)).to(x.dtype)
 
 
 def namesake(name: str, denoiser: Denoiser, sigma_y: float, steps: int | None = None) -> Any:
@@ -46,7 +36,7 @@ def sample_with_deepinv(name: str, prior: Denoiser, problem: Problem, count: int
     physics.noise_model = GaussianNoise(problem.sigma_y)
     physics.mask = physics.mask.expand(1, *problem.image_shape).clone()     # theirs index it with the coefficients
     y = problem.y.repeat(count, *[1] * (problem.y.ndim - 1))                # repeated: DDRM writes into it
-    model = namesake(name, _Levels(prior), problem.sigma_y, steps)
+    model = namesake(name, ForDeepinv(prior), problem.sigma_y, steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model(y, physics).detach().float()
