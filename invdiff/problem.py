@@ -1,6 +1,7 @@
 """What is known: the operator, the measurement and its noise."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,6 +63,22 @@ class Problem:
     def A_adjoint(self, y: Tensor) -> Tensor:
         self.calls.operator += len(y)
         return self.physics.A_adjoint(y)
+
+    def A_adjoint_A(self, x: Tensor) -> Tensor:
+        self.calls.operator += 2 * len(x)
+        return self.physics.A_adjoint_A(x)
+
+    @cached_property
+    def pulled(self) -> Tensor:
+        """A^T y, (B, C, H, W), of a linear operator."""
+        return self.A_adjoint(self.y)
+
+    @cached_property
+    def mean_gain(self) -> float:
+        """Of a linear operator, the mean of the squared singular values, tr(A^T A) / n, as one random image shows it."""
+        x = torch.randn((1, *self.image_shape), generator=torch.Generator().manual_seed(0)).to(self.y)
+        x = x.expand(len(self.y), *self.image_shape)        # an operator may have a mask for each measurement
+        return float(self.physics.A(x).square().sum() / x.square().sum())
 
     def observed(self) -> Tensor:
         """True where an entry of y carries a measurement: the operator can reach it. Shape of A(x), batch 1 or B."""

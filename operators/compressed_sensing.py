@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -159,7 +160,7 @@ def _hadamard(x: Tensor, stride: int) -> Tensor:
     shape = x.shape
     while stride < n:
         size = min(16, n // stride)
-        matrix = _small_hadamard(size, x)
+        matrix = _small_hadamard(size, x.dtype, x.device)
         if stride == 1:
             x = x.reshape(*shape[:-1], n // size, size) @ matrix
         else:
@@ -168,9 +169,10 @@ def _hadamard(x: Tensor, stride: int) -> Tensor:
     return x.reshape(shape)
 
 
-def _small_hadamard(size: int, like: Tensor) -> Tensor:
-    """The orthonormal Walsh-Hadamard matrix (size, size), for a power of two, in the dtype of `like`."""
-    matrix = like.new_ones(1, 1)
+@lru_cache(maxsize=32)
+def _small_hadamard(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The orthonormal Walsh-Hadamard matrix (size, size), for a power of two. Shared: do not change it."""
+    matrix = torch.ones(1, 1, dtype=dtype, device=device)
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
     return matrix / size**0.5

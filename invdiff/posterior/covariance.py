@@ -7,6 +7,7 @@ from deepinv.models import Denoiser
 from deepinv.physics import DecomposablePhysics
 from torch import Tensor
 
+from invdiff.posterior.image_space import condition_in_image_space
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
 from operators import conjugate_gradients
@@ -30,15 +31,11 @@ class StationaryCovariance:
 
     def __call__(self, x: Tensor) -> Tensor:
         """C x for x (B, K, H, W)."""
-        return self._filter(self.power, x)
+        return rotate_colours_back(torch.fft.irfft2(torch.fft.rfft2(rotate_colours(x)) * self.power, s=self.size))
 
     def inverse(self, x: Tensor, variance: float) -> Tensor:
         """(C + variance I)^-1 x."""
-        return self._filter(1 / (self.power + variance), x)
-
-    def _filter(self, spectrum: Tensor, x: Tensor) -> Tensor:
-        transformed = spectrum * torch.fft.rfft2(rotate_colours(x))
-        return rotate_colours_back(torch.fft.irfft2(transformed, s=self.size))
+        return StationaryCovariance(1 / (self.power + variance), self.size)(x)
 
 
 def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None = None, *,
@@ -65,30 +62,51 @@ def has_closed_form(problem: Problem) -> bool:
 
 def preconditioner(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor] | None:
     """About (A C A^T + sigma_y^2 I)^-1, where something is known of it."""
-    sigma = max(problem.sigma_y, NOISE_FLOOR)
     if selects_orthonormal_rows(problem.physics):
-        # the inverse restricted to a selection of orthonormal rows nearly is the restriction's inverse
-        return lambda v: problem.A(covariance.inverse(problem.A_adjoint(v), sigma**2))
+        return _preconditioner_of_rows(problem, covariance)
     closed_form = getattr(problem.physics, "solve_stationary", None)
     if closed_form is None:
         return None
+    sigma = max(problem.sigma_y, NOISE_FLOOR)
     return lambda v: closed_form(covariance.power, v, sigma)       # exact if C were diagonal in the channels as they are
 
 
-def condition(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None = None, *,
-              tolerance: float = 1e-3, iterations: int = 50) -> tuple[Tensor, Tensor | None]:
-    """C A^T w (B, C, H, W), by which a residual r corrects an estimate of covariance C; and w = `solve(...)`, to start the
-    next from, or None where a closed form needs no start.
+def _preconditioner_of_rows(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor]:
+    """A (C + sigma_y^2 I)^-1 A^T: for a selection of orthonormal rows, the inverse's restriction nearly is the inverse."""
+    inverse = StationaryCovariance(1 / (covariance.power + _variance(problem)), covariance.size)
+    return lambda v: problem.A(inverse(problem.A_adjoint(v)))
 
-    Conjugate gradients filter each of their directions by C A^T on the way: summed up like w, those are C A^T w, which saves
-    the last product. Nor do they prepare a direction that is not taken.
+
+def _variance(problem: Problem) -> float:
+    return max(problem.sigma_y, NOISE_FLOOR) ** 2
+
+
+def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, start: Tensor | None = None, *,
+              tolerance: float | None = None, iterations: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """C A^T (A C A^T + sigma_y^2 I)^-1 (y - A x0), (B, C, H, W): what the data add to an estimate x0 of covariance C.
+
+    In closed form where the operator has one, else by conjugate gradients, for which a second result, None otherwise, is
+    where to start the next. tolerance: of the relative residual; by default what a sampler's step needs.
+    """
+    if has_closed_form(problem):
+        return _condition_in_closed_form(problem, covariance, problem.y - problem.A(x0)), None
+    if selects_orthonormal_rows(problem.physics):
+        return _condition_on_rows(problem, covariance, problem.y - problem.A(x0), start, tolerance or 0.1, iterations or 5)
+    return condition_in_image_space(problem, covariance.power, x0, start, noise=_variance(problem),
+                                    tolerance=tolerance or 2e-3, iterations=iterations or 30)
+
+
+def _condition_on_rows(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None,
+                       tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
+    """The correction and w = `solve(...)`, for orthonormal rows, by preconditioned conjugate gradients on w.
+
+    Each direction is filtered by C A^T on the way: summed up like w, those are C A^T w, which saves the last product. Nor
+    is a direction prepared that is not taken.
     """
     def pull(v: Tensor) -> Tensor:
         return covariance(problem.A_adjoint(v))
 
-    if has_closed_form(problem):
-        return _condition_in_closed_form(problem, covariance, r), None
-    noise, prepare = max(problem.sigma_y, NOISE_FLOOR) ** 2, preconditioner(problem, covariance)
+    noise, prepare = _variance(problem), _preconditioner_of_rows(problem, covariance)
     w, u = (torch.zeros_like(r), r.new_zeros(len(r), *problem.image_shape)) if start is None else (start, pull(start))
     left = r if start is None else r - problem.A(u) - noise * w
     p, rz, target = torch.zeros_like(r), torch.ones_like(_dot(r, r)), tolerance**2 * _dot(r, r)
@@ -96,7 +114,7 @@ def condition(problem: Problem, covariance: StationaryCovariance, r: Tensor, sta
         active = _dot(left, left) > target              # an item that is done is left alone, whatever the others do
         if not active.any():
             break
-        z = prepare(left) if prepare else left
+        z = prepare(left)
         old, rz = rz, _dot(left, z)
         p = z + torch.where(active, rz / old, 0) * p
         pulled = pull(p)
@@ -115,7 +133,7 @@ def _condition_in_closed_form(problem: Problem, covariance: StationaryCovariance
     if response is None:
         return covariance(problem.A_adjoint(solve(problem, covariance, r)))
     problem.calls.operator += 3 * len(r)                # a circular filter: all in one pass, counted as if they were called
-    noise, power = max(problem.sigma_y, NOISE_FLOOR) ** 2, covariance.power
+    noise, power = _variance(problem), covariance.power
     spectrum = torch.fft.rfft2(rotate_colours(r)) * (power * response.conj() / (power * response.abs().square() + noise))
     return rotate_colours_back(torch.fft.irfft2(spectrum, s=covariance.size))
 

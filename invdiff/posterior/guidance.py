@@ -55,11 +55,10 @@ class MomentMatching(Sampler):
 def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None) -> Denoise:
     """Moment matching with the prior's error spectrum for C.
 
-    Where conjugate gradients are needed and preconditioned, few suffice: each step goes on from the last one's solution, and
-    at levels above the image's own range what one step leaves to do the next ones do.
+    Where conjugate gradients are needed, each step goes on from the last one's solution. On a selection of orthonormal rows
+    one is enough at levels above the image's own range: what it leaves to do the next steps do.
     """
-    prepared = selects_orthonormal_rows(problem.physics)
-    tolerance = tolerance or (0.1 if prepared else 1e-2)
+    rows = selects_orthonormal_rows(problem.physics)
     spectrum = spectrum_for(prior, problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
     weights: Tensor | None = None        # the last solve starts the next
@@ -68,9 +67,8 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
         nonlocal weights
         x0 = prior(x, sigma)
         covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
-        enough = iterations or (20 if not prepared else 1 if sigma > 1 else 5)
-        correction, weights = condition(problem, covariance, problem.y - problem.A(x0), weights, tolerance=tolerance,
-                                        iterations=enough)
+        correction, weights = condition(problem, covariance, x0, weights, tolerance=tolerance,
+                                        iterations=iterations or (1 if rows and sigma > 1 else None))
         return x0 + correction
 
     return denoise

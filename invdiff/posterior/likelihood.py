@@ -4,12 +4,13 @@ Linear operators answer in closed form or by conjugate gradients, differentiable
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solve
+from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, condition
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
 
@@ -109,11 +110,9 @@ class GivenData:
         covariance, root = StationaryCovariance(power, size), StationaryCovariance(power.sqrt(), size)
         if not is_linear(self._problem):
             return self._langevin(mean, covariance, root, noise)
-        problem = self._problem
         z = mean + root(noise(mean.shape[1:]))
-        r = problem.y + self._noise_level * noise(problem.y.shape[1:]) - problem.A(z)
-        weights = solve(problem, covariance, r, tolerance=self._tolerance, iterations=self._iterations)
-        return z + covariance(problem.A_adjoint(weights))
+        perturbed = replace(self._problem, y=self._problem.y + self._noise_level * noise(self._problem.y.shape[1:]))
+        return z + condition(perturbed, covariance, z, tolerance=self._tolerance, iterations=self._iterations)[0]
 
     def _langevin(self, mean: Tensor, covariance: StationaryCovariance, root: StationaryCovariance, noise: Draw) -> Tensor:
         """z <- z - h C grad U + sqrt(2 h) C^1/2 (n + n') / 2, U = |y - A(z)|^2 / (2 sigma_y^2) + (z - m)^T C^-1 (z - m) / 2.
