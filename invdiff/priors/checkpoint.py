@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from invdiff.errors import InputError
 from invdiff.priors.denoiser import EDMDenoiser
-from invdiff.priors.unet import UNet
+from invdiff.priors.networks import build_network
 
 FORMAT = "invdiff-prior-1"
 
@@ -36,7 +36,7 @@ def load_checkpoint(path: str | Path) -> EDMDenoiser:
         if metadata["format"] != FORMAT:
             raise InputError(f"{path}: format {metadata['format']!r}; this version reads {FORMAT!r}")
         card = json.loads(metadata["card"])
-        network = UNet(**card["architecture"])
+        network = build_network(card["architecture"])
         denoiser = EDMDenoiser(network, channels=card["architecture"]["channels"], **card["preconditioning"])
         network.load_state_dict({k: v.float() for k, v in tensors.items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

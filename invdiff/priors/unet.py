@@ -44,6 +44,17 @@ class Stage(nn.ModuleList):
         return x
 
 
+class NoiseEmbedding(nn.Sequential):
+    """A noise label (B,) as a vector (B, size)."""
+
+    def __init__(self, size: int):
+        self.frequencies = size // 4
+        super().__init__(nn.Linear(2 * self.frequencies, size), nn.SiLU(), nn.Linear(size, size), nn.SiLU())
+
+    def forward(self, noise_label: Tensor) -> Tensor:
+        return super().forward(fourier_features(noise_label, self.frequencies))
+
+
 class UNet(nn.Module):
     """Maps (x, noise label) to an image of x's shape; height and width must be multiples of `stride`.
 
@@ -56,9 +67,7 @@ class UNet(nn.Module):
         if len(widths) != len(depths):
             raise ValueError(f"depths: expected {len(widths)} numbers, one for each width, got {len(depths)}")
         self.stride = 2 ** len(widths)
-        self.frequencies = embedding // 4
-        self.embed = nn.Sequential(nn.Linear(2 * self.frequencies, embedding), nn.SiLU(),
-                                   nn.Linear(embedding, embedding), nn.SiLU())
+        self.embed = NoiseEmbedding(embedding)
         self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         stages = list(zip(widths, depths, strict=True))
         self.encoder = nn.ModuleList(Stage(w, d, embedding) for w, d in stages[:-1])
@@ -72,7 +81,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
         """x (B, C, H, W) of about unit variance, noise_label (B,) -> (B, C, H, W)."""
-        emb = self.embed(_fourier_features(noise_label, self.frequencies))
+        emb = self.embed(noise_label)
         h = stem = self.stem(F.pixel_unshuffle(x, 2))
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):
@@ -85,7 +94,7 @@ class UNet(nn.Module):
         return F.pixel_shuffle(self.head(h + stem), 2)
 
 
-def _fourier_features(t: Tensor, count: int) -> Tensor:
+def fourier_features(t: Tensor, count: int) -> Tensor:
     """(B,) -> (B, 2 count): cosines and sines of geometrically spaced frequencies."""
     frequencies = torch.exp(torch.linspace(math.log(0.125), math.log(4.0), count, device=t.device))
     angles = t.float()[:, None] * frequencies
