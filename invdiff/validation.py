@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -61,26 +61,39 @@ def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """'did you mean x?' with the closest of `known`, or the list of all."""
-    known = sorted(known)
+    known = sorted(set(known))
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    if first["type"] == "extra_forbidden":
-        *parents, last = first["loc"]
-        return f"unknown key {'.'.join(map(str, first['loc']))!r}; {nearest(str(last), _keys(model, parents))}"
     # a field of several types is followed by the name of the type that complains
     path = [str(part) for i, part in enumerate(first["loc"]) if isinstance(part, int) or part in _keys(model, first["loc"][:i])]
+    if first["type"] == "extra_forbidden":
+        *parents, last = first["loc"]
+        shown = [*path, str(last)] if path[-1:] != [str(last)] else path
+        return f"unknown key {'.'.join(shown)!r}; {nearest(str(last), _keys(model, parents))}"
+    if first["type"] == "union_tag_invalid":
+        known = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
+        return f"{'.'.join([*path, 'kind'])}: unknown kind {first['ctx']['tag']!r}; {nearest(first['ctx']['tag'], known)}"
+    if first["type"] == "value_error":          # ours, which says what it got
+        return f"{'.'.join(path)}: {first['ctx']['error']}"
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"
 
 
 def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """Names that the (nested) model at `path` accepts; none below a plain value."""
+    """Names that the (nested) model at `path` accepts; none below a plain value. In a union, a path may name the kind."""
+    models = [model]
     for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return [field.alias or name for name, field in model.model_fields.items()]
+        fields = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
+        tagged = [m for m in models if "kind" in m.model_fields and part in get_args(m.model_fields["kind"].annotation)]
+        models = [m for field in fields for m in _models(field.annotation)] if fields else tagged
+    return [field.alias or name for m in models for name, field in m.model_fields.items()]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field's type is made of: itself, or the members of a union."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [m for part in get_args(annotation) for m in _models(part)]

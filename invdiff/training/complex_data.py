@@ -10,13 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.training.data import load_images
+from invdiff.training.images import Cache, ImageSet, dataset, in_unit_range, open_images, scaled
 
 BRIGHTNESS = (0.5, 1.2)         # a patch is scaled by a factor in this range, log-uniform
 EMPTY = 0.03                    # patches of less root mean square are air; another place is tried
 
 
-def load_complex(path: str | Path, key: str) -> list[np.ndarray]:
+def open_complex(path: str | Path, key: str, cache: Cache) -> ImageSet:
     """The images of an HDF5 dataset (N, 2, H, W), real and imaginary part, times the file's attribute `scale`: complex64.
 
     Raises InputError: no such dataset, or of another shape.
@@ -24,29 +24,37 @@ def load_complex(path: str | Path, key: str) -> list[np.ndarray]:
     path = Path(path)
     if not (path.is_file() and h5py.is_hdf5(path)):
         raise InputError(f"{path}: expected an HDF5 file")
-    try:
-        with h5py.File(path, "r") as file:
-            if key not in file:
-                raise InputError(f"{path}: no dataset {key!r}; it holds {', '.join(sorted(file))}")
-            data = file[key]
-            if data.ndim != 4 or data.shape[1] != 2 or len(data) == 0 or data.dtype.kind not in "if":
-                raise InputError(f"{path}[{key}]: expected numbers (N, 2, H, W), got {data.dtype} {data.shape}")
-            values = data[:].astype(np.float32) * np.float32(file.attrs.get("scale", 1.0))
-    except OSError as error:
-        raise InputError(f"{path}: a truncated or damaged HDF5 file ({error})") from error
-    return list(values[:, 0] + 1j * values[:, 1])
+    data = dataset(path, key)
+    if data.ndim != 4 or data.shape[1] != 2 or len(data) == 0 or data.dtype.kind not in "if":
+        raise InputError(f"{path}[{key}]: expected numbers (N, 2, H, W), got {data.dtype} {data.shape}")
+    scale = np.float32(data.file.attrs.get("scale", 1.0))
+
+    def read(i: int) -> np.ndarray:
+        try:
+            values = data[i].astype(np.float32) * scale
+        except OSError as error:
+            raise InputError(f"{path}[{key}][{i}]: a truncated or damaged HDF5 file ({error})") from error
+        return values[0] + 1j * values[1]
+
+    return ImageSet([tuple(data.shape[2:])] * len(data), read, cache, 8)
 
 
-def load_magnitudes(path: str | Path, key: str) -> list[np.ndarray]:
-    """Encoded grey images as float32 (H, W) in [0, 1]; see `load_images`."""
-    return [image[..., 0].astype(np.float32) / 255 for image in load_images(path, key)]
+def load_complex(path: str | Path, key: str) -> list[np.ndarray]:
+    """All images of `open_complex`, in memory."""
+    return list(open_complex(path, key, Cache(0)))
+
+
+def open_magnitudes(path: str | Path, key: str, cache: Cache) -> ImageSet:
+    """Grey images as float32 (H, W) in [0, 1]; see `open_images`."""
+    images = open_images(path, key, Cache(0))
+    return ImageSet(images.shapes, lambda i: in_unit_range(images[i][..., 0]), cache, 4)
 
 
 class ComplexPatches:
     """Random square patches of complex images, (count, 2, size, size): flips, turns, brightness, and a smooth phase.
 
     Args:
-        images: complex (H, W), magnitude of about one at most.
+        images: complex (H, W), magnitude of about one at most; lists or `ImageSet`s.
         magnitudes: real (H, W) in [0, 1], which get a phase; half of the patches are theirs, if there are any.
         largest: largest side of a patch; smaller images are left out.
         scales: each image is also kept at these sizes.
@@ -56,15 +64,20 @@ class ComplexPatches:
                  scales: Sequence[float] = (1.0,)):
         self.pools = []
         for source in (images, magnitudes):
-            pool = [_resize(image, s) for s in scales for image in source]
-            self.pools.append([image for image in pool if min(image.shape) >= largest])
+            pool = ImageSet.of(source).resized(scales, _resize)
+            self.pools.append(pool.subset([i for i, shape in enumerate(pool.shapes) if min(shape) >= largest]))
         if not self.pools[0]:
             raise InputError(f"data.patch: no training image is at least {largest} pixels high and wide")
 
-    def batch(self, count: int, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Clean patches (count, 2, size, size), and (count,) False: none of them is grey."""
+    def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Clean patches (count, 2, size, size), and (count,) False, as none of them is grey; of both, `mine`.
+
+        All are made, for which places are air, and how often another is tried, is seen in the images alone.
+        """
         patches = [self._patch(self.pools[int(rng.integers(2)) if self.pools[1] else 0], size, rng) for _ in range(count)]
-        return torch.stack([to_channels(patch) for patch in patches]), torch.zeros(count, dtype=torch.bool)
+        kept = np.stack(patches[mine])
+        return (torch.from_numpy(np.stack([kept.real, kept.imag], 1).astype(np.float32)),
+                torch.zeros(len(kept), dtype=torch.bool))
 
     def _patch(self, pool: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
         for _ in range(4):
@@ -103,7 +116,7 @@ def to_channels(image: np.ndarray) -> Tensor:
 def _resize(image: np.ndarray, scale: float) -> np.ndarray:
     if scale == 1.0:
         return image
-    height, width = (max(1, round(n * scale)) for n in image.shape)
+    height, width = scaled(image.shape, scale)
     real, imaginary = (np.asarray(Image.fromarray(np.ascontiguousarray(part, np.float32)).resize(
         (width, height), Image.Resampling.LANCZOS)) for part in (image.real, image.imag))
     return (real + 1j * imaginary).astype(np.complex64) if np.iscomplexobj(image) else real.clip(0)

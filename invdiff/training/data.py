@@ -1,95 +1,81 @@
-"""Training images in memory, and batches that are a function of (seed, step): resuming needs no saved random state."""
+"""Batches of training images that are a function of (seed, step): resuming needs no saved random state."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.training.images import Cache, ImageSet, in_unit_range, open_images, scaled
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+Place = tuple[int, int, int, bool]      # top, left, quarter turns, flipped
 
 
 def load_images(path: str | Path, key: str = "train_jpeg") -> list[np.ndarray]:
-    """All images of a folder, or of an HDF5 dataset of encoded bytes, as uint8 (H, W, 3).
-
-    Raises:
-        InputError: nothing there, no such dataset, or bytes that are no image.
-    """
-    path = Path(path)
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES)
-        images = [_decode(p.read_bytes(), str(p)) for p in files]
-    elif path.is_file() and h5py.is_hdf5(path):
-        try:
-            with h5py.File(path, "r") as file:
-                if key not in file:
-                    raise InputError(f"{path}: no dataset {key!r}; it holds {', '.join(sorted(file))}")
-                images = [_decode(bytes(item), f"{path}[{key}][{i}]") for i, item in enumerate(file[key])]
-        except OSError as error:
-            raise InputError(f"{path}: a truncated or damaged HDF5 file ({error})") from error
-    else:
-        raise InputError(f"{path}: expected a folder of images or an HDF5 file")
-    if not images:
-        raise InputError(f"{path}: no images found (looked for {', '.join(sorted(_SUFFIXES))})")
-    return images
-
-
-def _decode(data: bytes, name: str) -> np.ndarray:
-    try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{name}: not a readable image ({error})") from error
+    """All images of a folder or an HDF5 dataset, decoded, (H, W, 3). Raises InputError as `open_images` does."""
+    return list(open_images(path, key, Cache(0)))
 
 
 def to_rgb(image: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> (3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    """uint8, or float32 in [0, 1], (H, W, 3) -> (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(in_unit_range(image).transpose(2, 0, 1)))
 
 
 class Patches:
     """Random square patches of images: flips and right-angle turns, some images made smaller, some made grey.
 
     Args:
-        images: uint8 (H, W, 3).
+        images: uint8, or float32 in [0, 1], (H, W, 3).
         largest: largest side of a patch, in pixels; images smaller than it are left out.
         scales: each image is also kept at these sizes, resized with antialiasing; patches come from them by area.
         grey: share of patches whose three channels are the same.
     """
 
     def __init__(self, images: Sequence[np.ndarray], largest: int, scales: Sequence[float] = (1.0,), grey: float = 0.0):
-        resized = [_resize(image, s) for s in scales for image in images]
-        self.images = [image for image in resized if min(image.shape[:2]) >= largest]
+        every = ImageSet.of(images).resized(scales, _resize)
+        self.images = every.subset([i for i, shape in enumerate(every.shapes) if min(shape) >= largest])
         if not self.images:
             raise InputError(f"data.patch: no training image is at least {largest} pixels high and wide")
-        areas = np.array([image.shape[0] * image.shape[1] for image in self.images], dtype=float)
+        areas = np.array([height * width for height, width in self.images.shapes], dtype=float)
         self.probabilities = areas / areas.sum()
         self.grey = grey
 
-    def batch(self, count: int, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Clean patches (count, 3, size, size) in [0, 1], and which of them are grey, (count,) bool."""
+    def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Clean patches (count, 3, size, size) in [0, 1], and which of them are grey, (count,) bool; of both, `mine`.
+
+        The whole batch is drawn, and no more images are read than `mine` needs. NumPy alone computes here: in a thread of its
+        own, torch would start a second team of workers.
+        """
         chosen = rng.choice(len(self.images), size=count, p=self.probabilities)
-        grey = rng.random(count) < self.grey
-        patches = torch.from_numpy(np.stack([_patch(self.images[i], size, rng) for i in chosen]))
-        patches = patches.permute(0, 3, 1, 2).float() / 255
-        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-        grey_mask = torch.from_numpy(grey)
-        return torch.where(grey_mask.view(-1, 1, 1, 1), (patches * luma).sum(1, keepdim=True), patches), grey_mask
+        grey = (rng.random(count) < self.grey)[mine]
+        places = [_place(self.images.shapes[i], size, rng) for i in chosen][mine]
+        cut = np.stack([_cut(self.images[int(i)], place, size) for i, place in zip(chosen[mine], places, strict=True)])
+        patches = in_unit_range(cut)
+        patches[grey] = (patches[grey] * _LUMA).sum(3, keepdims=True)
+        return torch.from_numpy(patches).permute(0, 3, 1, 2), torch.from_numpy(grey)        # channels last, as networks like it
 
 
-def _patch(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    top, left = (rng.integers(0, n - size + 1) for n in image.shape[:2])
-    patch = np.rot90(image[top : top + size, left : left + size], int(rng.integers(4)))
-    return np.ascontiguousarray(patch[:, ::-1] if rng.integers(2) else patch)
+def _place(shape: tuple[int, int], size: int, rng: np.random.Generator) -> Place:
+    top, left = (int(rng.integers(0, n - size + 1)) for n in shape)
+    return top, left, int(rng.integers(4)), bool(rng.integers(2))
+
+
+def _cut(image: np.ndarray, place: Place, size: int) -> np.ndarray:
+    top, left, turns, flipped = place
+    patch = np.rot90(image[top : top + size, left : left + size], turns)
+    return patch[:, ::-1] if flipped else patch
 
 
 def _resize(image: np.ndarray, scale: float) -> np.ndarray:
     if scale == 1.0:
         return image
-    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    height, width = scaled(image.shape[:2], scale)
+    if image.dtype != np.uint8:
+        channels = [Image.fromarray(np.ascontiguousarray(c)).resize((width, height), Image.Resampling.LANCZOS)
+                    for c in image.transpose(2, 0, 1)]
+        return np.stack([np.asarray(c) for c in channels], -1).clip(0, 1)
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))

@@ -1,31 +1,38 @@
 """A training run that can be killed at any moment: step k is a function of the state before it and of (seed, k)."""
 
 import contextlib
-import copy
 import json
 import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 
-import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
 from invdiff.priors.checkpoint import read_tensors, write_tensors
-from invdiff.priors.denoiser import EDMDenoiser, edm_loss
+from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.unet import UNet
-from invdiff.training.complex_data import ComplexPatches
-from invdiff.training.data import Patches
-from invdiff.training.settings import NoiseSettings, TrainSettings
+from invdiff.training.averages import Averages
+from invdiff.training.batches import Batch, Batches, PatchSource
+from invdiff.training.losses import Objective
+from invdiff.training.noise_levels import RunningLoss
+from invdiff.training.processes import Processes
+from invdiff.training.settings import TrainSettings
+
+# what may change in a run that goes on: its length, where the data lie, and what is looked at
+_APART: dict = {"optimiser": {"steps", "decay", "ema_export"}, "data": {"path", "test", "cache_mb", "workers"},
+                "monitor": True}
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What one optimiser step saw: weighted loss per item with its noise level, both (B,)."""
+    """What one optimiser step saw, over all processes: what was minimised, and the weighted error per item with its noise
+    level, both (B,)."""
 
     step: int
     loss: float
@@ -34,113 +41,174 @@ class Progress:
 
 
 class Trainer:
-    """Network, optimiser and moving average of a run. `steps()` trains; `save` and `resume` carry it over a kill."""
+    """Network, optimiser and moving averages of a run. `steps()` trains; `save` and `resume` carry it over a kill.
 
-    def __init__(self, settings: TrainSettings, patches: Patches | ComplexPatches, device: str | torch.device = "cpu"):
-        self.settings, self.patches, self.device = settings, patches, torch.device(device)
+    In each of several processes there is one: they hold the same state, and share every batch.
+    Raises InputError without accelerate, or for batches with fewer patches than processes.
+    """
+
+    def __init__(self, settings: TrainSettings, patches: PatchSource, device: str | torch.device = "cpu"):
+        self.settings = settings
+        self.processes = Processes(device)
+        self.device = self.processes.device
         self.step, self.seconds = 0, 0.0
         self.whole = True               # False within a step
         self.log: list[dict] = []        # a line for each validation
         torch.manual_seed(settings.seed)
         self.denoiser = build_denoiser(settings).to(self.device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.denoiser).requires_grad_(False)
+        self.averages = Averages(self.denoiser, settings.optimiser.ema_gammas)
+        objective = Objective(self.denoiser, settings.loss).to(self.device)
+        self.head = objective.head
+        head = list(self.head.parameters()) if self.head else []
         self.parameters = list(self.denoiser.parameters())
+        self.trained = self.parameters + head
         o = settings.optimiser
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=o.rate, betas=(0.9, 0.99), weight_decay=o.weight_decay,
-                                           fused=True)
+        groups = [{"params": self.parameters, "weight_decay": o.weight_decay}, {"params": head, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=o.rate, betas=(0.9, 0.99), fused=True)
+        self.losses = RunningLoss(settings.noise.low, settings.noise.high)
+        self.batches = self._batches(patches)
+        if settings.compile:
+            objective.compile()         # in place: the state's names stay as they are
+        self.objective = self.processes.accelerator.prepare_model(objective, device_placement=False)
+
+    @property
+    def average(self) -> EDMDenoiser:
+        """The denoiser with averaged weights, of the first length."""
+        return self.averages.copies[0]
+
+    def _batches(self, patches: PatchSource) -> Batches:
+        data, where = self.settings.data, self.processes
+        workers = data.workers if data.workers is not None else 0 if self.device.type == "cpu" else 2
+        batches = Batches(patches, data.patch, self.settings.optimiser.batch, self.settings.seed, rank=where.rank,
+                          processes=where.count, workers=workers, pinned=self.device.type == "cuda")
+        fewest = min(batches.count(step) for step in range(len(data.patch)))
+        if fewest < where.count:
+            raise InputError(f"optimiser.batch: expected at least a patch for each of {where.count} processes at every size, "
+                             f"got {fewest} at {max(data.patch)} pixels; make the batch larger")
+        return batches
 
     def steps(self) -> Iterator[Progress]:
-        """Train to the end, yielding after each step. Stop whenever you like: the state is whole at each yield."""
-        while self.step < self.settings.optimiser.steps:
-            start = time.perf_counter()
-            progress = self._advance()
-            self.seconds += time.perf_counter() - start
-            yield progress
+        """Train to the end, yielding after each step. Stop whenever you like: the state is whole at each yield.
+
+        Raises RuntimeError, in the midst of a step, when the loss is no longer a number.
+        """
+        try:
+            while self.step < self.settings.optimiser.steps:
+                start = time.perf_counter()
+                progress = self._advance()
+                self.seconds += time.perf_counter() - start
+                yield progress
+        finally:
+            self.batches.close()
 
     def _advance(self) -> Progress:
-        o = self.settings.optimiser
+        o, accelerator = self.settings.optimiser, self.processes.accelerator
         self.whole = False
-        x0, noise, sigma = self._batch(self.step)
+        batch = self.batches.get(self.step, o.steps)
+        sigma, weight = self._levels(batch)
+        x0, noise, mine, weight = (t.to(self.device, non_blocking=True) for t in (
+            batch.x0, batch.noise, sigma[self.batches.mine], weight[self.batches.mine]))
         for group in self.optimiser.param_groups:
             group["lr"] = o.rate * learning_rate_factor(self.step, o.steps, o.warmup, o.decay)
         self.optimiser.zero_grad(set_to_none=True)
+        seed_dropout(stream_seed(self.settings.seed, self.step, self.processes.rank), self.device)
         with self._autocast():
-            losses = edm_loss(self.denoiser, x0, noise, sigma)
-        loss = losses.mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, o.clip)
+            minimised, losses = self.objective(x0, noise, mine)
+        # processes average their gradients, and shares may differ by one patch: the sum of theirs is the mean of the batch
+        loss = (minimised * weight).sum() * self.processes.count / batch.count
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(self.parameters, o.clip)
         self.optimiser.step()
+        progress = self._progress(loss.detach(), losses.detach(), sigma)
+        if not math.isfinite(progress.loss):
+            raise RuntimeError(f"step {progress.step}: the loss is {progress.loss}; the last checkpoint is kept: go on from it "
+                               "with precision fp32, or start anew with a lower optimiser.rate")
         self.step += 1
-        # power-function average (Karras et al. 2024, Eq. 1): a fixed share of the run, however long it is
-        beta = (1 - 1 / self.step) ** (o.ema_gamma + 1)
-        torch._foreach_lerp_(list(self.average.parameters()), self.parameters, 1 - beta)
+        self.averages.update(self.parameters, self.step)
+        self.losses.update(progress.losses.double().numpy(), sigma.double().numpy())
         self.whole = True
-        return Progress(self.step, float(loss.detach()), losses.detach().cpu(), sigma.cpu())
+        return progress
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean patches, unit noise (the same on all channels where the patch is grey) and noise levels of a step."""
-        rng = np.random.default_rng([self.settings.seed, step])
-        sizes = self.settings.data.patch
-        size = sizes[step % len(sizes)]
-        count = max(1, round(self.settings.optimiser.batch * (min(sizes) / size) ** 2))
-        x0, grey = self.patches.batch(count, size, rng)
-        noise = torch.from_numpy(rng.standard_normal(x0.shape, dtype=np.float32))
-        noise = torch.where(grey.view(-1, 1, 1, 1), noise[:, :1], noise)
-        sigma = draw_sigmas(self.settings.noise, len(x0), rng)
-        return x0.to(self.device), noise.to(self.device), sigma.to(self.device)
+    def _levels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Noise levels of the whole batch and their weights, (count,) float32."""
+        sigma, weight = self.settings.noise.draw(batch.count, batch.rng, self.step, self.losses)
+        return torch.from_numpy(sigma).float(), torch.from_numpy(weight).float()
+
+    def _progress(self, loss: Tensor, losses: Tensor, sigma: Tensor) -> Progress:
+        everyone = torch.zeros(len(sigma) + 1, device=self.device)
+        everyone[:-1][self.batches.mine] = losses.float()
+        everyone[-1] = loss / self.processes.count
+        everyone = self.processes.total(everyone).cpu()
+        return Progress(self.step + 1, float(everyone[-1]), everyone[:-1], sigma)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.settings.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        """The modules of the state, by the names that a file knows them by."""
+        averages = {f"average{i or ''}": average for i, average in enumerate(self.averages.copies)}
+        return {"net": self.denoiser, **averages, **({"head": self.head} if self.head else {})}
+
     def save(self, path: str | Path) -> None:
         """Everything that the next step depends on, in one safetensors file, written whole or not at all."""
-        tensors = {f"net.{k}": v for k, v in self.denoiser.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        tensors = {f"{name}.{k}": v for name, module in self._modules().items() for k, v in module.state_dict().items()}
         for i, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
-        state = {"step": self.step, "seconds": self.seconds, "log": self.log, "settings": self._identity()}
+        tensors["losses.squares"] = torch.from_numpy(self.losses.squares)
+        state = {"step": self.step, "seconds": self.seconds, "log": self.log, "settings": identity(self.settings)}
         write_tensors(path, {k: v.cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
 
     def resume(self, path: str | Path) -> None:
         """Go on from `save`. Raises InputError if the file belongs to a run with other settings (`steps` may differ)."""
         tensors, metadata = read_tensors(path)
         state = json.loads(metadata.get("state", "{}"))
-        if state.get("settings") != self._identity():
+        if not same_run(state.get("settings"), self.settings):
             raise InputError(f"{path}: belongs to a run with other settings; use another --output or delete it")
-        for name, module in (("net.", self.denoiser), ("average.", self.average)):
-            module.load_state_dict({k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)})
+        for name, module in self._modules().items():
+            module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimiser."):
                 _, index, name = key.split(".")
                 # in the parameter's memory format, which a file forgets: the fused optimiser reads both in storage order
-                kept = torch.empty_like(self.parameters[int(index)]).copy_(value) if value.ndim else value
+                kept = torch.empty_like(self.trained[int(index)]).copy_(value) if value.ndim else value
                 moments.setdefault(int(index), {})[name] = kept
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        if "losses.squares" in tensors:         # states of the first version have none
+            self.losses.squares = tensors["losses.squares"].numpy().copy()
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
 
-    def _identity(self) -> dict:
-        """The settings that make two runs the same run: all but its length and where the data lie."""
-        apart = {"optimiser": {"steps", "decay"}, "data": {"path", "test"}}
-        return json.loads(self.settings.model_dump_json(exclude=apart))
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed what a network draws in training. `torch.manual_seed` would do, but looks at every backend, for milliseconds."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        getattr(torch, device.type).manual_seed(seed)
+
+
+def identity(settings: TrainSettings) -> dict:
+    """The settings that make two runs the same run: all but its length, where the data lie, and what is looked at."""
+    return json.loads(settings.model_dump_json(exclude=_APART))
+
+
+def same_run(stored: dict | None, settings: TrainSettings) -> bool:
+    """Whether a state's settings are these. Settings that it does not know yet had their default."""
+    try:
+        whole = {**(stored or {}), "optimiser": {"steps": 1, **(stored or {})["optimiser"]},
+                 "data": {"path": "", **(stored or {})["data"]}}
+        return identity(TrainSettings.model_validate(whole)) == identity(settings)
+    except (KeyError, TypeError, ValidationError):
+        return False
 
 
 def build_denoiser(settings: TrainSettings) -> EDMDenoiser:
     """An untrained denoiser of the settings' architecture and preconditioning."""
     network = UNet(**settings.network.model_dump())
     return EDMDenoiser(network, settings.network.channels, settings.noise.sigma_data, settings.noise.centre)
-
-
-def draw_sigmas(noise: NoiseSettings, count: int, rng: np.random.Generator) -> Tensor:
-    """Noise levels (count,) in [low, high], spread evenly over the distribution's quantiles to lower the variance."""
-    quantiles = (rng.permutation(count) + rng.random()) / count
-    log_normal = noise.log_mean + noise.log_std * np.array([NormalDist().inv_cdf(max(q, 1e-9)) for q in quantiles])
-    log_uniform = rng.uniform(math.log(noise.low), math.log(noise.high), count)
-    logs = np.where(rng.random(count) < noise.uniform_share, log_uniform, log_normal)
-    return torch.from_numpy(np.exp(logs).clip(noise.low, noise.high)).float()
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:

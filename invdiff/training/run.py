@@ -1,6 +1,5 @@
 """`invdiff train`: a Trainer with checkpoints, validation, a log and, at the end, a prior with its card."""
 
-import json
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -13,23 +12,25 @@ from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.checkpoint import save_prior
-from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.spectrum import measure_spectrum
-from invdiff.training.complex_data import ComplexPatches, load_complex, load_magnitudes, to_channels
-from invdiff.training.data import Patches, load_images, to_rgb
+from invdiff.training.averages import relative_width
+from invdiff.training.complex_data import ComplexPatches, open_complex, open_magnitudes, to_channels
+from invdiff.training.data import Patches, to_rgb
+from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.loop import Progress, Trainer
+from invdiff.training.monitor import Monitor, best_average, centre_crops, sample_sheet
+from invdiff.training.samples import save_sheet
 from invdiff.training.settings import TrainSettings
 
-BANDS = (0.03, 0.1, 0.3, 1.0)       # edges of the noise bands whose loss is reported
-VALIDATION = (15 / 255, 25 / 255, 50 / 255, 0.5, 2.0)
 
-
-def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, validate_every: int = 1000,
-          save_seconds: float = 120.0, on_step: Callable[[Progress, Trainer], object] | None = None) -> Path:
+def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, save_seconds: float = 120.0,
+          on_step: Callable[[Progress, Trainer], object] | None = None) -> Path:
     """Train to the end, from the last checkpoint in `output` if there is one; returns the prior's path.
 
-    `output` gets state.safetensors (the resumable state), log.jsonl and NAME.safetensors (the prior).
-    Raises InputError for unusable data or a checkpoint of another run.
+    `output` gets state.safetensors (the resumable state), log.jsonl, samples/STEP.png, NAME.safetensors (the prior) and
+    NAME.png (samples of it). Started by torchrun or accelerate in several processes, they train one network together, and
+    the first of them writes, and calls `on_step`.
+    Raises InputError for unusable data, a checkpoint of another run, or without accelerate.
     """
     output = Path(output)
     patches, held, test = load_data(settings)
@@ -37,56 +38,81 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, v
     state = output / "state.safetensors"
     if state.exists():
         trainer.resume(state)
-    crops = centre_crops(held, 128)
-    recent: list[Progress] = []
+    trainer.processes.wait()        # all have read the state before the first one writes another
+    path = output / f"{settings.name}.safetensors"
+    if not trainer.processes.main:
+        for _ in trainer.steps():
+            pass
+        return path
+    _writable(output)
+    monitor = Monitor(trainer, held, output)
     saved = time.monotonic()
     try:
         for progress in trainer.steps():
-            recent.append(progress)
-            if trainer.step % validate_every == 0 or trainer.step == settings.optimiser.steps:
-                trainer.log.append(log_line(trainer, recent, crops))
-                write_log(output / "log.jsonl", trainer.log)
-                recent = []
+            monitor.see(progress)
             if on_step:
                 on_step(progress, trainer)
             if time.monotonic() - saved > save_seconds:
                 trainer.save(state)
                 saved = time.monotonic()
     finally:
+        monitor.close()
         if trainer.whole:       # an interrupt within a step leaves the last checkpoint as it was
             trainer.save(state)
-    return export(trainer, held, test, output / f"{settings.name}.safetensors")
+    return export(trainer, held, test, path)
+
+
+def _writable(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
 
 
 def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches, list[Tensor], list[Tensor]]:
     """Training patches, the held-back images and the test images, (C, H, W) each. Raises InputError."""
-    data = settings.data
+    data, channels = settings.data, settings.network.channels
     if data.test and Path(data.path).is_dir():
         raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
-    kind: tuple = (load_complex, to_channels) if settings.network.channels == 2 else (load_images, to_rgb)
+    if channels not in (2, 3):
+        raise InputError(f"network.channels: expected 3, for colour, or 2, for complex images, got {channels}")
+    kind: tuple = (open_complex, to_channels) if channels == 2 else (open_images, to_rgb)
     load, to_tensor = kind
-    images = load(data.path, data.key)
+    cache = Cache(data.cache_mb * 1e6)
+    images = load(data.path, data.key, cache)
     if data.holdout >= len(images):
         raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {data.holdout}")
     kept, held = images[: -data.holdout], images[-data.holdout :]
     patches: Patches | ComplexPatches
-    if settings.network.channels == 2:
+    if channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
-        magnitudes = load_magnitudes(path, data.magnitudes_key) if path else []
+        magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
         patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales)
+        _fill(cache, patches.pools)
     else:
         patches = Patches(kept, max(data.patch), data.scales, data.grey)
-    test = load(data.path, data.test) if data.test else []
+        _fill(cache, [patches.images])
+    test = load(data.path, data.test, Cache(0)) if data.test else []
     return patches, [to_tensor(image) for image in held], [to_tensor(image) for image in test]
+
+
+def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:
+    """Read all images now, if they fit: then a damaged one is found before the run, and no step waits for it."""
+    if 2 * sum(images.nbytes for images in sets) <= cache.limit:        # the resized ones, and what they came from
+        for images in sets:
+            for i in range(len(images)):
+                images[i]
 
 
 def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> Path:
     """Write the averaged weights as a prior; its card holds error spectra on `held` and a denoising table on `test`."""
-    denoiser = trainer.average.eval()
-    card = make_card(trainer)
-    crops = list(centre_crops(held, 256 if min(min(i.shape[1:]) for i in held) >= 256 else 64).to(trainer.device))
+    smallest = min(min(i.shape[1:]) for i in held)
+    crops = centre_crops(held, 256 if smallest >= 256 else min(64, smallest)).to(trainer.device)
+    number = choose_average(trainer, crops)
+    denoiser = trainer.averages.copies[number].eval()
+    card = make_card(trainer, number)
     source = f"measured on {len(crops)} held-back training images"
-    card["spectrum"] = measure_spectrum(denoiser, crops, LEVELS, source).to_dict()
+    card["spectrum"] = measure_spectrum(denoiser, list(crops), LEVELS, source).to_dict()
     if trainer.settings.network.channels == 3:
         grey = [crop.mean(0, keepdim=True) for crop in crops]
         card["spectrum_grey"] = measure_spectrum(denoiser, grey, LEVELS, source).to_dict()
@@ -94,52 +120,35 @@ def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], pat
         images = [image.to(trainer.device) for image in test]
         kind = {"sigma": "of 255", "images": f"{len(images)} of {trainer.settings.data.test}, whole"}
         card["denoising"] = {"psnr": denoising_table(denoiser, images)} | kind
+    if trainer.settings.monitor.sheet:
+        card["samples"] = f"{path.stem}.png"
+        save_sheet(path.with_suffix(".png"), sample_sheet(trainer, denoiser))
     save_prior(path, denoiser, card)
     return path
 
 
-def make_card(trainer: Trainer) -> dict:
+def choose_average(trainer: Trainer, crops: Tensor) -> int:
+    """The number of the average that `optimiser.ema_export` asks for."""
+    wanted = trainer.settings.optimiser.ema_export
+    if wanted == "best":
+        return best_average(trainer, crops)
+    return 0 if wanted is None else trainer.averages.gammas.index(wanted)
+
+
+def make_card(trainer: Trainer, average: int = 0) -> dict:
     """What a user must know of the prior: architecture, data, licence, how it was trained."""
     s = trainer.settings
+    gamma = trainer.averages.gammas[average]
     return {
         "name": s.name, "architecture": s.network.model_dump(),
         "preconditioning": {"sigma_data": s.noise.sigma_data, "centre": s.noise.centre},
         "sigma_range": [s.noise.low, s.noise.high],
         "data": s.data.description, "licence": s.data.licence, "use": s.use,
         "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}), "steps": trainer.step,
-                     "hours": round(trainer.seconds / 3600, 3), "hardware": hardware(trainer.device), "log": trainer.log},
+                     "average": {"gamma": gamma, "relative_width": round(relative_width(gamma), 4)},
+                     "hours": round(trainer.seconds / 3600, 3), "hardware": hardware(trainer.device),
+                     "processes": trainer.processes.count, "log": trainer.log},
     }
-
-
-def log_line(trainer: Trainer, recent: Sequence[Progress], crops: Tensor) -> dict:
-    """Mean loss since the last line, in all and by noise band, and PSNR on held-back images."""
-    losses, sigmas = torch.cat([p.losses for p in recent]), torch.cat([p.sigmas for p in recent])
-    band = torch.bucketize(sigmas, torch.tensor(BANDS))
-    by_band = [round(float(losses[band == k].mean()), 5) if (band == k).any() else None for k in range(len(BANDS) + 1)]
-    psnr = {f"{sigma:.3g}": round(denoising_psnr(trainer.average, crops.to(trainer.device), sigma), 3) for sigma in VALIDATION}
-    return {"step": trainer.step, "seconds": round(trainer.seconds, 1), "loss": round(float(losses.mean()), 5),
-            "loss_by_band": by_band, "psnr": psnr}
-
-
-@torch.no_grad()
-def denoising_psnr(denoiser: EDMDenoiser, images: Tensor, sigma: float, seed: int = 0) -> float:
-    """Mean PSNR in dB over images (N, C, H, W) of D(x0 + sigma n, sigma), clipped; the peak is 1."""
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
-    low = -1.0 if images.shape[1] == 2 else 0.0
-    error = [(denoiser(x[None] + sigma * n[None], sigma).clamp(low, 1) - x).square().mean()
-             for x, n in zip(images, noise, strict=True)]
-    return float(-10 * torch.stack(error).log10().mean())
-
-
-def centre_crops(images: Sequence[Tensor], size: int) -> Tensor:
-    """(C, H, W) images -> (N, C, size, size)."""
-    corners = [((i.shape[1] - size) // 2, (i.shape[2] - size) // 2) for i in images]
-    return torch.stack([i[:, t : t + size, l : l + size] for i, (t, l) in zip(images, corners, strict=True)])
-
-
-def write_log(path: Path, lines: Sequence[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
 def hardware(device: torch.device) -> str:

@@ -1,6 +1,11 @@
 """What a training run is made of: the schema of configs/train/*.yaml."""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from invdiff.training.losses import EDMLoss, LossSettings
+from invdiff.training.noise_levels import LogNormal, NoiseSettings
 
 
 class Frozen(BaseModel):
@@ -8,13 +13,17 @@ class Frozen(BaseModel):
 
 
 class DataSettings(Frozen):
-    """Where images come from. `holdout` images are kept back for validation and for the card's error spectrum; the
-    HDF5 dataset `test`, if one is named, is for the card's denoising table.
+    """Where images come from: a folder, or an HDF5 dataset of encoded images or of arrays (N, H, W[, C]). `holdout` images are
+    kept back for validation and for the card's error spectrum; the HDF5 dataset `test`, if one is named, is for the
+    card's denoising table.
 
     With a network of two channels, `key` and `test` are complex images (N, 2, H, W), and `magnitudes` may name another
     HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase.
 
     Steps take the sizes of `patch` in turn, multiples of 16; the batch is as many pixels for each.
+
+    Decoded images stay in memory up to `cache_mb`; what does not fit is decoded when it is needed. `workers` threads make
+    batches ahead of time, two of them for a GPU if nothing else is said; with 0, as on a CPU, each is made when its step begins.
     """
 
     path: str
@@ -26,6 +35,8 @@ class DataSettings(Frozen):
     grey: float = Field(0.0, ge=0, le=1)
     magnitudes: str | None = None
     magnitudes_key: str = "train_webp"
+    cache_mb: int = Field(4000, ge=0)
+    workers: int | None = Field(None, ge=0, le=64)
     description: str = ""
     licence: str = ""
 
@@ -39,22 +50,12 @@ class NetworkSettings(Frozen):
     embedding: PositiveInt = 256
 
 
-class NoiseSettings(Frozen):
-    """Noise levels to train on: log-normal, with a share drawn log-uniformly from the whole range [low, high]."""
-
-    log_mean: float = -1.9
-    log_std: PositiveFloat = 1.3
-    uniform_share: float = Field(0.15, ge=0, le=1)
-    low: PositiveFloat = 0.002
-    high: PositiveFloat = 40.0
-    sigma_data: PositiveFloat = 0.25
-    centre: float = 0.5
-
-
 class OptimiserSettings(Frozen):
     """AdamW with warm-up, a constant rate, and a linear decay to zero over the last `decay` of the steps.
 
-    `batch` counts patches of the smallest size.
+    `batch` counts patches of the smallest size, those of all processes together. `ema_gammas` are the lengths of the weights'
+    averages (`invdiff.training.averages`); `ema_export` is the one that becomes the prior: the first, if it is not given,
+    or the "best" on the held-back images.
     """
 
     steps: PositiveInt
@@ -64,7 +65,35 @@ class OptimiserSettings(Frozen):
     decay: float = Field(0.3, gt=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
     clip: PositiveFloat = 1.0
-    ema_gamma: PositiveFloat = 16.0
+    ema_gammas: tuple[PositiveFloat, ...] = Field((16.0,), min_length=1)
+    ema_export: PositiveFloat | Literal["best"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_length(cls, data: Any) -> Any:
+        """`ema_gamma: 16` is short for `ema_gammas: [16]`."""
+        if isinstance(data, dict) and "ema_gamma" in data and "ema_gammas" not in data:
+            data = {"ema_gammas" if key == "ema_gamma" else key: value for key, value in data.items()}
+            data["ema_gammas"] = (data["ema_gammas"],)
+        return data
+
+    @model_validator(mode="after")
+    def _exports_what_there_is(self) -> "OptimiserSettings":
+        if isinstance(self.ema_export, float) and self.ema_export not in self.ema_gammas:
+            raise ValueError(f"ema_export: expected one of ema_gammas, {list(self.ema_gammas)}, got {self.ema_export:g}")
+        return self
+
+
+class MonitorSettings(Frozen):
+    """What is looked at as it goes: validation every `every` steps, and every `sheet_every` steps a sheet of `sheet`
+    unconditional samples of `sheet_size` pixels, drawn in `sheet_steps` steps of DPM-Solver++."""
+
+    every: PositiveInt = 1000
+    sheet_every: PositiveInt = 5000
+    sheet: int = Field(16, ge=0, le=256)
+    sheet_size: int = Field(64, ge=8)
+    sheet_steps: PositiveInt = 24
+    tensorboard: bool = False
 
 
 class TrainSettings(Frozen):
@@ -73,8 +102,11 @@ class TrainSettings(Frozen):
     name: str
     data: DataSettings
     network: NetworkSettings = NetworkSettings()
-    noise: NoiseSettings = NoiseSettings()
+    noise: NoiseSettings = LogNormal()
+    loss: LossSettings = EDMLoss()
     optimiser: OptimiserSettings
+    monitor: MonitorSettings = MonitorSettings()
     precision: str = Field("bf16", pattern="^(fp32|bf16)$")
+    compile: bool = False
     seed: int = Field(0, ge=0)
     use: str = ""

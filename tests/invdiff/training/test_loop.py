@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -8,8 +6,8 @@ from pydantic import ValidationError
 from invdiff.errors import InputError
 from invdiff.priors.checkpoint import read_tensors
 from invdiff.training.data import Patches
-from invdiff.training.loop import Trainer, draw_sigmas, learning_rate_factor
-from invdiff.training.settings import NoiseSettings, TrainSettings
+from invdiff.training.loop import Trainer, learning_rate_factor
+from invdiff.training.settings import TrainSettings
 
 
 def settings(steps=6, **changes):
@@ -124,38 +122,21 @@ def test_the_average_follows_a_power_law_of_the_run():
 
 
 def test_a_batch_is_as_many_pixels_at_each_size_and_grey_noise_is_grey():
-    trainer = Trainer(settings(optimiser={"batch": 8}, data={"patch": (16, 32)}), patches())
+    batches = Trainer(settings(optimiser={"batch": 8}, data={"patch": (16, 32)}), patches()).batches
     for step, (count, size) in enumerate([(8, 16), (2, 32), (8, 16)]):
-        x0, noise, sigma = trainer._batch(step)
-        assert x0.shape == noise.shape == (count, 3, size, size)
-        assert sigma.shape == (count,)
-        equal = [(t[:, :1] == t).flatten(1).all(1) for t in (x0, noise)]
+        batch = batches.make(step)
+        assert batch.x0.shape == batch.noise.shape == (count, 3, size, size)
+        assert batch.count == count
+        equal = [(t[:, :1] == t).flatten(1).all(1) for t in (batch.x0, batch.noise)]
         assert torch.equal(*equal)
-    assert not torch.equal(trainer._batch(0)[1], trainer._batch(2)[1])
-    assert torch.equal(trainer._batch(2)[1], trainer._batch(2)[1])
+    assert not torch.equal(batches.make(0).noise, batches.make(2).noise)
+    assert torch.equal(batches.make(2).noise, batches.make(2).noise)
 
 
 @pytest.mark.parametrize(("step", "expected"), [(0, 0.1), (4, 0.5), (9, 1.0), (50, 1.0), (79, 1.0), (80, 1.0), (90, 0.5),
                                                 (99, 0.05), (100, 0.0)])
 def test_learning_rate_rises_stays_and_falls_to_zero(step, expected):
     assert learning_rate_factor(step, steps=100, warmup=10, decay=0.2) == pytest.approx(expected)
-
-
-def test_sigmas_follow_their_distribution():
-    """Log-normal for the most part: stratified, so the median is far better than 1 / sqrt(n); clipped to the range."""
-    noise = NoiseSettings(log_mean=-1.0, log_std=1.2, uniform_share=0.0, low=0.01, high=5.0)
-    logs = draw_sigmas(noise, 20_000, np.random.default_rng(0)).log()
-    assert float(logs.median()) == pytest.approx(-1.0, abs=0.01)
-    assert float(logs.quantile(0.8413)) == pytest.approx(0.2, abs=0.02)
-    assert logs.min() >= math.log(0.01) - 1e-5
-    assert logs.max() <= math.log(5.0) + 1e-5
-    uniform = draw_sigmas(noise.model_copy(update={"uniform_share": 1.0}), 20_000, np.random.default_rng(0)).log()
-    ends = math.log(0.01), math.log(5.0)
-    quantiles = torch.tensor([0.1, 0.5, 0.9])
-    expected = ends[0] + (ends[1] - ends[0]) * quantiles
-    torch.testing.assert_close(uniform.quantile(quantiles), expected, atol=4 * 6.2 * 0.5 / 20_000**0.5, rtol=0)
-    small = draw_sigmas(noise, 4, np.random.default_rng(0)).log()
-    assert len(set((torch.distributions.Normal(-1.0, 1.2).cdf(small) * 4).long().tolist())) == 4       # one a quarter
 
 
 def test_settings_are_frozen_and_known():

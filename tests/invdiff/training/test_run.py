@@ -23,7 +23,7 @@ import torch
 from invdiff.training.run import train
 from invdiff.training.settings import TrainSettings
 torch.set_num_threads(1)
-train(TrainSettings.model_validate_json(sys.argv[1]), sys.argv[2], save_seconds=0.0, validate_every=5,
+train(TrainSettings.model_validate_json(sys.argv[1]), sys.argv[2], save_seconds=0.0,
       on_step=lambda progress, trainer: time.sleep(0.3))
 """
 
@@ -38,6 +38,7 @@ def settings(tmp_path):
     return TrainSettings(name="toy", precision="fp32", seed=1,
                          data={"path": str(tmp_path / "images"), "patch": [16], "holdout": 1, "description": "waves"},
                          network={"widths": [4, 4], "depths": [1, 1], "embedding": 16},
+                         monitor={"every": 5, "sheet": 4, "sheet_size": 16, "sheet_steps": 3},
                          optimiser={"steps": 12, "batch": 2, "warmup": 2})
 
 
@@ -75,9 +76,9 @@ def test_a_killed_run_ends_as_the_unbroken_one(settings, tmp_path, one_thread):
     assert process.returncode == -signal.SIGKILL
     assert not (broken / "toy.safetensors").exists()
     steps = []
-    prior = train(settings, broken, validate_every=5, on_step=lambda progress, _: steps.append(progress.step))
+    prior = train(settings, broken, on_step=lambda progress, _: steps.append(progress.step))
     assert 1 < steps[0] < steps[-1] == 12
-    train(settings, whole, validate_every=5)
+    train(settings, whole)
     for a, b in zip(weights(broken), weights(whole), strict=True):
         assert a.keys() == b.keys()
         assert not [k for k in a if not torch.equal(a[k], b[k])]

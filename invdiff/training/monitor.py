@@ -1,0 +1,127 @@
+"""What a run says of itself as it goes: validation, log.jsonl, sheets of samples, TensorBoard."""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.training.loop import Progress, Trainer
+from invdiff.training.samples import draw_samples, save_sheet, sheet
+
+BANDS = (0.03, 0.1, 0.3, 1.0)       # edges of the noise bands whose loss is reported
+VALIDATION = (15 / 255, 25 / 255, 50 / 255, 0.5, 2.0)
+
+
+class Monitor:
+    """Sees every step; writes into `output` at the steps that `settings.monitor` names, and at the last.
+
+    Raises InputError if TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, trainer: Trainer, held: Sequence[Tensor], output: Path):
+        self.trainer, self.output, self.settings = trainer, output, trainer.settings.monitor
+        self.crops = centre_crops(held, min(128, *(min(i.shape[1:]) for i in held))).to(trainer.device)
+        self.recent: list[Progress] = []
+        self.board = _board(output / "tensorboard", trainer.step) if self.settings.tensorboard else None
+
+    def see(self, progress: Progress) -> None:
+        """Take in a step, and validate and draw if it is time."""
+        self.recent.append(progress)
+        last = progress.step == self.trainer.settings.optimiser.steps
+        if progress.step % self.settings.every == 0 or last:
+            self._validate()
+        if self.settings.sheet and (progress.step % self.settings.sheet_every == 0 or last):
+            self._draw(progress.step)
+
+    def _validate(self) -> None:
+        trainer = self.trainer
+        line = log_line(trainer, self.recent, self.crops)
+        trainer.log.append(line)
+        write_log(self.output / "log.jsonl", trainer.log)
+        self.recent = []
+        if self.board:
+            rows = {"loss": line["loss"], "rate": trainer.optimiser.param_groups[0]["lr"]}
+            rows |= {f"loss by band/{name}": v for name, v in zip(band_names(), line["loss_by_band"], strict=True)}
+            rows |= {f"psnr/{level}": value for level, value in line["psnr"].items()}
+            for name, value in rows.items():
+                if value is not None:
+                    self.board.add_scalar(name, value, trainer.step)
+
+    def _draw(self, step: int) -> None:
+        picture = sample_sheet(self.trainer, self.trainer.average)
+        save_sheet(self.output / "samples" / f"{step:07d}.png", picture)
+        if self.board:
+            self.board.add_image("samples", np.asarray(picture), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what TensorBoard has not written yet."""
+        if self.board:
+            self.board.close()
+
+
+def _board(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise InputError("monitor.tensorboard: TensorBoard is not installed; pip install tensorboard, or set it to false"
+                         ) from error
+    return SummaryWriter(str(folder), purge_step=step + 1)      # what a killed run wrote beyond its last checkpoint
+
+
+def sample_sheet(trainer: Trainer, denoiser: EDMDenoiser) -> Image.Image:
+    """A sheet of the settings' number and size."""
+    m, noise = trainer.settings.monitor, trainer.settings.noise
+    return sheet(draw_samples(denoiser, m.sheet, m.sheet_size, m.sheet_steps, noise.low, noise.high))
+
+
+def log_line(trainer: Trainer, recent: Sequence[Progress], crops: Tensor) -> dict:
+    """Mean loss since the last line, in all and by noise band, and PSNR on held-back images."""
+    losses, sigmas = torch.cat([p.losses for p in recent]), torch.cat([p.sigmas for p in recent])
+    psnr = {f"{sigma:.3g}": round(denoising_psnr(trainer.average, crops, sigma), 3) for sigma in VALIDATION}
+    return {"step": trainer.step, "seconds": round(trainer.seconds, 1), "loss": round(float(losses.mean()), 5),
+            "loss_by_band": loss_by_band(losses, sigmas), "psnr": psnr}
+
+
+def loss_by_band(losses: Tensor, sigmas: Tensor) -> list[float | None]:
+    """The mean of losses (B,) in each band of sigmas (B,); None where there is none."""
+    band = torch.bucketize(sigmas, torch.tensor(BANDS))
+    return [round(float(losses[band == k].mean()), 5) if (band == k).any() else None for k in range(len(BANDS) + 1)]
+
+
+def band_names() -> list[str]:
+    return [f"sigma < {BANDS[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(BANDS)), f"> {BANDS[-1]:g}"]
+
+
+@torch.no_grad()
+def denoising_psnr(denoiser: EDMDenoiser, images: Tensor, sigma: float, seed: int = 0) -> float:
+    """Mean PSNR in dB over images (N, C, H, W) of D(x0 + sigma n, sigma), clipped; the peak is 1."""
+    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
+    low = -1.0 if images.shape[1] == 2 else 0.0
+    error = [(denoiser(x[None] + sigma * n[None], sigma).clamp(low, 1) - x).square().mean()
+             for x, n in zip(images, noise, strict=True)]
+    return float(-10 * torch.stack(error).log10().mean())
+
+
+def best_average(trainer: Trainer, crops: Tensor) -> int:
+    """Which of the averages denoises the crops (N, C, H, W) best, in mean PSNR over the levels of `VALIDATION`."""
+    scores = [sum(denoising_psnr(average, crops, sigma) for sigma in VALIDATION) for average in trainer.averages.copies]
+    return int(np.argmax(scores))
+
+
+def centre_crops(images: Sequence[Tensor], size: int) -> Tensor:
+    """(C, H, W) images -> (N, C, size, size)."""
+    corners = [((i.shape[1] - size) // 2, (i.shape[2] - size) // 2) for i in images]
+    return torch.stack([i[:, t : t + size, l : l + size] for i, (t, l) in zip(images, corners, strict=True)])
+
+
+def write_log(path: Path, lines: Sequence[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
