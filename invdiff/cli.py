@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff import cli_benchmark
+from invdiff import cli_benchmark, cli_train
 from invdiff.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -93,33 +93,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
     typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[1:]))} values, sigma_y = {problem.sigma_y:g}")
 
 
-@app.command()
-def train(config: Annotated[Path, typer.Argument(help="A training config, such as configs/train/natural.yaml.")],
-          data: Annotated[Path | None, typer.Option(help="Folder of images or HDF5 file; overrides data.path.")] = None,
-          assign: Assign = None,
-          output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
-          device: Device = None) -> None:
-    """Train a prior. Started again with the same output folder, it goes on where it was stopped or killed."""
-    from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    from invdiff.config import train_settings
-    from invdiff.restoration import find_device
-    from invdiff.training.run import train as run
-
-    settings = train_settings(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
-    where = str(find_device(device or "auto"))
-    folder = output or Path("runs") / settings.name
-    columns = [*Progress.get_default_columns()[:-1], TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns) as bar:
-        line = bar.add_task("training", total=settings.optimiser.steps)
-
-        def show(progress: Any, trainer: Any) -> None:
-            psnr = trainer.log[-1]["psnr"] if trainer.log else {}
-            validation = "  ".join(f"{value:.2f} dB at {level}" for level, value in list(psnr.items())[:3])
-            bar.update(line, completed=progress.step, description=f"loss {progress.loss:.3f}  {validation}")
-
-        path = run(settings, folder, where, on_step=show)
-    typer.echo(f"{path}: the prior; log.jsonl beside it")
+app.command()(cli_train.train)
 
 
 @app.command()

@@ -24,7 +24,7 @@ LEVELS = [
     {"config", "restoration"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs"},
     {"evaluation.comparison"},      # for the command line
-    {"cli_benchmark"},
+    {"cli_benchmark", "cli_train"},
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

@@ -44,3 +44,9 @@ class Processes:
         """Until all processes are here."""
         if self.count > 1:
             self.accelerator.wait_for_everyone()
+
+
+def leave() -> None:
+    """End what `Processes` began: the last thing a process does of a run."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

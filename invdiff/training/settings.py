@@ -23,7 +23,7 @@ class DataSettings(Frozen):
     Steps take the sizes of `patch` in turn, multiples of 16; the batch is as many pixels for each.
 
     Decoded images stay in memory up to `cache_mb`; what does not fit is decoded when it is needed. `workers` threads make
-    batches ahead of time, two of them for a GPU if nothing else is said; with 0, as on a CPU, each is made when its step begins.
+    batches ahead of time: if nothing else is said, two for a GPU and none for a CPU, where a batch is made as its step begins.
     """
 
     path: str

@@ -2,10 +2,9 @@
 
 import json
 import os
-import signal
+import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -14,18 +13,68 @@ from PIL import Image
 
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors
-from invdiff.training.run import train
+from invdiff.training.loop import Trainer
+from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings
 
-RUN = """
-import sys, time
-import torch
+# One process forks the runs, so that Python and torch start once. It does no sums itself, and has one thread to fork.
+FORKS = """
+import os, random, signal, sys, time
+import accelerate, torch
+from pathlib import Path
 from invdiff.training.run import train
 from invdiff.training.settings import TrainSettings
 torch.set_num_threads(1)
-train(TrainSettings.model_validate_json(sys.argv[1]), sys.argv[2], save_seconds=0.0,
-      on_step=lambda progress, trainer: time.sleep(0.3))
+settings, output = TrainSettings.model_validate_json(sys.argv[1]), Path(sys.argv[2])
+
+def fork(work):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work()
+    except BaseException as error:
+        print(repr(error), file=sys.stderr)
+        os._exit(1)
+    os._exit(0)
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
+TEN_KILLS = FORKS + """
+state, chance = output / "state.safetensors", random.Random(5)
+
+def written():
+    return state.stat().st_mtime_ns if state.exists() else 0
+
+for number in range(10):
+    before = written()
+    pid = fork(lambda: train(settings, output, save_seconds=0.0, on_step=lambda progress, trainer: time.sleep(0.02)))
+    while number not in (3, 6) and written() == before:         # those two are killed wherever they are in starting
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 0.15))
+    os.kill(pid, signal.SIGKILL)
+    assert ended(pid) == -signal.SIGKILL, "a run ended before it was killed"
+assert not (output / "toy.safetensors").exists()
+assert ended(fork(lambda: train(settings, output))) == 0
+"""
+TWO_PROCESSES = FORKS + """
+def work(rank):
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                      MASTER_PORT=sys.argv[3], OMP_NUM_THREADS="1")
+    seen = []
+    train(settings, output, on_step=lambda progress, trainer: seen.append(len(progress.losses)))
+    assert seen == ([] if rank else [5, 2] * 4), seen
+    torch.distributed.destroy_process_group()
+
+assert [ended(pid) for pid in [fork(lambda: work(0)), fork(lambda: work(1))]] == [0, 0]
+"""
+
+
+def fork_server(script, settings, output, *arguments):
+    command = [sys.executable, "-c", script, settings.model_dump_json(), str(output), *map(str, arguments)]
+    return subprocess.run(command, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, timeout=120,
+                          check=False)
 
 
 @pytest.fixture
@@ -42,6 +91,14 @@ def settings(tmp_path):
                          optimiser={"steps": 12, "batch": 2, "warmup": 2})
 
 
+def changed(settings, **changes):
+    """Settings with other values in some of their parts."""
+    data = settings.model_dump()
+    for part, values in changes.items():
+        data[part] = values if "kind" in values else data[part] | values
+    return TrainSettings.model_validate(data)
+
+
 @pytest.fixture
 def one_thread():
     before = torch.get_num_threads()
@@ -50,39 +107,52 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def wait_for(path, process, seconds=60):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def weights(folder):
     return read_tensors(folder / "state.safetensors")[0], read_tensors(folder / "toy.safetensors")[0]
 
 
-def test_a_killed_run_ends_as_the_unbroken_one(settings, tmp_path, one_thread):
-    """SIGKILL between checkpoints or in the midst of one; then the same call again. Bit for bit."""
+def test_a_run_killed_ten_times_ends_as_the_unbroken_one(settings, tmp_path, one_thread):
+    """SIGKILL at any moment, within a step or in the midst of a checkpoint; then the same call again. Bit for bit, with
+    every part of the state in use: a learned loss, levels that follow the loss, two averages, threads that work ahead."""
+    settings = changed(settings, noise={"kind": "adaptive"}, loss={"kind": "uncertainty"}, data={"workers": 2},
+                       optimiser={"steps": 150, "ema_gammas": [16.0, 3.0]}, monitor={"every": 50})
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    process = subprocess.Popen([sys.executable, "-c", RUN, settings.model_dump_json(), str(broken)], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
-    try:
-        wait_for(broken / "state.safetensors", process)
-        time.sleep(0.7)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert not (broken / "toy.safetensors").exists()
-    steps = []
-    prior = train(settings, broken, on_step=lambda progress, _: steps.append(progress.step))
-    assert 1 < steps[0] < steps[-1] == 12
+    done = fork_server(TEN_KILLS, settings, broken)
+    assert done.returncode == 0, done.stderr
     train(settings, whole)
     for a, b in zip(weights(broken), weights(whole), strict=True):
         assert a.keys() == b.keys()
         assert not [k for k in a if not torch.equal(a[k], b[k])]
-    check_the_products(prior, broken)
+    assert {k.split(".")[0] for k in weights(whole)[0]} == {"net", "average", "average1", "head", "optimiser", "losses"}
+
+
+def test_the_products_of_a_run(settings, tmp_path):
+    check_the_products(train(settings, tmp_path / "out"), tmp_path / "out")
+
+
+def test_two_processes_train_what_one_does(settings, tmp_path, one_thread):
+    """Two halves of a batch, even of an odd number of patches, make the gradient of the whole, but for rounding: 8 steps of
+    Adam at a rate of 5e-4, and weights that differ by less than 1e-5."""
+    settings = changed(settings, optimiser={"steps": 8, "batch": 3}, data={"patch": [16, 24]}, loss={"kind": "uncertainty"},
+                       noise={"kind": "adaptive"})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = fork_server(TWO_PROCESSES, settings, tmp_path / "two", port)
+    assert "expected at least a patch for each of 2 processes" in done.stderr
+    settings = changed(settings, optimiser={"batch": 5})
+    done = fork_server(TWO_PROCESSES, settings, tmp_path / "two", port)
+    assert done.returncode == 0, done.stderr
+    train(settings, tmp_path / "one")
+    two, one = weights(tmp_path / "two")[0], weights(tmp_path / "one")[0]
+    assert two.keys() == one.keys()
+    start = Trainer(settings, load_data(settings)[0])
+    start.save(tmp_path / "start.safetensors")
+    for name, value in read_tensors(tmp_path / "start.safetensors")[0].items():
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+        if name.startswith("net.") and "head.bias" in name:
+            assert (one[name] - value).abs().max() > 1e-3
+    assert load_prior(tmp_path / "two" / "toy.safetensors").card["training"]["processes"] == 2
 
 
 def check_the_products(path, folder):
@@ -94,6 +164,11 @@ def check_the_products(path, folder):
     assert prior.card["training"]["steps"] == 12
     assert prior.card["data"] == "waves"
     assert "path" not in prior.card["training"]["settings"]["data"]
+    assert prior.card["training"]["settings"]["loss"] == {"kind": "edm"}
+    assert prior.card["training"]["average"] == {"gamma": 16.0, "relative_width": 0.0526}
+    assert prior.card["samples"] == "toy.png"
+    assert Image.open(folder / "toy.png").size == (38, 38)              # 2 x 2 samples of 16 pixels
+    assert [p.name for p in (folder / "samples").iterdir()] == ["0000012.png"]
     assert prior.error_spectrum(3).at(0.1, (8, 8)).shape == (3, 8, 5)
     assert prior.error_spectrum(1).at(0.1, (8, 8)).shape == (1, 8, 5)
 

@@ -1,0 +1,109 @@
+"""`invdiff train`: what the terminal shows of a run."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_FORGET = 0.02      # share of a new item in a band's running loss
+
+
+def train(config: Annotated[Path, typer.Argument(help="A training config, such as configs/train/natural.yaml.")],
+          data: Annotated[Path | None, typer.Option(help="Folder of images or HDF5 file; overrides data.path.")] = None,
+          assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. loss.kind=v; repeatable.")] = None,
+          output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
+          device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None) -> None:
+    """Train a prior. Started again with the same output folder, it goes on where it was stopped or killed.
+
+    On several GPUs: torchrun --nproc-per-node GPUS --no-python invdiff train CONFIG.
+    """
+    from invdiff.config import train_settings
+    from invdiff.restoration import find_device
+    from invdiff.training.processes import leave
+    from invdiff.training.run import train as run
+
+    settings = train_settings(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
+    where = str(find_device(device or "auto"))
+    folder = output or Path("runs") / settings.name
+    view = View(settings)
+    try:
+        path = run(settings, folder, where, on_step=view.show)
+    finally:
+        view.close()
+        leave()
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(f"{path}: the prior; log.jsonl, samples/ and {path.stem}.png beside it")
+
+
+class View:
+    """A bar, and under it the loss by noise band and the last validation. In a file instead of a terminal: a line for each
+    validation. Nothing until the first step, which only the first of several processes shows."""
+
+    def __init__(self, settings: Any):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self.console = Console()
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+                            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self.line = self.bar.add_task(settings.name, total=settings.optimiser.steps)
+        self.live: Any = None
+        self.shown, self.validated = False, 0
+        self.losses: list[float | None] = []
+        self.log: Sequence[dict] = []
+
+    def show(self, progress: Any, trainer: Any) -> None:
+        """Take in a step."""
+        if not self.shown:
+            self._begin(progress, trainer)
+        self._mix(progress)
+        if len(trainer.log) > self.validated:
+            self.validated = len(trainer.log)
+            if not self.console.is_terminal:
+                self.console.print(_sentence(trainer.log[-1]), soft_wrap=True)
+        self.bar.update(self.line, completed=progress.step)
+
+    def _begin(self, progress: Any, trainer: Any) -> None:
+        from rich.live import Live
+
+        self.shown, self.validated, self.log = True, len(trainer.log), trainer.log
+        if progress.step > 1:
+            self.console.print(f"going on from step {progress.step - 1}")
+        self.bar.reset(self.line, completed=progress.step - 1)      # what is left is judged by this session's speed
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._picture)
+            self.live.start()
+
+    def _mix(self, progress: Any) -> None:
+        from invdiff.training.monitor import loss_by_band
+
+        new = loss_by_band(progress.losses, progress.sigmas)
+        old = self.losses or [None] * len(new)
+        self.losses = [b if a is None else a if b is None else a + _FORGET * (b - a) for a, b in zip(old, new, strict=True)]
+
+    def _picture(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+
+        from invdiff.training.monitor import band_names
+
+        bands = Table("noise", *band_names(), box=None, pad_edge=False)
+        bands.add_row("loss", *("" if value is None else f"{value:.4f}" for value in self.losses))
+        if not self.log:
+            return Group(self.bar, bands)
+        last = self.log[-1]
+        held = Table(f"held back, step {last['step']}", *(f"sigma {level}" for level in last["psnr"]), box=None, pad_edge=False)
+        held.add_row("PSNR (dB)", *(f"{value:.2f}" for value in last["psnr"].values()))
+        return Group(self.bar, bands, held)
+
+    def close(self) -> None:
+        """Leave the last picture on the screen."""
+        if self.live:
+            self.live.stop()
+
+
+def _sentence(line: dict) -> str:
+    psnr = ", ".join(f"{value:.2f} dB at {level}" for level, value in line["psnr"].items())
+    return f"step {line['step']}, {line['seconds']:.0f} s: loss {line['loss']:.4f}; {psnr}"

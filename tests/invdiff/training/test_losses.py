@@ -1,0 +1,109 @@
+"""Every prediction target is the same denoiser under another weight; the learned weight tends to the loss."""
+
+import math
+
+import pytest
+import torch
+
+from invdiff.priors.denoiser import EDMDenoiser, edm_loss
+from invdiff.priors.unet import UNet
+from invdiff.training.losses import (
+    EDMLoss,
+    ImageLoss,
+    MinSNRLoss,
+    NoiseLoss,
+    Objective,
+    UncertaintyLoss,
+    VelocityLoss,
+)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    x0, noise, estimate = torch.rand(5, 3, 8, 8, generator=generator), *torch.randn(2, 5, 3, 8, 8, generator=generator)
+    return x0, noise, torch.tensor([0.01, 0.1, 0.3, 1.0, 9.0]), estimate
+
+
+def per_item(error):
+    return error.square().mean((1, 2, 3))
+
+
+def in_the_vp_frame(sigma, unit):
+    """alpha and s of z = alpha x0 + s n, alpha^2 + s^2 = 1, for images in units of `unit`: sigma = unit s / alpha."""
+    angle = torch.atan(sigma / unit).view(-1, 1, 1, 1)
+    return angle.cos(), angle.sin()
+
+
+def test_the_noise_loss_is_the_squared_error_of_the_noise_estimate(batch):
+    x0, noise, sigma, estimate = batch
+    s = sigma.view(-1, 1, 1, 1)
+    predicted = (x0 + s * noise - estimate) / s
+    torch.testing.assert_close(NoiseLoss(kind="eps").weight(sigma, 0.25) * per_item(estimate - x0), per_item(predicted - noise),
+                               rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("unit", [0.25, 0.5])
+def test_the_velocity_loss_is_the_squared_error_of_v(batch, unit):
+    x0, noise, sigma, estimate = batch
+    alpha, s = in_the_vp_frame(sigma, unit)
+    z = alpha * x0 / unit + s * noise
+    truth, predicted = alpha * noise - s * x0 / unit, (alpha * z - estimate / unit) / s
+    torch.testing.assert_close(VelocityLoss(kind="v", unit=unit).weight(sigma, 0.25) * per_item(estimate - x0),
+                               per_item(predicted - truth), rtol=1e-3, atol=0)
+
+
+def test_velocity_in_units_of_the_data_is_edm_and_edm_is_what_it_was(batch):
+    x0, noise, sigma, _ = batch
+    torch.testing.assert_close(VelocityLoss(kind="v", unit=0.25).weight(sigma, 0.25), EDMLoss().weight(sigma, 0.25))
+    denoiser = EDMDenoiser(UNet(3, (4, 4), (1, 1), 16))
+    minimised, losses = Objective(denoiser, EDMLoss())(x0, noise, sigma)
+    assert torch.equal(losses, edm_loss(denoiser, x0, noise, sigma))
+    assert torch.equal(minimised, losses)
+
+
+def test_min_snr_is_the_smaller_of_snr_and_gamma_on_the_image_and_the_noise_loss_above():
+    sigma = torch.logspace(-3, 2, 101)
+    alpha, s = in_the_vp_frame(sigma, 0.5)
+    snr = (alpha / s).square().flatten()
+    got = MinSNRLoss(kind="min_snr", gamma=5.0).weight(sigma, 0.25)
+    torch.testing.assert_close(got, torch.minimum(snr, torch.tensor(5.0)) * ImageLoss(kind="x0").weight(sigma, 0.25) / 0.25)
+    high = sigma >= 0.5 / 5**0.5
+    torch.testing.assert_close(got[high], NoiseLoss(kind="eps").weight(sigma, 0.25)[high])
+    assert got[~high].unique().numel() == 1
+
+
+def test_the_learned_uncertainty_tends_to_the_log_of_the_loss():
+    """Losses e^f(sigma) times noise of mean one: exp(u) is their mean, within a few per cent after some steps."""
+    head = UncertaintyLoss(kind="uncertainty", features=16).head()
+    assert torch.equal(head(torch.tensor([0.01, 3.0])), torch.zeros(2))
+    generator = torch.Generator().manual_seed(0)
+
+    def expected(sigma):
+        return 0.3 + 0.2 * sigma.log().sin()
+
+    optimiser = torch.optim.Adam(head.parameters(), 0.02)
+    for step in range(1500):
+        optimiser.param_groups[0]["lr"] = 0.02 * (1 - step / 1500)
+        sigma = torch.exp(6 * torch.rand(256, generator=generator) - 4)
+        losses = expected(sigma) * -torch.rand(256, generator=generator).log()      # exponential, mean one
+        u = head(sigma)
+        optimiser.zero_grad()
+        (losses * (-u).exp() + u).mean().backward()
+        optimiser.step()
+    sigma = torch.exp(torch.linspace(-3.7, 1.7, 30))
+    torch.testing.assert_close(head(sigma).exp(), expected(sigma), rtol=0.12, atol=0)
+
+
+def test_uncertainty_only_rescales_the_gradient_of_the_denoiser(batch):
+    x0, noise, sigma, _ = batch
+    denoiser = EDMDenoiser(UNet(3, (4, 4), (1, 1), 16))
+    objective = Objective(denoiser, UncertaintyLoss(kind="uncertainty"))
+    torch.nn.init.constant_(objective.head.bias, 2.0)
+    minimised, losses = objective(x0, noise, sigma)
+    torch.testing.assert_close(minimised, losses / math.exp(2) + 2)
+    parameters = list(denoiser.parameters())
+    ours = torch.autograd.grad(minimised.sum(), parameters, retain_graph=True)
+    plain = torch.autograd.grad(losses.sum(), parameters)
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b / math.exp(2))
