@@ -90,7 +90,7 @@ class Trainer:
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step. Stop whenever you like: the state is whole at each yield.
 
-        Raises RuntimeError, in the midst of a step, when the loss is no longer a number.
+        Raises InputError, in the midst of a step, when the loss is no longer a number.
         """
         try:
             while self.step < self.settings.optimiser.steps:
@@ -121,8 +121,8 @@ class Trainer:
         self.optimiser.step()
         progress = self._progress(loss.detach(), losses.detach(), sigma)
         if not math.isfinite(progress.loss):
-            raise RuntimeError(f"step {progress.step}: the loss is {progress.loss}; the last checkpoint is kept: go on from it "
-                               "with precision fp32, or start anew with a lower optimiser.rate")
+            raise InputError(f"step {progress.step}: the loss is {progress.loss}; start anew with a lower optimiser.rate, a longer "
+                             "optimiser.warmup or precision=fp32, and see that the data hold numbers only")
         self.step += 1
         self.averages.update(self.parameters, self.step)
         self.losses.update(progress.losses.double().numpy(), sigma.double().numpy())

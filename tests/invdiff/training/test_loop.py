@@ -1,12 +1,16 @@
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from invdiff.errors import InputError
-from invdiff.priors.checkpoint import read_tensors
+from invdiff.priors.checkpoint import read_tensors, write_tensors
+from invdiff.training import loop
 from invdiff.training.data import Patches
-from invdiff.training.loop import Trainer, learning_rate_factor
+from invdiff.training.loop import Trainer, build_denoiser, learning_rate_factor
 from invdiff.training.settings import TrainSettings
 
 
@@ -148,3 +152,84 @@ def test_settings_are_frozen_and_known():
         settings(seed=-1)
     with pytest.raises(ValidationError):
         settings().seed = 3
+
+
+def test_a_resumed_run_drops_out_what_the_unbroken_one_does(tmp_path, monkeypatch):
+    """A network that draws random numbers in training: they are a function of (seed, step), too."""
+    def dropping(settings):
+        denoiser = build_denoiser(settings)
+        denoiser.network.head = torch.nn.Sequential(denoiser.network.head, torch.nn.Dropout(0.5))
+        return denoiser
+
+    monkeypatch.setattr(loop, "build_denoiser", dropping)
+    straight, first = (Trainer(settings(), patches()) for _ in range(2))
+    run(straight)
+    run(first, 3)
+    first.save(tmp_path / "state.safetensors")
+    second = Trainer(settings(), patches())
+    second.resume(tmp_path / "state.safetensors")
+    torch.manual_seed(99)
+    run(second)
+    assert_bitwise(tensors(straight, tmp_path), tensors(second, tmp_path))
+    assert not any(average.training for average in second.averages.copies)
+
+
+def test_a_state_of_the_first_version_goes_on(tmp_path):
+    """It had one average, no running loss, and none of the settings that came later."""
+    trainer = Trainer(settings(), patches())
+    run(trainer, 2)
+    trainer.save(tmp_path / "new.safetensors")
+    values, metadata = read_tensors(tmp_path / "new.safetensors")
+    del values["losses.squares"]
+    state = json.loads(metadata["state"])
+    for key in ("loss", "compile"):
+        del state["settings"][key]
+    del state["settings"]["noise"]["kind"]
+    state["settings"]["optimiser"]["ema_gamma"] = state["settings"]["optimiser"].pop("ema_gammas")[0]
+    write_tensors(tmp_path / "old.safetensors", values, {"state": json.dumps(state)})
+    again = Trainer(settings(), patches())
+    again.resume(tmp_path / "old.safetensors")
+    run(trainer)
+    run(again)
+    here, there = tensors(trainer, tmp_path), tensors(again, tmp_path)
+    del here["losses.squares"], there["losses.squares"]
+    assert_bitwise(here, there)
+
+
+LOSSES = ("edm", "x0", "eps", "v", "min_snr", "uncertainty")
+LEVELS = ("log_uniform", "linear", "cosine", "curriculum", "adaptive")
+
+
+@pytest.mark.parametrize("changes", [{"loss": {"kind": k}} for k in LOSSES] + [{"noise": {"kind": k}} for k in LEVELS])
+def test_every_kind_trains(changes, tmp_path):
+    trainer = Trainer(settings(steps=60, optimiser={"rate": 5e-3, "warmup": 5, "batch": 16}, data={"patch": (16,)}, **changes),
+                      patches())
+    before = torch.cat([p.detach().flatten() for p in trainer.parameters])
+    losses = torch.tensor([float(p.losses.median()) for p in trainer.steps()])
+    assert losses.isfinite().all()
+    assert not torch.equal(before, torch.cat([p.detach().flatten() for p in trainer.parameters]))
+    trainer.save(tmp_path / "state.safetensors")
+    Trainer(trainer.settings, patches()).resume(tmp_path / "state.safetensors")
+
+
+def test_a_loss_that_is_no_number_stops_the_run_within_the_step():
+    trainer = Trainer(settings(), patches())
+    run(trainer, 1)
+    with torch.no_grad():
+        trainer.parameters[-1].fill_(float("nan"))
+    with pytest.raises(InputError, match=r"step 2: the loss is nan; start anew with a lower optimiser\.rate"):
+        run(trainer)
+    assert (trainer.step, trainer.whole) == (1, False)
+
+
+def test_without_accelerate_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(InputError, match=r'training needs accelerate: pip install "invdiff\[train\]"'):
+        Trainer(settings(), patches())
+
+
+def test_ema_settings_old_and_new():
+    assert settings(optimiser={"ema_gamma": 3}).optimiser == settings(optimiser={"ema_gammas": [3.0]}).optimiser
+    with pytest.raises(ValidationError, match="expected one of ema_gammas"):
+        settings(optimiser={"ema_gammas": [3.0, 8.0], "ema_export": 16.0})
+    assert settings(optimiser={"ema_gammas": [3.0, 8.0], "ema_export": 8.0}).optimiser.ema_export == 8.0
