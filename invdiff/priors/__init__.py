@@ -2,11 +2,16 @@
 
 from pathlib import Path
 
+from deepinv.models import Denoiser
+
 from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.priors.calibrated import calibrate
+from invdiff.priors.calibration import find_record, read_record, with_spectrum
 from invdiff.priors.checkpoint import load_checkpoint
 from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.foreign import FORMATS, is_foreign, load_foreign
+from invdiff.priors.foreign.options import check, join, split
 
 __all__ = ["EDMDenoiser", "calibrate", "load_prior", "shipped_priors"]
 
@@ -16,16 +21,31 @@ def shipped_priors() -> dict[str, Path]:
     return {path.stem: path for path in sorted(bundled("data", "priors").glob("*.safetensors"))}
 
 
-def load_prior(name: str | Path) -> EDMDenoiser:
-    """A denoiser with a `.card`: a shipped prior by name, or a file that `invdiff train` wrote.
+def load_prior(name: str | Path) -> Denoiser:
+    """A denoiser with a `.card`: a shipped prior by name, a file that `invdiff train` wrote, or a checkpoint of others.
+
+    Those of others are named by format, such as "deepinv:drunet" or "guided-diffusion:ffhq_10m.pt"; docs/priors.md has them
+    all. Whichever it is, the denoiser takes images in [0, 1] and sigma in the same units. An error spectrum that
+    `invdiff priors calibrate` stored for this name goes with it; "NAME?spectrum=FILE" takes one from a file.
 
     Raises:
         InputError: no such name or file, or a file that is no prior.
     """
+    plain, options = split(str(name))
+    spectrum = options.pop("spectrum", None)
+    denoiser = _load(plain, options)
+    return with_spectrum(denoiser, read_record(spectrum) if spectrum else find_record(join(plain, options), denoiser))
+
+
+def _load(plain: str, options: dict[str, str]) -> Denoiser:
     shipped = shipped_priors()
-    if str(name) in shipped:
-        return load_checkpoint(shipped[str(name)])
-    if Path(name).suffix == ".safetensors":
-        return load_checkpoint(name)
-    raise InputError(f"prior: no prior is called {str(name)!r}; shipped are {', '.join(shipped) or 'none'}, "
-                     "or give the path of a .safetensors file")
+    if plain not in shipped and is_foreign(plain):
+        return load_foreign(plain, options)
+    check(options, ("spectrum",), plain)
+    if plain in shipped:
+        return load_checkpoint(shipped[plain])
+    if Path(plain).suffix == ".safetensors":
+        return load_checkpoint(plain)
+    raise InputError(f"prior: no prior is called {plain!r}; shipped are {', '.join(shipped) or 'none'}, or give the path of a "
+                     f".safetensors file, or a checkpoint of others as FORMAT:WHAT, such as deepinv:drunet, with one of the "
+                     f"formats {', '.join(FORMATS)}")

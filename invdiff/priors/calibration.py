@@ -1,0 +1,169 @@
+"""Error spectra measured on request, kept in the user's cache folder and found again by the prior's name."""
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.io.files import replacing
+from invdiff.priors.calibrated import LEVELS
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.foreign.adapter import ForeignDenoiser
+from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum
+
+FORMAT = "invdiff-spectrum-1"
+SPECTRA = ("spectrum", "spectrum_grey")
+
+
+class Watched(Denoiser):
+    """A denoiser on a device, for images on the CPU, that says when it has been called."""
+
+    def __init__(self, denoiser: Denoiser, device: torch.device, on_call: Callable[[], object]):
+        super().__init__()
+        self.denoiser, self.device, self.on_call = denoiser.to(device), device, on_call
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        out = self.denoiser(x.to(self.device), sigma).cpu()
+        self.on_call()
+        return out
+
+
+def measure(name: str, prior: Denoiser, images: Sequence[Tensor], source: str, device: torch.device | str = "cpu",
+            on_call: Callable[[], object] = lambda: None) -> dict[str, Any]:
+    """The record of a prior's error spectra on clean images (3, H, W) in [0, 1], all of one size.
+
+    A prior of three channels is measured on colour and on grey images, one of one channel on grey ones; the prior's card
+    tells. `on_call` is called after each of `calls(prior, images)` network calls.
+
+    Raises:
+        InputError: the prior is for images of other channels, as complex ones, or its estimates are not finite.
+    """
+    watched = Watched(prior, torch.device(device), on_call)
+    record: dict[str, Any] = {"format": FORMAT, "prior": name, "weights": fingerprint(prior)}
+    for key, shown in _images(name, prior, images).items():
+        spectrum = measure_spectrum(watched, shown, LEVELS, source)
+        if not bool(spectrum.power.isfinite().all()):
+            raise InputError(f"{name}: gives numbers that are not finite; expected a denoiser of images in [0, 1]")
+        record[key] = spectrum.to_dict()
+    return record
+
+
+def calls(name: str, prior: Denoiser, images: Sequence[Tensor]) -> int:
+    """How many network calls `measure` takes. Raises InputError as it does."""
+    return len(LEVELS) * len(images) * len(_images(name, prior, images))
+
+
+def _images(name: str, prior: Denoiser, images: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+    """What to measure on, by key of the record."""
+    channels = channels_of(prior)
+    if channels not in (None, 1, 3):
+        raise InputError(f"{name}: is for images of {channels} channels; expected a prior of photographs, with 1 or 3")
+    grey = [image.mean(0, keepdim=True) for image in images]
+    if channels == 1:
+        return {"spectrum": grey}
+    return {"spectrum": list(images)} | ({"spectrum_grey": grey} if channels == 3 else {})
+
+
+def channels_of(prior: Denoiser) -> int | None:
+    """Image channels that a prior is for; None where it does not say."""
+    channels = getattr(prior, "channels", None)
+    return channels if isinstance(channels, int) else getattr(prior, "card", {}).get("channels")
+
+
+def fingerprint(prior: Denoiser) -> str:
+    """A digest of a prior's weights, the same wherever they are loaded."""
+    total = hashlib.sha256()
+    for key, value in sorted(prior.state_dict().items()):
+        total.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def place(name: str) -> Path:
+    """Where the record of a prior of this name is kept: below $INVDIFF_CACHE, or the user's cache folder."""
+    base = os.environ.get("INVDIFF_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invdiff"
+    identity = _identity(name)
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:]
+    return Path(base) / "spectra" / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
+
+
+def _identity(name: str) -> str:
+    """The name, with paths in it made absolute: the same file has the same one from every folder."""
+    plain, mark, options = name.partition("?")
+    prefix, colon, target = plain.rpartition(":")
+    exists = bool(target) and Path(target).exists() and ("/" in target or "\\" in target or Path(target).suffix)
+    return f"{prefix}{colon}{Path(target).resolve() if exists else target}{mark}{options}"
+
+
+def write_record(path: str | Path, record: dict[str, Any]) -> None:
+    """A record as JSON, written whole or not at all. Raises InputError where it cannot be written."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(record), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a place where you may write") from error
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """What `write_record` wrote. Raises InputError: missing, truncated, or something else."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise InputError(f"{path}: format {record['format']!r}; this version reads {FORMAT!r}")
+        for key in SPECTRA:
+            if key in record:
+                _check(ErrorSpectrum.from_dict(record[key]))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what `invdiff priors calibrate` wrote"
+                         ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not an error spectrum, or truncated ({error})") from error
+    return record
+
+
+def _check(spectrum: ErrorSpectrum) -> None:
+    """Raises ValueError unless the shapes and values are those of a spectrum."""
+    wanted = (len(spectrum.sigmas), len(spectrum.frequencies))
+    if spectrum.power.ndim != 3 or (spectrum.power.shape[0], spectrum.power.shape[2]) != wanted or min(wanted) < 2:
+        raise ValueError(f"power of {tuple(spectrum.power.shape)} for {wanted[0]} levels and {wanted[1]} frequencies")
+    if not bool((spectrum.power >= 0).all() & spectrum.power.isfinite().all()):
+        raise ValueError("power that is negative or not finite")
+
+
+def find_record(name: str, prior: Denoiser) -> dict[str, Any] | None:
+    """The stored record for a prior of this name, or None; one of other weights, or an unreadable one, is not used."""
+    path = place(name)
+    if not path.is_file():
+        return None
+    try:
+        record = read_record(path)
+    except InputError as error:
+        warnings.warn(f"{error}; it is not used", stacklevel=3)
+        return None
+    if record.get("weights") != fingerprint(prior):
+        warnings.warn(f"{name}: its weights have changed since it was calibrated; the error spectrum in {path} is not used",
+                      stacklevel=3)
+        return None
+    return record
+
+
+def with_spectrum(prior: Denoiser, record: dict[str, Any] | None) -> Denoiser:
+    """The prior, answering with a record's error spectra. A prior without a card for them is wrapped."""
+    if record is None:
+        return prior
+    if not isinstance(prior, EDMDenoiser | ForeignDenoiser):
+        prior = ForeignDenoiser(prior, {"name": record.get("prior", "unnamed"), **getattr(prior, "card", {})})
+    prior.card = {**prior.card, **{key: record[key] for key in SPECTRA if key in record}}
+    return prior
