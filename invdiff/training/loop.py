@@ -53,6 +53,7 @@ class Trainer:
         self.device = self.processes.device
         self.step, self.seconds = 0, 0.0
         self.whole = True               # False within a step
+        self.asked = self.stopping = False      # to end: this process has been asked; all know of it, after the same step
         self.log: list[dict] = []        # a line for each validation
         torch.manual_seed(settings.seed)
         self.denoiser = build_denoiser(settings).to(self.device, memory_format=torch.channels_last)
@@ -121,8 +122,8 @@ class Trainer:
         self.optimiser.step()
         progress = self._progress(loss.detach(), losses.detach(), sigma)
         if not math.isfinite(progress.loss):
-            raise InputError(f"step {progress.step}: the loss is {progress.loss}; start anew with a lower optimiser.rate, a longer "
-                             "optimiser.warmup or precision=fp32, and see that the data hold numbers only")
+            raise InputError(f"step {progress.step}: the loss is {progress.loss}; start anew with a lower optimiser.rate, a "
+                             "longer optimiser.warmup or precision=fp32, and see that the data hold numbers only")
         self.step += 1
         self.averages.update(self.parameters, self.step)
         self.losses.update(progress.losses.double().numpy(), sigma.double().numpy())
@@ -135,11 +136,13 @@ class Trainer:
         return torch.from_numpy(sigma).float(), torch.from_numpy(weight).float()
 
     def _progress(self, loss: Tensor, losses: Tensor, sigma: Tensor) -> Progress:
-        everyone = torch.zeros(len(sigma) + 1, device=self.device)
-        everyone[:-1][self.batches.mine] = losses.float()
-        everyone[-1] = loss / self.processes.count
-        everyone = self.processes.total(everyone).cpu()
-        return Progress(self.step + 1, float(everyone[-1]), everyone[:-1], sigma)
+        shares = torch.zeros(len(sigma) + 2, device=self.device)
+        shares[:-2][self.batches.mine] = losses.float()
+        shares[-2] = loss / self.processes.count
+        shares[-1] = float(self.asked)
+        everyone = self.processes.total(shares).cpu()
+        self.stopping = bool(everyone[-1])
+        return Progress(self.step + 1, float(everyone[-2]), everyone[:-2], sigma)
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.settings.precision == "fp32":

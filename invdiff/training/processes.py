@@ -1,6 +1,10 @@
 """One process or many: Hugging Face Accelerate, which starts from the environment that torchrun or Slurm sets."""
 
 import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,6 +36,10 @@ class Processes:
         self.rank: int = self.accelerator.process_index if many else 0
         self.count: int = self.accelerator.num_processes if many else 1
         self.main = self.rank == 0
+        kind = self.accelerator.distributed_type.value
+        if kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise InputError(f"accelerate is configured for {kind}; these networks fit on a GPU, so choose plain data "
+                             "parallelism, such as accelerate launch --multi_gpu")
         if many and self.count == 1:
             raise InputError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but this process does not know its number among them; "
                              "start with torchrun or accelerate launch")
@@ -44,6 +52,28 @@ class Processes:
         """Until all processes are here."""
         if self.count > 1:
             self.accelerator.wait_for_everyone()
+
+
+@contextmanager
+def asking(ask: Callable[[], object]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM calls `ask` and does no more; the second raises KeyboardInterrupt. In a thread that gets no
+    signals, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def heard(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.default_int_handler)
+        ask()
+
+    before = [signal.signal(number, heard) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def leave() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -19,6 +20,7 @@ from invdiff.training.data import Patches, to_rgb
 from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.monitor import Monitor, best_average, centre_crops, sample_sheet
+from invdiff.training.processes import asking
 from invdiff.training.samples import save_sheet
 from invdiff.training.settings import TrainSettings
 
@@ -30,7 +32,8 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
     `output` gets state.safetensors (the resumable state), log.jsonl, samples/STEP.png, NAME.safetensors (the prior) and
     NAME.png (samples of it). Started by torchrun or accelerate in several processes, they train one network together, and
     the first of them writes, and calls `on_step`.
-    Raises InputError for unusable data, a checkpoint of another run, or without accelerate.
+    Ctrl-C or SIGTERM end it after the step, and save; a second one ends it at once.
+    Raises InputError for unusable data, a checkpoint of another run, or without accelerate, and KeyboardInterrupt.
     """
     output = Path(output)
     patches, held, test = load_data(settings)
@@ -39,27 +42,36 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
     if state.exists():
         trainer.resume(state)
     trainer.processes.wait()        # all have read the state before the first one writes another
+    with asking(lambda: setattr(trainer, "asked", True)):
+        if trainer.processes.main:
+            _writable(output)
+            _watch(trainer, Monitor(trainer, held, output), state, save_seconds, on_step)
+        else:
+            for _ in trainer.steps():
+                if trainer.stopping:
+                    raise KeyboardInterrupt
     path = output / f"{settings.name}.safetensors"
-    if not trainer.processes.main:
-        for _ in trainer.steps():
-            pass
-        return path
-    _writable(output)
-    monitor = Monitor(trainer, held, output)
+    return export(trainer, held, test, path) if trainer.processes.main else path
+
+
+def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,
+           on_step: Callable[[Progress, Trainer], object] | None) -> None:
+    """Train to the end, and keep the state."""
     saved = time.monotonic()
     try:
         for progress in trainer.steps():
             monitor.see(progress)
             if on_step:
                 on_step(progress, trainer)
+            if trainer.stopping:
+                raise KeyboardInterrupt
             if time.monotonic() - saved > save_seconds:
                 trainer.save(state)
                 saved = time.monotonic()
     finally:
         monitor.close()
-        if trainer.whole:       # an interrupt within a step leaves the last checkpoint as it was
+        if trainer.whole:       # what ends a step in its midst leaves the last checkpoint as it was
             trainer.save(state)
-    return export(trainer, held, test, path)
 
 
 def _writable(output: Path) -> None:
@@ -107,15 +119,16 @@ def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:
 def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> Path:
     """Write the averaged weights as a prior; its card holds error spectra on `held` and a denoising table on `test`."""
     smallest = min(min(i.shape[1:]) for i in held)
-    crops = centre_crops(held, 256 if smallest >= 256 else min(64, smallest)).to(trainer.device)
-    number = choose_average(trainer, crops)
+    crops = centre_crops(held, 256 if smallest >= 256 else min(64, smallest))
+    number = choose_average(trainer, crops.to(trainer.device))
     denoiser = trainer.averages.copies[number].eval()
     card = make_card(trainer, number)
     source = f"measured on {len(crops)} held-back training images"
-    card["spectrum"] = measure_spectrum(denoiser, list(crops), LEVELS, source).to_dict()
+    there = There(denoiser, trainer.device)
+    card["spectrum"] = measure_spectrum(there, list(crops), LEVELS, source).to_dict()
     if trainer.settings.network.channels == 3:
         grey = [crop.mean(0, keepdim=True) for crop in crops]
-        card["spectrum_grey"] = measure_spectrum(denoiser, grey, LEVELS, source).to_dict()
+        card["spectrum_grey"] = measure_spectrum(there, grey, LEVELS, source).to_dict()
     if test:
         images = [image.to(trainer.device) for image in test]
         kind = {"sigma": "of 255", "images": f"{len(images)} of {trainer.settings.data.test}, whole"}
@@ -125,6 +138,17 @@ def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], pat
         save_sheet(path.with_suffix(".png"), sample_sheet(trainer, denoiser))
     save_prior(path, denoiser, card)
     return path
+
+
+class There(Denoiser):
+    """A denoiser on its device, for images on theirs."""
+
+    def __init__(self, denoiser: Denoiser, device: torch.device):
+        super().__init__()
+        self.denoiser, self.device = denoiser, device
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        return self.denoiser(x.to(self.device), sigma, **kwargs).to(x.device)
 
 
 def choose_average(trainer: Trainer, crops: Tensor) -> int:

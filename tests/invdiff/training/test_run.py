@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -180,6 +181,26 @@ def test_an_exception_in_the_caller_still_saves(settings, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         train(settings, tmp_path / "out", on_step=stop)
+    steps = []
+    train(settings, tmp_path / "out", on_step=lambda progress, _: steps.append(progress.step))
+    assert steps[0] == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_and_saves(settings, tmp_path, number):
+    """The signal falls into a step; the state is that of the step's end. The handlers are those of before."""
+    class Signalling(Trainer):
+        def _levels(self, batch):
+            if self.step == 2:
+                os.kill(os.getpid(), number)
+            return super()._levels(batch)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("invdiff.training.run.Trainer", Signalling)
+        with pytest.raises(KeyboardInterrupt):
+            train(settings, tmp_path / "out")
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
     steps = []
     train(settings, tmp_path / "out", on_step=lambda progress, _: steps.append(progress.step))
     assert steps[0] == 4

@@ -1,0 +1,53 @@
+"""What the terminal, or a log file, shows of a training run."""
+
+import io
+
+import numpy as np
+import pytest
+import rich.console
+from PIL import Image
+from typer.testing import CliRunner
+
+from invdiff.cli import app
+from invdiff.training.monitor import band_names
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for k in range(3):
+        image = np.random.default_rng(k).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(image).save(tmp_path / "photos" / f"{k}.png")
+    (tmp_path / "toy.yaml").write_text(
+        "{name: toy, precision: fp32, data: {path: photos, patch: [16], holdout: 1}, "
+        "network: {widths: [4, 4], depths: [1, 1], embedding: 16}, "
+        "optimiser: {steps: 4, batch: 2, warmup: 2}, monitor: {every: 2, sheet: 1, sheet_size: 16, sheet_steps: 2}}")
+    return "toy.yaml"
+
+
+def train(*arguments):
+    result = CliRunner().invoke(app, ["train", *arguments, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_log_file_gets_a_line_for_each_validation(config):
+    lines = train(config).splitlines()
+    assert [line.split(",")[0] for line in lines[:2]] == ["step 2", "step 4"]
+    assert "dB at 0.5" in lines[0]
+    assert lines[2].startswith("runs/toy/toy.safetensors: the prior")
+    longer = train(config, "--set", "optimiser.steps=6").splitlines()
+    assert longer[0] == "going on from step 4"
+    assert longer[1].startswith("step 6")
+    assert train(config, "--set", "optimiser.steps=6").startswith("runs/toy/toy.safetensors: the prior")
+
+
+def test_a_terminal_shows_the_loss_of_each_band_and_the_last_validation(config, monkeypatch):
+    screen, plain = io.StringIO(), rich.console.Console
+    monkeypatch.setattr(rich.console, "Console", lambda: plain(file=screen, force_terminal=True, width=120))
+    train(config)
+    shown = screen.getvalue()
+    assert all(name in shown for name in band_names())
+    assert "4/4" in shown
+    assert "held back, step 4" in shown
