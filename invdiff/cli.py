@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff import cli_benchmark, cli_train
+from invdiff import cli_benchmark, cli_priors, cli_train
 from invdiff.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Restore images from blurred, noisy or incomplete measurements, with diffusion priors.")
 
 app.add_typer(cli_benchmark.app, name="benchmark")
+app.add_typer(cli_priors.app, name="priors")
 
 INTERRUPTED = 130       # what shells report after Ctrl-C, and what typer makes of it
 
@@ -35,7 +36,7 @@ def restore(
     sampler: Annotated[str | None, typer.Option(help="Posterior sampler.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
     samples: Annotated[int | None, typer.Option(help="Posterior samples to draw.")] = None,
-    prior: Annotated[str | None, typer.Option(help="Shipped prior, or a .safetensors file.")] = None,
+    prior: Annotated[str | None, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = None,
     seed: Seed = None,
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,
@@ -114,22 +115,6 @@ def tasks() -> None:
     table = Table("sampler", "steps", "what it does")
     for name, kind in SAMPLERS.items():
         table.add_row(name, str(kind().num_steps), kind.about)
-    _console().print(table)
-
-
-@app.command()
-def priors() -> None:
-    """List the shipped priors."""
-    from rich.table import Table
-
-    from invdiff.priors import shipped_priors
-    from invdiff.priors.checkpoint import read_card
-
-    table = Table("prior", "MB", "trained on", "licence", "denoising PSNR at sigma 15 / 25 / 50 of 255")
-    for name, path in shipped_priors().items():
-        card = read_card(path)
-        scores = " / ".join(f"{v:.2f}" for v in card.get("denoising", {}).get("psnr", {}).values())
-        table.add_row(name, f"{path.stat().st_size / 1e6:.1f}", card["data"], card["licence"], scores)
     _console().print(table)
 
 

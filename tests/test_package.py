@@ -23,8 +23,8 @@ LEVELS = [
     {"training"},
     {"config", "restoration"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs"},
-    {"evaluation.comparison"},      # for the command line
-    {"cli_benchmark", "cli_train"},
+    {"evaluation.comparison", "evaluation.crops"},      # for the command line
+    {"cli_benchmark", "cli_priors", "cli_train"},
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

@@ -126,7 +126,7 @@ def digest(*parts: Tensor | str) -> str:
 def describe(options: argparse.Namespace, plan: Plan) -> dict:
     """How the numbers are made; two runs with the same description may share a record. Holds no paths."""
     card = plan.prior.card
-    weights = digest(json.dumps(card, sort_keys=True), *plan.prior.network.state_dict().values())
+    weights = digest(json.dumps(card, sort_keys=True), *plan.prior.state_dict().values())
     source = Path(options.images).name + (f" ({options.key})" if Path(options.images).is_file() else "")
     return {"images": f"{source}, {digest(plan.images)}", "count": options.count, "size": options.size,
             "sigma_y": options.sigma_y, "prior": f"{card.get('name', 'unnamed')}, {weights}", "samples": options.samples,

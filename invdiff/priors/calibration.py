@@ -92,7 +92,7 @@ def place(name: str) -> Path:
     """Where the record of a prior of this name is kept: below $INVDIFF_CACHE, or the user's cache folder."""
     base = os.environ.get("INVDIFF_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invdiff"
     identity = _identity(name)
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-60:]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", re.sub(r"[^:]*[/\\]", "", name)).strip("-")[-60:]     # folders are left out
     return Path(base) / "spectra" / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
 
 

@@ -35,7 +35,7 @@ FORMATS: dict[str, Format] = {
                         "a UNet2DModel and its scheduler, from the hub or a folder"),
     "guided-diffusion": Format(guided_diffusion.load, guided_diffusion.OPTIONS, "guided-diffusion:ffhq_10m.pt",
                                "a state dict of OpenAI's guided-diffusion"),
-    "edm": Format(edm.load, edm.OPTIONS, "edm:edm-ffhq-64x64-uncond-ve.safetensors", "a network of NVlabs EDM, as safetensors"),
+    "edm": Format(edm.load, edm.OPTIONS, "edm:ffhq64.safetensors", "a network of NVlabs EDM, as safetensors"),
     "torchscript": Format(programs.load_torchscript, programs.TORCHSCRIPT_OPTIONS, "torchscript:mine.pt",
                           "a TorchScript module f(x, sigma); a program, so trust its author"),
     "python": Format(programs.load_python, (), "python:mypackage.priors:faces",

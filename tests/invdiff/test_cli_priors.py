@@ -1,0 +1,130 @@
+"""`invdiff priors`, and foreign priors on the command line."""
+
+import json
+import sys
+
+import pytest
+import yaml
+from PIL import Image
+
+from invdiff import cli
+from invdiff.io.images import sample_image, save_image
+
+CODE = "def shrink(x, sigma):\n    return 0.5 + (x - 0.5) / (1 + 4 * sigma ** 2)\n"
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with photos, with my_shrinking_prior.py, and a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INVDIFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    (tmp_path / "my_shrinking_prior.py").write_text(CODE)
+    (tmp_path / "photos").mkdir()
+    save_image("photos/a.png", sample_image(size=64))
+    save_image("photos/b.png", sample_image(size=48))
+    yield tmp_path
+    sys.modules.pop("my_shrinking_prior", None)
+
+
+@pytest.fixture
+def invdiff(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["invdiff", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        captured = capsys.readouterr()
+        return done.value.code or 0, captured.out, captured.err
+    return run
+
+
+MINE = "python:my_shrinking_prior:shrink"
+CALIBRATE = ("priors", "calibrate", MINE, "--data", "photos", "--images", "2", "--size", "32")
+
+
+def test_the_list_has_shipped_priors_and_formats(invdiff):
+    code, out, _ = invdiff("priors")
+    assert code == 0
+    words = ("natural", "deepinv:drunet", "diffusers:", "guided-diffusion:", "edm:", "torchscript:", "python:", "swinir-15")
+    assert not [word for word in words if word not in out]
+
+
+def test_show(invdiff, work):
+    code, out, _ = invdiff("priors", "show", "natural")
+    assert code == 0
+    assert "BSDS500" in out
+    assert "17 noise levels" in out
+    code, out, _ = invdiff("priors", "show", MINE)
+    assert code == 0
+    assert "not measured" in out
+
+
+def test_a_calibrated_prior_is_used_by_the_default_sampler(invdiff, work):
+    code, out, err = invdiff(*CALIBRATE)
+    assert code == 0, err
+    assert "noise level" in out
+    assert "now finds it" in out
+    code, out, err = invdiff("restore", "--task", "denoise", "--truth", "photos/b.png", "--prior", MINE, "--steps", "2",
+                             "--samples", "1", "--output", "out")
+    assert code == 0, err
+    assert "measured on 2 images of 32 x 32 from photos" in out
+    assert "measured on 2" in invdiff("priors", "show", MINE)[1]
+
+
+def test_a_spectrum_in_a_file_of_one_s_own(invdiff, work):
+    code, out, err = invdiff(*CALIBRATE, "--output", "mine.json")
+    assert code == 0, err
+    assert f"--prior '{MINE}?spectrum=mine.json'" in out.replace("\n", "")
+    assert json.loads((work / "mine.json").read_text())["prior"] == MINE
+    assert not (work / "cache").exists()
+    assert "not measured" in invdiff("priors", "show", MINE)[1]
+    code, out, err = invdiff("restore", "--task", "denoise", "--truth", "photos/b.png", "--steps", "2", "--samples", "1",
+                             "--set", f"prior={MINE}?spectrum=mine.json", "--output", "out")
+    assert code == 0, err
+    assert "measured on 2 images" in out
+    assert yaml.safe_load((work / "out" / "config.yaml").read_text())["prior"] == f"{MINE}?spectrum=mine.json"
+    code, _, err = invdiff("restore", "--config", "out/config.yaml", "--output", "again")
+    assert code == 0, err
+    assert (work / "out" / "restored.png").read_bytes() == (work / "again" / "restored.png").read_bytes()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("priors", "show", "nothing"), "no prior is called 'nothing'"),
+    (("priors", "show", "wat:x"), "known are deepinv"),
+    (("priors", "calibrate", "natural", "--data", "nowhere"), "expected a folder of images"),
+    (("priors", "calibrate", "natural", "--data", "photos", "--size", "128"), "at least 128 x 128"),
+    (("priors", "calibrate", "natural", "--data", "photos", "--images", "0"), "--images: expected at least 1"),
+    (("priors", "calibrate", "natural", "--data", "photos", "--size", "4"), "--size: expected at least 16"),
+    (("priors", "calibrate", "natural?spectrum=a.json", "--data", "photos"), "leave ?spectrum=... out"),
+    (("priors", "calibrate", "natural", "--data", "photos", "--device", "abacus"), "not available"),
+    (("priors", "calibrate", "natural"), "--data"),
+    (("priors", "calibrate", MINE, "--data", "photos", "--images", "1", "--size", "16", "-o", "photos/a.png/x.json"),
+     "cannot be written"),
+    (("priors", "guess"), "guess"),
+    (("restore", "--task", "denoise", "--prior", "deepinv:drunett"), "did you mean 'drunet'"),
+    (("restore", "--task", "denoise", "--set", "prior=edm:net.pkl"), "docs/priors.md shows"),
+])
+def test_what_is_at_fault_is_said_in_one_line(invdiff, work, arguments, message):
+    code, _, err = invdiff(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_interrupted_calibration_leaves_nothing(invdiff, work, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("invdiff.priors.calibration.measure_spectrum", interrupt)
+    assert invdiff(*CALIBRATE)[0] == 130
+    assert not (work / "cache").exists()
+
+
+def test_damaged_photos_are_named(invdiff, work):
+    Image.new("RGB", (40, 40)).save(work / "photos" / "c.png")
+    data = (work / "photos" / "c.png").read_bytes()
+    (work / "photos" / "c.png").write_bytes(data[: len(data) - 40])
+    code, _, err = invdiff("priors", "calibrate", MINE, "--data", "photos", "--images", "3", "--size", "16")
+    assert code == 2
+    assert "c.png" in err
