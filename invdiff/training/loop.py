@@ -52,7 +52,7 @@ class Trainer:
         self.processes = Processes(device)
         self.device = self.processes.device
         self.step, self.seconds = 0, 0.0
-        self.whole = True               # False within a step
+        self.whole = True               # False while a step changes the state
         self.asked = self.stopping = False      # to end: this process has been asked; all know of it, after the same step
         self.log: list[dict] = []        # a line for each validation
         torch.manual_seed(settings.seed)
@@ -104,7 +104,6 @@ class Trainer:
 
     def _advance(self) -> Progress:
         o, accelerator = self.settings.optimiser, self.processes.accelerator
-        self.whole = False
         batch = self.batches.get(self.step, o.steps)
         sigma, weight = self._levels(batch)
         x0, noise, mine, weight = (t.to(self.device, non_blocking=True) for t in (
@@ -119,6 +118,7 @@ class Trainer:
         loss = (minimised * weight).sum() * self.processes.count / batch.count
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(self.parameters, o.clip)
+        self.whole = False              # until here the state was the last step's
         self.optimiser.step()
         progress = self._progress(loss.detach(), losses.detach(), sigma)
         if not math.isfinite(progress.loss):

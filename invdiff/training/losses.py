@@ -70,7 +70,7 @@ class VelocityLoss(Weighting):
 
 
 class MinSNRLoss(Weighting):
-    """min(SNR, gamma) on the image's error in units of `unit` (Hang et al. 2023, Eq. 8), SNR = (alpha / s)^2 =
+    """min(SNR, gamma) on the image's error in units of `unit` (Hang et al. 2023), SNR = (alpha / s)^2 =
     (unit / sigma)^2. So it is eps-prediction at sigma >= unit / sqrt(gamma), and constant below."""
 
     kind: Literal["min_snr"]

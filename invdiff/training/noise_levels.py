@@ -76,6 +76,12 @@ class Curriculum(Noise):
     start: PositiveFloat = 1.0
     ramp: PositiveInt = 5000
 
+    @model_validator(mode="after")
+    def _starts_in_the_range(self) -> "Curriculum":
+        if not self.low < self.start <= self.high:
+            raise ValueError(f"start: expected more than {self.low:g} and at most {self.high:g}, got {self.start:g}")
+        return self
+
     def floor(self, step: int) -> float:
         share = min(1.0, step / self.ramp)
         return math.exp((1 - share) * math.log(self.start) + share * math.log(self.low))

@@ -233,3 +233,23 @@ def test_ema_settings_old_and_new():
     with pytest.raises(ValidationError, match="expected one of ema_gammas"):
         settings(optimiser={"ema_gammas": [3.0, 8.0], "ema_export": 16.0})
     assert settings(optimiser={"ema_gammas": [3.0, 8.0], "ema_export": 8.0}).optimiser.ema_export == 8.0
+
+
+def test_an_error_before_the_weights_change_leaves_the_state_whole(tmp_path):
+    """A damaged image, or too little memory: the state can be saved as it was, and the run goes on from it."""
+    class Damaged:
+        def batch(self, *arguments):
+            if trainer.step == 2:
+                raise InputError("3.png: not a readable image")
+            return patches().batch(*arguments)
+
+    trainer, straight = Trainer(settings(), Damaged()), Trainer(settings(), patches())
+    with pytest.raises(InputError, match=r"3\.png"):
+        run(trainer)
+    assert (trainer.step, trainer.whole) == (2, True)
+    trainer.save(tmp_path / "state.safetensors")
+    again = Trainer(settings(), patches())
+    again.resume(tmp_path / "state.safetensors")
+    run(again)
+    run(straight)
+    assert_bitwise(tensors(straight, tmp_path), tensors(again, tmp_path))

@@ -139,7 +139,7 @@ def test_the_running_loss_is_the_mean_square_of_each_band():
 
 
 @pytest.mark.parametrize("spec", [{"kind": "other"}, {"low": 2.0, "high": 1.0}, {"kind": "log_uniform", "log_mean": 0.0},
-                                  {"kind": "linear", "low": 1e4, "high": 1e5}])
+                                  {"kind": "linear", "low": 1e4, "high": 1e5}, {"kind": "curriculum", "start": 50.0}])
 def test_what_makes_no_distribution_is_refused(spec):
     with pytest.raises(ValidationError):
         READ(spec)
