@@ -159,7 +159,7 @@ class Trainer:
         tensors = {f"{name}.{k}": v for name, module in self._modules().items() for k, v in module.state_dict().items()}
         for i, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
-        tensors["losses.squares"] = torch.from_numpy(self.losses.squares)
+        tensors |= {f"losses.{k}": torch.from_numpy(getattr(self.losses, k)) for k in ("squares", "seen")}
         state = {"step": self.step, "seconds": self.seconds, "log": self.log, "settings": identity(self.settings)}
         write_tensors(path, {k: v.cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
 
@@ -180,8 +180,8 @@ class Trainer:
                 moments.setdefault(int(index), {})[name] = kept
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        if "losses.squares" in tensors:         # states of the first version have none
-            self.losses.squares = tensors["losses.squares"].numpy().copy()
+        if "losses.seen" in tensors:        # states of the first version have none
+            self.losses.squares, self.losses.seen = (tensors[f"losses.{k}"].numpy().copy() for k in ("squares", "seen"))
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
 
 

@@ -135,7 +135,7 @@ class Adaptive(Noise):
 
     def probabilities(self, losses: "RunningLoss") -> np.ndarray:
         """Of the bands, (BANDS,)."""
-        size = np.sqrt(losses.squares)
+        size = losses.sizes()
         return (1 - self.floor) * size / size.sum() + self.floor / BANDS
 
     def draw(self, count: int, rng: np.random.Generator, step: int, losses: "RunningLoss") -> tuple[np.ndarray, np.ndarray]:
@@ -158,21 +158,29 @@ NoiseSettings = Annotated[
 
 
 class RunningLoss:
-    """The mean square of the loss in bands of log sigma, `squares` (BANDS,): part of the state of a run."""
+    """The mean square of the loss in bands of log sigma, part of the state of a run.
+
+    `squares` (BANDS,) is the mean of what a band has seen, and once that is much, of its last items; `seen` (BANDS,) counts them.
+    """
 
     def __init__(self, low: float, high: float):
         self.edges = np.linspace(math.log(low), math.log(high), BANDS + 1)[1:-1]
-        self.squares = np.ones(BANDS)
+        self.squares, self.seen = np.ones(BANDS), np.zeros(BANDS)
 
     def update(self, losses: np.ndarray, sigmas: np.ndarray) -> None:
-        """Take in the losses (B,) of a step, at sigmas (B,). What is not finite is left out."""
-        known = np.isfinite(losses)
-        band = np.searchsorted(self.edges, np.log(sigmas[known]), side="right")
+        """Take in the losses (B,) of a step, at sigmas (B,)."""
+        band = np.searchsorted(self.edges, np.log(sigmas), side="right")
         count = np.bincount(band, minlength=BANDS)
-        total = np.bincount(band, losses[known].astype(float) ** 2, BANDS)
-        seen = count > 0
-        keep = (1 - _FORGET) ** count[seen]
-        self.squares[seen] = keep * self.squares[seen] + (1 - keep) * total[seen] / count[seen]
+        total = np.bincount(band, losses.astype(float) ** 2, BANDS)
+        self.seen += count
+        new = count > 0
+        share = np.maximum(count / self.seen.clip(min=1), 1 - (1 - _FORGET) ** count)[new]
+        self.squares[new] += share * (total[new] / count[new] - self.squares[new])
+
+    def sizes(self) -> np.ndarray:
+        """Root mean square loss of each band, (BANDS,); of those that have seen nothing yet, that of all others."""
+        known = self.seen > 0
+        return np.sqrt(np.where(known, self.squares, self.squares[known].mean() if known.any() else 1.0))
 
 
 def quantiles(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -112,7 +112,7 @@ def test_adaptive_levels_follow_the_loss_and_their_weights_undo_it():
     noise = Adaptive(kind="adaptive", low=0.01, high=5.0, floor=0.05)
     losses = RunningLoss(noise.low, noise.high)
     assert_distributed(np.log(draw(noise, losses=losses)[0]), log_uniform(0.01, 5.0))      # nothing known yet
-    losses.squares = np.linspace(0.1, 3.0, BANDS) ** 2
+    losses.squares, losses.seen = np.linspace(0.1, 3.0, BANDS) ** 2, np.ones(BANDS)
     sigma, weight = draw(noise, losses=losses)
     band = np.searchsorted(losses.edges, np.log(sigma))
     share = np.bincount(band, minlength=BANDS) / COUNT
@@ -133,9 +133,10 @@ def test_the_running_loss_is_the_mean_square_of_each_band():
     centres = np.exp(np.linspace(math.log(0.01), math.log(5.0), 2 * BANDS + 1)[1::2])
     clear = np.abs(np.log(centres / 0.2)) > 0.3
     np.testing.assert_allclose(losses.squares[clear], np.where(centres < 0.2, 9.0, 0.25)[clear], rtol=1e-3)
-    before = losses.squares.copy()
-    losses.update(np.array([np.nan]), np.array([0.1]))
-    np.testing.assert_array_equal(losses.squares, before)
+    few = RunningLoss(0.01, 5.0)
+    few.update(np.array([3.0, 1.0, 2.0]), np.array([0.011, 0.011, 4.9]))
+    np.testing.assert_allclose(few.sizes()[[0, -1]], [5**0.5, 2.0])        # the plain mean of the first ones
+    np.testing.assert_allclose(few.sizes()[1:-1], 4.5**0.5)                 # where nothing is known, the others' mean
 
 
 @pytest.mark.parametrize("spec", [{"kind": "other"}, {"low": 2.0, "high": 1.0}, {"kind": "log_uniform", "log_mean": 0.0},
