@@ -107,7 +107,8 @@ def _summary(record: dict[str, Any], size: int) -> None:
 
     spectrum = ErrorSpectrum.from_dict(record["spectrum"])
     table = Table("noise level", "error of a pixel", "coarsest structure", "finest",
-                  title=f"{record['prior']}: {spectrum.source}", caption="root mean square, white is 1; the noise itself is the level")
+                  title=f"{record['prior']}: {spectrum.source}",
+                  caption="root mean square, white is 1; the noise itself is the level")
     for sigma in spectrum.sigmas[::2].tolist():
         power = spectrum.at(sigma, (size, size)).mean(0)            # (H, W // 2 + 1)
         values = (power.mean(), power[0, 0], power[size // 2, -1])

@@ -13,7 +13,7 @@ from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.foreign import FORMATS, is_foreign, load_foreign
 from invdiff.priors.foreign.options import check, join, split
 
-__all__ = ["EDMDenoiser", "calibrate", "load_prior", "shipped_priors"]
+__all__ = ["FORMATS", "EDMDenoiser", "calibrate", "load_prior", "shipped_priors"]
 
 
 def shipped_priors() -> dict[str, Path]:

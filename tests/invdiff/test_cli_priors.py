@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from PIL import Image
 
 from invdiff import cli
 from invdiff.io.images import sample_image, save_image
+from invdiff.priors import FORMATS
 
 CODE = "def shrink(x, sigma):\n    return 0.5 + (x - 0.5) / (1 + 4 * sigma ** 2)\n"
 
@@ -48,6 +50,14 @@ def test_the_list_has_shipped_priors_and_formats(invdiff):
     assert code == 0
     words = ("natural", "deepinv:drunet", "diffusers:", "guided-diffusion:", "edm:", "torchscript:", "python:", "swinir-15")
     assert not [word for word in words if word not in out]
+
+
+def test_every_format_and_its_options_are_documented():
+    page = (Path(__file__).parents[2] / "docs" / "priors.md").read_text(encoding="utf-8")
+    for name, kind in FORMATS.items():
+        assert f"`{kind.example}`" in page
+        assert f"### {name}" in page
+        assert not [option for option in kind.options if f"{option}`" not in page and f"?{option}=" not in page]
 
 
 def test_show(invdiff, work):

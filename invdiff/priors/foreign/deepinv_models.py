@@ -33,6 +33,8 @@ class Checkpoint:
         sigma_range: noise levels it was trained on, in image units, as far as is known.
         pretrained: what deepinv calls these weights.
         stride: what image sizes must be multiples of; deepinv pads by itself where that is 1.
+        classes: of a class-conditional network, else 0.
+        strict: does deepinv insist that the names match?
     """
 
     model: str
@@ -45,6 +47,7 @@ class Checkpoint:
     data: str = "unknown"
     licence: str = "unknown"
     classes: int = 0
+    strict: bool = True
 
 
 def _fixed(grey_levels: float) -> tuple[float, float]:
@@ -88,7 +91,8 @@ CHECKPOINTS: dict[str, Checkpoint] = {
                                  (0, 50 / 255), "denoising", 8),
     **{f"swinir-{noise}": _swinir(3, noise) for noise in (15, 25, 50)},
     **{f"swinir-gray-{noise}": _swinir(1, noise) for noise in (15, 25, 50)},
-    "ram": Checkpoint("RAM", "https://huggingface.co/mterris/ram/resolve/main/ram.pth.tar", {}, None, pretrained=True),
+    "ram": Checkpoint("RAM", "https://huggingface.co/mterris/ram/resolve/main/ram.pth.tar", {}, None, pretrained=True,
+                      strict=False),
     "diffunet": Checkpoint("DiffUNet", _HUB.format("diffunet", "diffusion_ffhq_10m.pt"), {}, 3, _DDPM_RANGE, stride=32,
                            data="FFHQ, faces of 256 x 256"),
     "diffunet-imagenet": Checkpoint("DiffUNet", _HUB.format("diffunet", "diffusion_openai.pt"), {"large_model": True}, 3,
@@ -120,7 +124,7 @@ def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
         network = build(entry)
     except ImportError as error:
         raise InputError(f"deepinv:{target}: needs the package {error.name}; pip install {error.name}") from error
-    fill(network, read_state(path), path, f"deepinv's {entry.model}")
+    fill(network, read_state(path), path, f"deepinv's {entry.model}", entry.strict)
     card = {"name": f"deepinv:{target}", "source": entry.url, "data": entry.data, "licence": entry.licence,
             "channels": entry.channels, "sigma_range": list(entry.sigma_range)}
     label = class_label(options, entry.classes, f"deepinv:{target}")

@@ -49,6 +49,8 @@ def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
 
 def _try(network: ADM, side: int) -> None:
     """Run it on an image without values, so that shapes that do not fit together show up now."""
+    if network.channels not in (1, 2, 3):
+        raise ValueError(f"{network.channels} input channels, which no image has; an upsampler is no prior")
     network.label = 0
     out = network(torch.empty(1, network.channels, side, side), torch.empty(1))
     if out.shape[1] not in (network.channels, 2 * network.channels) or out.shape[2:] != (side, side):

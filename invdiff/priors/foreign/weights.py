@@ -43,17 +43,20 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     return dict(data)
 
 
-def fill(network: nn.Module, state: Mapping[str, Tensor], where: str, what: str) -> None:
-    """Put weights into a network, all and exactly, and make it ready for use. Raises InputError, one sentence.
+def fill(network: nn.Module, state: Mapping[str, Tensor], where: str, what: str, strict: bool = True) -> None:
+    """Put weights into a network, and make it ready for use. Raises InputError, one sentence.
 
     Args:
         network: of which they should be; it may have been built on the device "meta".
         state: by name.
         where: the file.
         what: the network, for the message.
+        strict: must every name match? If not, nine in ten of the network's must.
     """
     try:
-        network.load_state_dict(dict(state), strict=True, assign=True)
+        missing = network.load_state_dict(dict(state), strict=strict, assign=True).missing_keys
+        if 10 * len(missing) > len(network.state_dict()):
+            raise RuntimeError(f"{len(missing)} tensors are missing")
     except RuntimeError as error:
         reason = " ".join(str(error).split()[:40])
         raise InputError(f"{where}: these are not the weights of {what} ({reason} ...)") from error

@@ -101,6 +101,18 @@ def test_the_ffhq_network_is_deepinv_s(tmp_path):
     torch.testing.assert_close(prior(x, 0.3), theirs(x, 0.3).detach())
 
 
+def test_weights_that_deepinv_takes_loosely_are_still_those_of_the_network(tmp_path):
+    """deepinv loads RAM's with strict=False; one name more or less must do, another network must not."""
+    state = build(CHECKPOINTS["ram"]).state_dict()
+    first = next(iter(state))
+    renamed = {("another" if key == first else key): value for key, value in state.items()}
+    torch.save(renamed, tmp_path / "ram.pt")
+    assert load_prior(f"deepinv:ram?weights={tmp_path / 'ram.pt'}").channels is None
+    torch.save(build(CHECKPOINTS["dncnn"]).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(InputError, match="tensors are missing"):
+        load_prior(f"deepinv:ram?weights={tmp_path / 'other.pt'}")
+
+
 def test_offline_one_line_says_what_to_fetch_and_where_it_goes(hub):
     with pytest.raises(InputError) as caught:
         load_prior("deepinv:drunet")

@@ -161,6 +161,8 @@ def spoil(state, kind):
             state["input_blocks.2.0.in_layers.2.weight"] = torch.zeros(96, 32, 3, 3)
         case "wrong embedding":
             state["time_embed.2.weight"] = torch.zeros(64, 64)
+        case "upsampler":
+            state["input_blocks.0.0.weight"] = torch.zeros(32, 6, 3, 3)
         case "extra tensor":
             state["input_blocks.1.0.gate"] = torch.zeros(3)
         case "another network":
@@ -173,7 +175,7 @@ def spoil(state, kind):
 
 
 @pytest.mark.parametrize("kind", ["missing tensor", "missing block", "wrong shape", "wrong embedding", "extra tensor",
-                                  "another network", "no mapping", "empty"])
+                                  "upsampler", "another network", "no mapping", "empty"])
 def test_a_mislabelled_file_is_an_input_error(tmp_path, kind):
     path = tmp_path / "bad.pt"
     torch.save(spoil(Reference().state_dict(), kind), path)
