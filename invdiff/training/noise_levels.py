@@ -160,7 +160,8 @@ NoiseSettings = Annotated[
 class RunningLoss:
     """The mean square of the loss in bands of log sigma, part of the state of a run.
 
-    `squares` (BANDS,) is the mean of what a band has seen, and once that is much, of its last items; `seen` (BANDS,) counts them.
+    `squares` (BANDS,) is the mean of what a band has seen, and once that is much, of its last items; `seen` (BANDS,) is how
+    many.
     """
 
     def __init__(self, low: float, high: float):
