@@ -23,7 +23,7 @@ LEVELS = [
     {"training"},
     {"config", "restoration"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs"},
-    {"evaluation.comparison", "evaluation.crops"},      # for the command line
+    {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.crops"},      # for the command line
     {"cli_benchmark", "cli_priors", "cli_train"},
     {"cli"},
 ]

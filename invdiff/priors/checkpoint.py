@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -42,10 +43,17 @@ def load_checkpoint(path: str | Path) -> EDMDenoiser:
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        reason = str(error).splitlines()[0]
+        reason = _reason(error)
         raise InputError(f"{path}: not an invdiff prior, or weights and card do not match ({reason})") from error
     denoiser.card = card
     return denoiser.eval().requires_grad_(False)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"architecture.{'.'.join(map(str, first['loc'][1:]))}: {first['msg'].lower()}"
+    return str(error).splitlines()[0]
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

@@ -109,9 +109,9 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
     for sigma in sigmas:
         total = torch.zeros(())
         for image in images:
-            noise = torch.randn(image.shape, generator=generator)
+            noise = torch.randn(image.shape, generator=generator).to(image)
             estimate = denoiser((image + sigma * noise)[None], sigma)
-            frequencies, power = radial_spectrum(rotate_colours(estimate.float() - image), bins)
+            frequencies, power = radial_spectrum(rotate_colours(estimate.float() - image).cpu(), bins)
             total = total + power / len(images)
         rows.append(total)
     return ErrorSpectrum(torch.tensor(sigmas, dtype=torch.float32), frequencies, torch.stack(rows), source)

@@ -56,7 +56,8 @@ class ComplexPatches:
     Args:
         images: complex (H, W), magnitude of about one at most; lists or `ImageSet`s.
         magnitudes: real (H, W) in [0, 1], which get a phase; half of the patches are theirs, if there are any.
-        largest: largest side of a patch; smaller images are left out.
+        largest: largest side of a patch; some image must be as large. A patch is cut from images that hold it, and turned
+            unless it is the whole of one.
         scales: each image is also kept at these sizes.
     """
 
@@ -64,9 +65,8 @@ class ComplexPatches:
                  scales: Sequence[float] = (1.0,)):
         self.pools = []
         for source in (images, magnitudes):
-            pool = ImageSet.of(source).resized(scales, _resize)
-            self.pools.append(pool.subset([i for i, shape in enumerate(pool.shapes) if min(shape) >= largest]))
-        if not self.pools[0]:
+            self.pools.append(ImageSet.of(source).resized(scales, _resize))
+        if not any(min(shape) >= largest for shape in self.pools[0].shapes):
             raise InputError(f"data.patch: no training image is at least {largest} pixels high and wide")
 
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
@@ -74,21 +74,26 @@ class ComplexPatches:
 
         All are made, for which places are air, and how often another is tried, is seen in the images alone.
         """
-        patches = [self._patch(self.pools[int(rng.integers(2)) if self.pools[1] else 0], size, rng) for _ in range(count)]
+        fit = [[i for i, shape in enumerate(pool.shapes) if min(shape) >= size] for pool in self.pools]
+        patches = []
+        for _ in range(count):
+            source = int(rng.integers(2)) if fit[1] else 0
+            patches.append(self._patch(self.pools[source], fit[source], size, rng))
         kept = np.stack(patches[mine])
         return (torch.from_numpy(np.stack([kept.real, kept.imag], 1).astype(np.float32)),
                 torch.zeros(len(kept), dtype=torch.bool))
 
-    def _patch(self, pool: Sequence[np.ndarray], size: int, rng: np.random.Generator) -> np.ndarray:
+    def _patch(self, pool: Sequence[np.ndarray], fit: Sequence[int], size: int, rng: np.random.Generator) -> np.ndarray:
         for _ in range(4):
-            image = pool[int(rng.integers(len(pool)))]
+            image = pool[fit[int(rng.integers(len(fit)))]]
             top, left = (int(rng.integers(n - size + 1)) for n in image.shape)
             patch = image[top : top + size, left : left + size]
             if np.sqrt(np.mean(np.abs(patch) ** 2)) > EMPTY:
                 break
         y, x = (np.linspace(-1, 1, n)[start : start + size] for n, start in zip(image.shape, (top, left), strict=True))
         patch = patch * np.exp(1j * smooth_phase(y, x, rng))
-        patch = np.rot90(patch, int(rng.integers(4)))
+        if patch.shape != image.shape:          # a whole image keeps its way up
+            patch = np.rot90(patch, int(rng.integers(4)))
         patch = patch[:, ::-1] if rng.integers(2) else patch
         return patch * np.exp(rng.uniform(*np.log(BRIGHTNESS)))
 

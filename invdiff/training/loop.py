@@ -14,9 +14,9 @@ from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
+from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
-from invdiff.priors.unet import UNet
 from invdiff.training.averages import Averages
 from invdiff.training.batches import Batch, Batches, PatchSource
 from invdiff.training.losses import Objective
@@ -25,7 +25,7 @@ from invdiff.training.processes import Processes
 from invdiff.training.settings import TrainSettings
 
 # what may change in a run that goes on: its length, where the data lie, and what is looked at
-_APART: dict = {"optimiser": {"steps", "decay", "ema_export"}, "data": {"path", "test", "cache_mb", "workers"},
+_APART: dict = {"initial": True, "optimiser": {"steps", "decay", "ema_export"}, "data": {"path", "test", "cache_mb", "workers"},
                 "monitor": True}
 
 
@@ -209,9 +209,26 @@ def same_run(stored: dict | None, settings: TrainSettings) -> bool:
 
 
 def build_denoiser(settings: TrainSettings) -> EDMDenoiser:
-    """An untrained denoiser of the settings' architecture and preconditioning."""
-    network = UNet(**settings.network.model_dump())
-    return EDMDenoiser(network, settings.network.channels, settings.noise.sigma_data, settings.noise.centre)
+    """A denoiser of the settings' architecture and preconditioning, untrained unless they name an initial prior."""
+    network = settings.network.build()
+    denoiser = EDMDenoiser(network, settings.network.channels, settings.noise.sigma_data, settings.noise.centre)
+    if settings.initial:
+        start_from(denoiser, settings.initial)
+    return denoiser
+
+
+def start_from(denoiser: EDMDenoiser, name: str) -> None:
+    """Copy the weights of a prior. Raises InputError where there is none, or one of another architecture or preconditioning."""
+    initial = load_prior(name)
+    if not isinstance(initial, EDMDenoiser):
+        raise InputError(f"initial: {name} is not a prior that `invdiff train` wrote")
+    if (initial.sigma_data, initial.centre) != (denoiser.sigma_data, denoiser.centre):
+        raise InputError(f"initial: {name} has noise.sigma_data {initial.sigma_data:g} and noise.centre {initial.centre:g}, "
+                         f"not {denoiser.sigma_data:g} and {denoiser.centre:g}")
+    try:
+        denoiser.network.load_state_dict(initial.network.state_dict())
+    except RuntimeError as error:
+        raise InputError(f"initial: {name} is of another architecture than `network`") from error
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:

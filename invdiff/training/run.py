@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -119,16 +118,15 @@ def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:
 def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> Path:
     """Write the averaged weights as a prior; its card holds error spectra on `held` and a denoising table on `test`."""
     smallest = min(min(i.shape[1:]) for i in held)
-    crops = centre_crops(held, 256 if smallest >= 256 else min(64, smallest))
-    number = choose_average(trainer, crops.to(trainer.device))
+    crops = centre_crops(held, 256 if smallest >= 256 else min(64, smallest)).to(trainer.device)
+    number = choose_average(trainer, crops)
     denoiser = trainer.averages.copies[number].eval()
     card = make_card(trainer, number)
     source = f"measured on {len(crops)} held-back training images"
-    there = There(denoiser, trainer.device)
-    card["spectrum"] = measure_spectrum(there, list(crops), LEVELS, source).to_dict()
+    card["spectrum"] = measure_spectrum(denoiser, list(crops), LEVELS, source).to_dict()
     if trainer.settings.network.channels == 3:
         grey = [crop.mean(0, keepdim=True) for crop in crops]
-        card["spectrum_grey"] = measure_spectrum(there, grey, LEVELS, source).to_dict()
+        card["spectrum_grey"] = measure_spectrum(denoiser, grey, LEVELS, source).to_dict()
     if test:
         images = [image.to(trainer.device) for image in test]
         kind = {"sigma": "of 255", "images": f"{len(images)} of {trainer.settings.data.test}, whole"}
@@ -138,17 +136,6 @@ def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], pat
         save_sheet(path.with_suffix(".png"), sample_sheet(trainer, denoiser))
     save_prior(path, denoiser, card)
     return path
-
-
-class There(Denoiser):
-    """A denoiser on its device, for images on theirs."""
-
-    def __init__(self, denoiser: Denoiser, device: torch.device):
-        super().__init__()
-        self.denoiser, self.device = denoiser, device
-
-    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
-        return self.denoiser(x.to(self.device), sigma, **kwargs).to(x.device)
 
 
 def choose_average(trainer: Trainer, crops: Tensor) -> int:

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from invdiff.priors.networks import NetworkSettings, UNetSettings
 from invdiff.training.losses import EDMLoss, LossSettings
 from invdiff.training.noise_levels import LogNormal, NoiseSettings
 
@@ -39,15 +40,6 @@ class DataSettings(Frozen):
     workers: int | None = Field(None, ge=0, le=64)
     description: str = ""
     licence: str = ""
-
-
-class NetworkSettings(Frozen):
-    """Architecture of the U-Net; `invdiff.priors.unet.UNet` says what each means."""
-
-    channels: PositiveInt = 3
-    widths: tuple[PositiveInt, ...] = (64, 128, 192, 224)
-    depths: tuple[PositiveInt, ...] = (2, 2, 2, 1)
-    embedding: PositiveInt = 256
 
 
 class OptimiserSettings(Frozen):
@@ -97,11 +89,12 @@ class MonitorSettings(Frozen):
 
 
 class TrainSettings(Frozen):
-    """One training run."""
+    """One training run. `initial` is the prior whose weights it begins with, by name or file; random ones without it."""
 
     name: str
+    initial: str | None = None
     data: DataSettings
-    network: NetworkSettings = NetworkSettings()
+    network: NetworkSettings = UNetSettings()
     noise: NoiseSettings = LogNormal()
     loss: LossSettings = EDMLoss()
     optimiser: OptimiserSettings

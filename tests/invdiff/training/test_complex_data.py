@@ -70,6 +70,19 @@ def test_half_of_the_patches_are_magnitudes_and_their_phase_is_smooth():
     assert (z[:, :, 1:] * z[:, :, :-1].conj()).angle().abs().max() < 1.0
 
 
+def test_a_patch_is_cut_from_images_that_hold_it_and_a_whole_image_keeps_its_way_up():
+    ramp = np.linspace(0.2, 1, 32)[:, None].repeat(32, 1)           # brighter downwards
+    patches = ComplexPatches([ramp.astype(np.complex64)], [np.full((16, 16), 0.5, np.float32)], largest=32)
+    whole = torch.linalg.vector_norm(patches.batch(30, 32, np.random.default_rng(0))[0], dim=1)
+    assert (whole.diff(dim=1) > 0).all()
+    parts = torch.linalg.vector_norm(patches.batch(60, 16, np.random.default_rng(0))[0], dim=1)
+    flat = parts.flatten(1).std(1) < 1e-5
+    assert 10 < flat.sum() < 50                                      # the small grey image is half of the small patches
+    down, right = parts[~flat].diff(dim=1).mean((1, 2)), parts[~flat].diff(dim=2).mean((1, 2))
+    for slope in (down > 1e-3, down < -1e-3, right > 1e-3, right < -1e-3):
+        assert slope.any()
+
+
 def test_patches_and_phases_follow_the_seed():
     patches = ComplexPatches([np.ones((40, 40), np.complex64)], [], largest=16)
     a, b, c = (patches.batch(3, 16, np.random.default_rng(seed))[0] for seed in (1, 1, 2))

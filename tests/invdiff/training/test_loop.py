@@ -7,17 +7,19 @@ import torch
 from pydantic import ValidationError
 
 from invdiff.errors import InputError
-from invdiff.priors.checkpoint import read_tensors, write_tensors
+from invdiff.priors import load_prior
+from invdiff.priors.checkpoint import read_tensors, save_prior, write_tensors
 from invdiff.training import loop
 from invdiff.training.data import Patches
 from invdiff.training.loop import Trainer, build_denoiser, learning_rate_factor
+from invdiff.training.run import make_card
 from invdiff.training.settings import TrainSettings
 
 
 def settings(steps=6, **changes):
     optimiser = {"steps": steps, "batch": 4, "rate": 2e-3, "warmup": 2} | changes.pop("optimiser", {})
     data = {"path": "nowhere", "patch": (16, 32), "grey": 0.3} | changes.pop("data", {})
-    network = {"widths": (8, 12), "depths": (1, 1), "embedding": 16}
+    network = changes.pop("network", {"widths": (8, 12), "depths": (1, 1), "embedding": 16})
     return TrainSettings(name="toy", data=data, network=network, optimiser=optimiser, precision="fp32", **changes)
 
 
@@ -252,3 +254,42 @@ def test_an_error_before_the_weights_change_leaves_the_state_whole(tmp_path):
     run(again)
     run(straight)
     assert_bitwise(tensors(straight, tmp_path), tensors(again, tmp_path))
+
+
+def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
+    """Those of its file, in half precision; also the average starts there. The choice is no part of what resumes."""
+    first = Trainer(settings(), patches())
+    run(first, 3)
+    path = tmp_path / "first.safetensors"
+    save_prior(path, first.average, make_card(first))
+    second = Trainer(settings(initial=str(path)), patches())
+    for module in (second.denoiser, second.average):
+        for name, value in module.network.state_dict().items():
+            assert torch.equal(value, first.average.network.state_dict()[name].half().float())
+    second.save(tmp_path / "state.safetensors")
+    Trainer(settings(), patches()).resume(tmp_path / "state.safetensors")
+    with pytest.raises(InputError, match=r"initial: .*first.safetensors is of another architecture than `network`"):
+        Trainer(settings(initial=str(path), network={"widths": (8, 16), "depths": (1, 1), "embedding": 16}), patches())
+    with pytest.raises(InputError, match=r"initial: .* has noise.sigma_data 0.25 and noise.centre 0.5, not 0.25 and 0.4"):
+        Trainer(settings(initial=str(path), noise={"centre": 0.4}), patches())
+    with pytest.raises(InputError, match="no prior is called 'none'"):
+        Trainer(settings(initial="none"), patches())
+
+
+@pytest.mark.parametrize("network", [
+    {"kind": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2},
+    {"kind": "ncsnpp", "img_resolution": 16, "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1,
+     "attn_resolutions": [8]},
+], ids=["dit", "ncsnpp"])
+def test_other_networks_train_resume_and_become_priors(network, tmp_path):
+    straight, first = (Trainer(settings(2, network=network), patches()) for _ in range(2))
+    run(straight)
+    run(first, 1)
+    first.save(tmp_path / "state.safetensors")
+    second = Trainer(settings(2, network=network), patches())
+    second.resume(tmp_path / "state.safetensors")
+    run(second)
+    assert_bitwise(tensors(straight, tmp_path), tensors(second, tmp_path))
+    save_prior(tmp_path / "x.safetensors", second.average, make_card(second))
+    x = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(load_prior(tmp_path / "x.safetensors")(x, 0.2), second.average(x, 0.2), rtol=0, atol=2e-3)
