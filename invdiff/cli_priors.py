@@ -47,12 +47,16 @@ def show(name: Name) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from invdiff.priors import load_prior
+    from invdiff.priors import load_prior, shipped_priors
 
     prior = load_prior(name)
     table = Table("", name, show_lines=False)
     for key, value in prior.card.items():
-        table.add_row(key.replace("_", " "), _shown(key, value))
+        if key != "samples":
+            table.add_row(key.replace("_", " "), _shown(key, value))
+    picture = Path(shipped_priors().get(name, name)).with_suffix(".png")
+    if picture.is_file():
+        table.add_row("samples", str(picture))
     table.add_row("parameters", f"{sum(p.numel() for p in prior.parameters()):,}")
     if not any(key in prior.card for key in ("spectrum", "spectrum_grey")):
         table.add_row("error spectrum", f"not measured; `invdiff priors calibrate {name} --data PHOTOS` does")

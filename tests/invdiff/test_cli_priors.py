@@ -65,6 +65,7 @@ def test_show(invdiff, work):
     assert code == 0
     assert "BSDS500" in out
     assert "17 noise levels" in out
+    assert "natural.png" in out.replace("\n", "")
     code, out, _ = invdiff("priors", "show", MINE)
     assert code == 0
     assert "not measured" in out
