@@ -77,7 +77,7 @@ def reconstruction(prior: EDMDenoiser, images: Tensor, mask: Tensor, options: ar
     sense = [operators.least_squares(physics, problem.y, z=0.0, gamma=g).x for g in (3.0, 10.0, 30.0, 100.0)]
     start = time.perf_counter()
     result = restore(problem, prior, MomentMatching(num_steps=options.steps), samples=options.samples, seed=0,
-                     device=options.device)
+                     device=options.device, precision=options.precision)
     seconds = (time.perf_counter() - start) / len(images) / options.samples
     return {"zero-filled": psnr(magnitude(physics.A_adjoint(problem.y)), truth),
             "CG-SENSE, tuned": max(psnr(magnitude(x), truth) for x in sense),
@@ -94,8 +94,8 @@ def measure(options: argparse.Namespace, say: Console) -> dict:
     prior = load_prior(options.prior)
     made = {"images": f"{Path(options.images).name} ({options.key}), slices {', '.join(map(str, chosen))}",
             "prior": prior.card.get("name", "unnamed"), "sigma_y": options.sigma_y, "coils": options.coils,
-            "steps": options.steps, "samples": options.samples, "baseline": installed().__name__,
-            "hardware": hardware(find_device(options.device)), "versions": versions()}
+            "steps": options.steps, "samples": options.samples, "precision": options.precision,
+            "baseline": installed().__name__, "hardware": hardware(find_device(options.device)), "versions": versions()}
     record: dict = {"made": made, "denoising": {}, "reconstruction": {}}
     for sigma in LEVELS:
         record["denoising"][f"σ = {sigma}"] = scores = denoising(prior, images, sigma)
@@ -118,7 +118,8 @@ def to_markdown(record: dict) -> str:
              "fully sampled centre a tenth of the image wide.",
              f"- l1-wavelet is {made['baseline']}'s, {', '.join(f'{w:g}' for w in WEIGHTS)} tried and the best taken with the "
              "truth in hand; so is CG-SENSE's weight.",
-             f"- Samples: prior {made['prior']}, MomentMatching, {made['steps']} steps; on {made['hardware']}.",
+             f"- Samples: prior {made['prior']}, MomentMatching, {made['steps']} steps, {made['precision']}; on "
+             f"{made['hardware']}.",
              f"- Versions: {', '.join(f'{name} {version}' for name, version in made['versions'].items())}."]
     for title, kind in (("Denoising", "denoising"), ("Reconstruction", "reconstruction")):
         columns = record[kind]
@@ -142,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--steps", type=int, default=30)
     add("--samples", type=int, default=8, help="posterior samples of each slice")
     add("--sigma-y", type=float, default=0.01, help="noise of k-space, per real channel")
+    add("--precision", default="bf16", choices=("fp32", "bf16"), help="of the network")
     add("--device", default="auto")
     add("--output", type=Path, default=Path("comparison-mri.md"), help="the table; the record is beside it, as .json")
     options = parser.parse_args(arguments)
