@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from toys import OPERATORS, assert_moments_close, natural_prior, pose, sample, white_prior
+from toys import OPERATORS, assert_components_follow, assert_moments_close, natural_prior, pose, sample, white_prior
 
 from invdiff.diffusion.integrators import DPMSolverPP
 from invdiff.posterior import DDNM
@@ -53,20 +53,7 @@ def moments(sampler, mean, std, target, spread):
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("eta", [0.5, 0.85])
 def test_each_component_follows_ddnm_plus(operator, eta):
-    """4000 chains: 5 standard errors of each component's mean and variance."""
-    count, sigma_y, std = 4000, 0.05, 0.2
-    prior, sampler = white_prior(std=std), DDNM(steps=20, eta=eta)
-    problem = pose(operator, prior, sigma_y)
-    physics = problem.physics
-    got = physics.V_adjoint(sample(sampler, prior, problem, count)).flatten(1).double()
-    centre = physics.V_adjoint(prior.mean[None]).flatten().tolist()
-    singular = physics.mask.expand(1, *prior.mean.shape).flatten().tolist()
-    data = physics.U_adjoint(problem.y).flatten().tolist()
-    for i, (c, s, d) in enumerate(zip(centre, singular, data, strict=True)):
-        known = s > 1e-6 * max(singular)
-        mean, variance = moments(sampler, c, std, d / s if known else 0.0, sigma_y / s if known else float("inf"))
-        assert abs(float(got[:, i].mean()) - mean) < 5 * (variance / count) ** 0.5 + 1e-4
-        assert abs(float(got[:, i].var()) - variance) < 5 * variance * (2 / count) ** 0.5 + 1e-6
+    assert_components_follow(DDNM(steps=20, eta=eta), operator, moments)
 
 
 @pytest.mark.parametrize("steps", [20, 200])

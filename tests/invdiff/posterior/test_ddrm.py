@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from toys import OPERATORS, natural_prior, pose, sample, white_prior
+from toys import OPERATORS, assert_components_follow, natural_prior, pose, sample
 
 from invdiff.posterior import DDRM
 
@@ -43,20 +43,7 @@ def moments(sampler, mean, std, target, spread):
                                      DDRM(steps=20, eta=0.5, eta_b=0.7, draw=False)],
                          ids=lambda s: f"eta={s.eta},eta_b={s.eta_b},draw={s.draw}")
 def test_each_component_follows_the_paper(operator, sampler):
-    """4000 chains: 5 standard errors of each component's mean and variance."""
-    count, sigma_y, std = 4000, 0.05, 0.2
-    prior = white_prior(std=std)
-    problem = pose(operator, prior, sigma_y)
-    physics = problem.physics
-    got = physics.V_adjoint(sample(sampler, prior, problem, count)).flatten(1).double()
-    centre = physics.V_adjoint(prior.mean[None]).flatten().tolist()
-    singular = physics.mask.expand(1, *prior.mean.shape).flatten().tolist()
-    data = physics.U_adjoint(problem.y).flatten().tolist()
-    for i, (c, s, d) in enumerate(zip(centre, singular, data, strict=True)):
-        known = s > 1e-6 * max(singular)
-        mean, variance = moments(sampler, c, std, d / s if known else 0.0, sigma_y / s if known else float("inf"))
-        assert abs(float(got[:, i].mean()) - mean) < 5 * (variance / count) ** 0.5 + 1e-4
-        assert abs(float(got[:, i].var()) - variance) < 5 * variance * (2 / count) ** 0.5 + 1e-6
+    assert_components_follow(sampler, operator, moments)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 from deepinv.physics import LinearPhysics
-from toys import OPERATORS, natural_prior, pose, sample, white_prior
+from toys import OPERATORS, assert_components_follow, natural_prior, pose
 
 from invdiff.posterior import ILVR
 from invdiff.problem import Problem
@@ -26,20 +26,7 @@ def moments(sampler, mean, std, target, spread):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_each_component_is_replaced_down_to_its_noise(operator):
-    """4000 chains: 5 standard errors of each component's mean and variance."""
-    count, sigma_y, std = 4000, 0.05, 0.2
-    prior, sampler = white_prior(std=std), ILVR(steps=20)
-    problem = pose(operator, prior, sigma_y)
-    physics = problem.physics
-    got = physics.V_adjoint(sample(sampler, prior, problem, count)).flatten(1).double()
-    centre = physics.V_adjoint(prior.mean[None]).flatten().tolist()
-    singular = physics.mask.expand(1, *prior.mean.shape).flatten().tolist()
-    data = physics.U_adjoint(problem.y).flatten().tolist()
-    for i, (c, s, d) in enumerate(zip(centre, singular, data, strict=True)):
-        known = s > 1e-6 * max(singular)
-        mean, variance = moments(sampler, c, std, d / s if known else 0.0, sigma_y / s if known else float("inf"))
-        assert abs(float(got[:, i].mean()) - mean) < 5 * (variance / count) ** 0.5 + 1e-4
-        assert abs(float(got[:, i].var()) - variance) < 5 * variance * (2 / count) ** 0.5 + 1e-6
+    assert_components_follow(ILVR(steps=20), operator, moments)
 
 
 @pytest.mark.parametrize("operator", ["denoising", "super-resolution", "inpainting"])

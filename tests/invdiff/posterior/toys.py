@@ -84,3 +84,21 @@ def assert_moments_close(samples, mean, cov, discretisation):
     error = (torch.cov(x.T) - cov).norm()
     limit = 1.5 * ((trace**2 + size**2) / n).sqrt() + discretisation * size
     assert error < limit, f"covariance: off by {error / size:.3f} of it, expected under {limit / size:.3f}"
+
+
+def assert_components_follow(sampler, operator, moments, count=4000):
+    """`count` chains on a white prior and an operator with an SVD: each component's mean and variance are, within 5 standard
+    errors, those of `moments(sampler, prior's mean, its deviation, measured component, its noise)`."""
+    sigma_y, std = 0.05, 0.2
+    prior = white_prior(std=std)
+    problem = pose(operator, prior, sigma_y)
+    physics = problem.physics
+    got = physics.V_adjoint(sample(sampler, prior, problem, count)).flatten(1).double()
+    centre = physics.V_adjoint(prior.mean[None]).flatten().tolist()
+    singular = physics.mask.expand(1, *prior.mean.shape).flatten().tolist()
+    data = physics.U_adjoint(problem.y).flatten().tolist()
+    for i, (c, s, d) in enumerate(zip(centre, singular, data, strict=True)):
+        known = s > 1e-6 * max(singular)
+        mean, variance = moments(sampler, c, std, d / s if known else 0.0, sigma_y / s if known else float("inf"))
+        assert abs(float(got[:, i].mean()) - mean) < 5 * (variance / count) ** 0.5 + 1e-4
+        assert abs(float(got[:, i].var()) - variance) < 5 * variance * (2 / count) ** 0.5 + 1e-6
