@@ -10,6 +10,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
+from invdiff.priors import load_prior
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.spectrum import measure_spectrum
@@ -158,8 +159,19 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
         "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}), "steps": trainer.step,
                      "average": {"gamma": gamma, "relative_width": round(relative_width(gamma), 4)},
                      "hours": round(trainer.seconds / 3600, 3), "hardware": hardware(trainer.device),
-                     "processes": trainer.processes.count, "log": trainer.log},
+                     "processes": trainer.processes.count, "log": trainer.log,
+                     **({"initial": earlier(s.initial)} if s.initial else {})},
     }
+
+
+def earlier(initial: str) -> dict:
+    """What is known of the training of the prior that a run began with; its name alone if it is not there any more."""
+    try:
+        card = load_prior(initial).card
+    except InputError:
+        return {"name": initial}
+    known = card.get("training", {})
+    return {"name": card.get("name", initial), **{k: known[k] for k in ("steps", "hours", "hardware", "initial") if k in known}}
 
 
 def hardware(device: torch.device) -> str:
