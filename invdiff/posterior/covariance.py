@@ -91,14 +91,16 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
     if has_closed_form(problem):
         return _condition_in_closed_form(problem, covariance, problem.y - problem.A(x0)), None
     if selects_orthonormal_rows(problem.physics):
-        return _condition_on_rows(problem, covariance, problem.y - problem.A(x0), start, tolerance or 0.1, iterations or 5)
+        return _condition_on_data(problem, covariance, x0, start, tolerance or 0.1, iterations or 5)
+    if problem.y[0].numel() < x0[0].numel():
+        return _condition_on_data(problem, covariance, x0, start, tolerance or 1e-2, iterations or 20)
     return condition_in_image_space(problem, covariance.power, x0, start, noise=_variance(problem),
                                     tolerance=tolerance or 2e-3, iterations=iterations or 30)
 
 
-def _condition_on_rows(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None,
+def _condition_on_data(problem: Problem, covariance: StationaryCovariance, x0: Tensor, start: Tensor | None,
                        tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
-    """The correction and w = `solve(...)`, for orthonormal rows, by preconditioned conjugate gradients on w.
+    """The correction and w = `solve(...)`, by conjugate gradients on w, for measurements smaller than the image.
 
     Each direction is filtered by C A^T on the way: summed up like w, those are C A^T w, which saves the last product. Nor
     is a direction prepared that is not taken.
@@ -106,15 +108,15 @@ def _condition_on_rows(problem: Problem, covariance: StationaryCovariance, r: Te
     def pull(v: Tensor) -> Tensor:
         return covariance(problem.A_adjoint(v))
 
-    noise, prepare = _variance(problem), _preconditioner_of_rows(problem, covariance)
-    w, u = (torch.zeros_like(r), r.new_zeros(len(r), *problem.image_shape)) if start is None else (start, pull(start))
+    r, noise, prepare = problem.y - problem.A(x0), _variance(problem), preconditioner(problem, covariance)
+    w, u = (torch.zeros_like(r), torch.zeros_like(x0)) if start is None else (start, pull(start))
     left = r if start is None else r - problem.A(u) - noise * w
     p, rz, target = torch.zeros_like(r), torch.ones_like(_dot(r, r)), tolerance**2 * _dot(r, r)
     for _ in range(iterations):
         active = _dot(left, left) > target              # an item that is done is left alone, whatever the others do
         if not active.any():
             break
-        z = prepare(left)
+        z = prepare(left) if prepare else left
         old, rz = rz, _dot(left, z)
         p = z + torch.where(active, rz / old, 0) * p
         pulled = pull(p)

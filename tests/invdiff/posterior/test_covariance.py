@@ -60,6 +60,16 @@ def test_an_item_without_a_residual_stays_as_it_is():
         assert u[0].abs().max() == 0 < u[1].abs().max()
 
 
+def test_weakly_measured_directions_count_where_noise_is_low():
+    """Random sums at a hundredth of the image's spread: what a loose measure of the residual takes for solved."""
+    prior = natural_prior()
+    problem = pose(operators.GaussianSensing(tuple(prior.mean.shape), rate=0.4), prior, 0.002)
+    x0, covariance = prior.mean[None], StationaryCovariance(prior.power, (8, 8))
+    exact = prior.posterior(problem)[0] - x0
+    got, _ = condition(problem, covariance, x0, tolerance=1e-4, iterations=60)
+    assert (got - exact.reshape(got.shape)).norm() < 0.02 * exact.norm()
+
+
 @pytest.mark.parametrize("width", [7, 8])
 def test_the_whitened_system_is_symmetric_in_the_inner_product_of_images(width):
     physics = operators.blur((1, 6, width), KERNEL, boundary="zero")
