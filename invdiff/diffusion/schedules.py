@@ -62,3 +62,21 @@ class Cosine(Schedule):
     def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
         a, b = math.atan(high / _DDPM_UNITS), math.atan(low / _DDPM_UNITS)
         return _DDPM_UNITS * torch.tan(a + ramp * (b - a))
+
+
+def linear_chain(steps: int = 1000) -> Tensor:
+    """alpha_bar (steps,) of DDPM's discrete chain, float64: beta from 1e-4 to 0.02 over 1000 steps, larger by 1000 / steps
+    over fewer, at most 0.999 (Ho et al. 2020, Section 4)."""
+    beta = torch.linspace(1e-4, 0.02, steps, dtype=torch.float64) * (1000 / steps)
+    return (1 - beta.clamp_max(0.999)).cumprod(0)
+
+
+def cosine_chain(steps: int = 1000) -> Tensor:
+    """alpha_bar (steps,) of the cosine chain, float64, beta at most 0.999 (Nichol & Dhariwal 2021, Eq. 17)."""
+    f = ((torch.arange(steps + 1, dtype=torch.float64) / steps + 0.008) / 1.008 * math.pi / 2).cos().square()
+    return (f[1:] / f[:-1]).clamp_min(0.001).cumprod(0)
+
+
+def chain_sigmas(alpha_bar: Tensor) -> Tensor:
+    """Noise levels of a chain's steps, in image units."""
+    return _DDPM_UNITS * ((1 - alpha_bar) / alpha_bar).sqrt()

@@ -8,6 +8,7 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.training.data import to_rgb
 from invdiff.training.images import Cache, open_images
+from invdiff.training.monitor import centre_crops
 
 
 def central_crops(path: str | Path, key: str, count: int, size: int) -> list[Tensor]:
@@ -21,9 +22,4 @@ def central_crops(path: str | Path, key: str, count: int, size: int) -> list[Ten
         raise InputError(f"{path}: none of its {len(images)} images is at least {size} x {size} pixels; expected larger "
                          "images, or a smaller --size")
     chosen = [large[int(i)] for i in np.linspace(0, len(large) - 1, min(count, len(large)))]
-    return [_central(to_rgb(images[i]), size) for i in chosen]
-
-
-def _central(image: Tensor, size: int) -> Tensor:
-    top, left = ((n - size) // 2 for n in image.shape[-2:])
-    return image[:, top : top + size, left : left + size].contiguous()
+    return list(centre_crops([to_rgb(images[i]) for i in chosen], size))

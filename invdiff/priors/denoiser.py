@@ -60,12 +60,3 @@ class EDMDenoiser(Denoiser):
             mode = "reflect" if bottom < h and right < w else "replicate"
             z = F.pad(z, (0, right, 0, bottom), mode=mode)
         return self.network(z.contiguous(memory_format=torch.channels_last), label)[..., :h, :w]
-
-
-def edm_loss(denoiser: EDMDenoiser, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """Weighted denoising error per item, (B,): |D(x0 + sigma n) - x0|^2 / c_out^2, mean over pixels (EDM, Eq. 8)."""
-    weight = (sigma.square() + denoiser.sigma_data**2) / (sigma * denoiser.sigma_data).square()
-    error = denoiser.precondition(x0 + sigma.reshape(-1, 1, 1, 1) * noise, sigma) - x0
-    return weight * error.square().mean(dim=(1, 2, 3))
-
-

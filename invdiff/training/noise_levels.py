@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
+from invdiff.diffusion.schedules import chain_sigmas, cosine_chain, linear_chain
+
 BANDS = 24                      # bands of log sigma in which the running loss is kept
 _FORGET = 0.005                 # share of a new item in its band's running mean
 _NORMAL = NormalDist()
-_UNIT = 0.5                     # DDPM's chains were made for images in [-1, 1]; ours are in [0, 1]
 
 
 class Noise(BaseModel):
@@ -109,7 +110,7 @@ class Chain(Noise):
 
     def inside(self) -> np.ndarray:
         """The chain's levels in [low, high], rising."""
-        sigma = _CHAINS[self.kind](self.steps)
+        sigma = chain_sigmas(_CHAINS[self.kind](self.steps)).numpy()
         return sigma[(sigma >= self.low) & (sigma <= self.high)]
 
     def levels(self, count: int, rng: np.random.Generator, step: int) -> np.ndarray:
@@ -191,22 +192,6 @@ def quantiles(count: int, rng: np.random.Generator) -> np.ndarray:
 
 def _normal(share: np.ndarray, mean: float, std: float) -> np.ndarray:
     return mean + std * np.array([_NORMAL.inv_cdf(min(max(q, 1e-9), 1 - 1e-9)) for q in share])
-
-
-def linear_chain(steps: int) -> np.ndarray:
-    """Levels (steps,) of DDPM's chain, rising, in image units."""
-    beta = np.linspace(1e-4, 0.02, steps) * (1000 / steps)
-    return _sigma(np.cumprod(1 - beta.clip(max=0.999)))
-
-
-def cosine_chain(steps: int) -> np.ndarray:
-    """Levels (steps,) of the cosine chain, rising, in image units."""
-    kept = np.cos((np.arange(steps + 1) / steps + 0.008) / 1.008 * math.pi / 2) ** 2
-    return _sigma(np.cumprod((kept[1:] / kept[:-1]).clip(min=0.001)))
-
-
-def _sigma(alpha_bar: np.ndarray) -> np.ndarray:
-    return _UNIT * np.sqrt((1 - alpha_bar) / alpha_bar)
 
 
 _CHAINS = {"linear": linear_chain, "cosine": cosine_chain}

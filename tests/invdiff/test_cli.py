@@ -3,7 +3,6 @@
 import json
 import os
 import struct
-import sys
 import zlib
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 import yaml
 from PIL import Image
 
-from invdiff import cli
 from invdiff.config import tasks
 from invdiff.io.images import sample_image, save_image
 from invdiff.io.results import load_arrays
@@ -44,19 +42,6 @@ def work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_image("truth.png", sample_image(size=64))
     return tmp_path
-
-
-@pytest.fixture
-def invdiff(monkeypatch, capsys):
-    """Runs a command line in this process; returns its exit code, its output and its complaints."""
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["invdiff", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        captured = capsys.readouterr()
-        return done.value.code or 0, captured.out, captured.err
-    return run
 
 
 @pytest.fixture

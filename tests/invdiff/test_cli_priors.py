@@ -8,7 +8,6 @@ import pytest
 import yaml
 from PIL import Image
 
-from invdiff import cli
 from invdiff.io.images import sample_image, save_image
 from invdiff.priors import FORMATS
 
@@ -27,18 +26,6 @@ def work(tmp_path, monkeypatch):
     save_image("photos/b.png", sample_image(size=48))
     yield tmp_path
     sys.modules.pop("my_shrinking_prior", None)
-
-
-@pytest.fixture
-def invdiff(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["invdiff", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        captured = capsys.readouterr()
-        return done.value.code or 0, captured.out, captured.err
-    return run
 
 
 MINE = "python:my_shrinking_prior:shrink"

@@ -4,15 +4,16 @@ from collections.abc import Mapping
 
 import torch
 
+from invdiff.diffusion.schedules import cosine_chain, linear_chain
 from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.foreign.adm import ADM, Heads
 from invdiff.priors.foreign.options import choice, class_label, integer
-from invdiff.priors.foreign.vp import VPDenoiser, cosine_schedule, linear_schedule
+from invdiff.priors.foreign.vp import VPDenoiser
 from invdiff.priors.foreign.weights import fill, read_state
 
 OPTIONS = ("schedule", "steps", "head_channels", "heads", "attention", "class")
-_SCHEDULES = {"linear": linear_schedule, "cosine": cosine_schedule}
+_SCHEDULES = {"linear": linear_chain, "cosine": cosine_chain}
 
 
 def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:

@@ -67,17 +67,3 @@ class VPDenoiser(Denoiser):
         else:
             x0 = out
         return (x0 + 1) / 2
-
-
-def linear_schedule(steps: int = 1000) -> Tensor:
-    """abar (steps,) of DDPM: beta from 1e-4 to 0.02 over 1000 steps, scaled for others (Ho et al. 2020, Section 4)."""
-    scale = 1000 / steps
-    betas = torch.linspace(1e-4 * scale, 0.02 * scale, steps, dtype=torch.float64)
-    return (1 - betas).cumprod(0)
-
-
-def cosine_schedule(steps: int = 1000) -> Tensor:
-    """abar (steps,) of Nichol and Dhariwal 2021, Eq. 17, with beta at most 0.999."""
-    t = torch.arange(steps + 1, dtype=torch.float64) / steps
-    f = ((t + 0.008) / 1.008 * math.pi / 2).cos().square()
-    return (f[1:] / f[:-1]).clamp_min(0.001).cumprod(0)

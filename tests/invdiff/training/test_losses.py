@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from invdiff.priors.denoiser import EDMDenoiser, edm_loss
+from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.unet import UNet
 from invdiff.training.losses import (
     EDMLoss,
@@ -53,13 +53,38 @@ def test_the_velocity_loss_is_the_squared_error_of_v(batch, unit):
                                per_item(predicted - truth), rtol=1e-3, atol=0)
 
 
-def test_velocity_in_units_of_the_data_is_edm_and_edm_is_what_it_was(batch):
-    x0, noise, sigma, _ = batch
+def test_velocity_in_units_of_the_data_is_edm(batch):
+    sigma = batch[2]
     torch.testing.assert_close(VelocityLoss(kind="v", unit=0.25).weight(sigma, 0.25), EDMLoss().weight(sigma, 0.25))
-    denoiser = EDMDenoiser(UNet(3, (4, 4), (1, 1), 16))
-    minimised, losses = Objective(denoiser, EDMLoss())(x0, noise, sigma)
-    assert torch.equal(losses, edm_loss(denoiser, x0, noise, sigma))
-    assert torch.equal(minimised, losses)
+
+
+def test_the_loss_is_the_error_of_the_network_on_its_own_target():
+    """lambda |D - x0|^2 = |F - (x0 - c_skip x) / c_out|^2, around the centre (EDM, Eq. 8)."""
+    torch.manual_seed(0)
+    denoiser = EDMDenoiser(UNet(3, (8, 8), (1, 1), 16)).requires_grad_(False)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x0, noise, sigma = torch.rand(3, 3, 8, 8), torch.randn(3, 3, 8, 8), torch.tensor([0.01, 0.3, 10.0])
+    s, d = sigma.reshape(-1, 1, 1, 1).double(), denoiser.sigma_data
+    z0, total = x0.double() - denoiser.centre, s.square() + d**2
+    z = z0 + s * noise
+    network = denoiser.network((z / total.sqrt()).float(), sigma.log())
+    target = (z0 - d**2 / total * z) / (s * d / total.sqrt())
+    expected = (network - target).square().mean(dim=(1, 2, 3))
+    minimised, got = Objective(denoiser, EDMLoss())(x0, noise, sigma)
+    assert got.shape == (3,)
+    assert torch.equal(minimised, got)
+    torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=0)
+
+
+def test_a_silent_network_has_a_loss_of_one_at_every_level():
+    """For white x0 of standard deviation sigma_data the target has unit variance, whatever sigma is."""
+    torch.manual_seed(0)
+    sigma = torch.tensor([0.01, 0.25, 5.0])
+    x0, noise = 0.5 + 0.25 * torch.randn(3, 3, 64, 64), torch.randn(3, 3, 64, 64)
+    untrained = EDMDenoiser(UNet(3, (4, 4), (1, 1), 16)).requires_grad_(False)
+    loss = Objective(untrained, EDMLoss())(x0, noise, sigma)[1]
+    torch.testing.assert_close(loss, torch.ones(3), atol=4 * (2 / x0[0].numel()) ** 0.5, rtol=0)
 
 
 def test_min_snr_is_the_smaller_of_snr_and_gamma_on_the_image_and_the_noise_loss_above():

@@ -8,8 +8,9 @@ from foreign_files import hostile, randomised
 from torch import nn
 
 from invdiff import InputError, load_prior
+from invdiff.diffusion.schedules import linear_chain
 from invdiff.priors.foreign.adm import ADM, Heads
-from invdiff.priors.foreign.vp import VPDenoiser, linear_schedule
+from invdiff.priors.foreign.vp import VPDenoiser
 
 
 class Reference(nn.Module):
@@ -113,7 +114,7 @@ def test_the_noise_becomes_an_image():
     expected = ((z - (1 - abar) ** 0.5 * noise) / abar**0.5 + 1) / 2
     network = ADM(reference.state_dict(), Heads(16))
     network.load_state_dict(reference.state_dict())
-    torch.testing.assert_close(VPDenoiser(network, linear_schedule())(x, torch.tensor([sigma])), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(VPDenoiser(network, linear_chain())(x, torch.tensor([sigma])), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_deepinv_s_own_network_and_denoiser(tmp_path):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from invdiff.priors.foreign.vp import VPDenoiser, cosine_schedule, linear_schedule
+from invdiff.diffusion.schedules import cosine_chain, linear_chain
+from invdiff.priors.foreign.vp import VPDenoiser
 
 MEAN, VARIANCE = -0.2, 0.16         # of white Gaussian images in [-1, 1]
 
@@ -25,7 +26,7 @@ def oracle(abar, predicts):
 
 
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("schedule", [linear_schedule, cosine_schedule])
+@pytest.mark.parametrize("schedule", [linear_chain, cosine_chain])
 def test_the_posterior_mean_in_image_units_at_any_level(schedule, predicts):
     """Between the steps of the schedule as well as on them."""
     abar = schedule(1000)
@@ -36,7 +37,7 @@ def test_the_posterior_mean_in_image_units_at_any_level(schedule, predicts):
 
 
 def test_whole_steps_are_whole_and_levels_of_the_schedule_are_its_steps():
-    abar = linear_schedule()
+    abar = linear_chain()
     sigma = ((1 - abar) / abar).sqrt().float() / 2
     denoiser = VPDenoiser(torch.nn.Identity(), abar)
     torch.testing.assert_close(denoiser.time(sigma), torch.arange(1000.0), rtol=0, atol=0.05)
@@ -49,7 +50,7 @@ def test_whole_steps_are_whole_and_levels_of_the_schedule_are_its_steps():
 
 
 def test_steps_of_pure_noise_are_left_out():
-    abar = torch.cat([linear_schedule(), torch.zeros(1)])
+    abar = torch.cat([linear_chain(), torch.zeros(1)])
     assert VPDenoiser(torch.nn.Identity(), abar).sigma_range[1] == pytest.approx(78.7, rel=0.01)
 
 
@@ -61,12 +62,12 @@ def test_no_schedule(abar):
 
 def test_unknown_prediction():
     with pytest.raises(ValueError, match="predicts: expected epsilon"):
-        VPDenoiser(torch.nn.Identity(), linear_schedule(), "score")
+        VPDenoiser(torch.nn.Identity(), linear_chain(), "score")
 
 
 def test_schedules_against_their_papers():
     """abar_T of the linear one is 4e-5 (Ho et al. 2020); the cosine one is f(t) / f(0) but for the cap on beta (Eq. 17)."""
-    assert float(linear_schedule()[-1]) == pytest.approx(4.04e-5, rel=0.01)
+    assert float(linear_chain()[-1]) == pytest.approx(4.04e-5, rel=0.01)
     t = (torch.arange(1, 1001, dtype=torch.float64) / 1000 + 0.008) / 1.008 * torch.pi / 2
     f = t.cos().square() / torch.tensor(0.008 / 1.008 * torch.pi / 2).cos().square()
-    torch.testing.assert_close(cosine_schedule()[:990], f[:990], rtol=1e-5, atol=0)
+    torch.testing.assert_close(cosine_chain()[:990], f[:990], rtol=1e-5, atol=0)
