@@ -1,6 +1,6 @@
 """Magnetic resonance imaging: operators, sampling masks and coil tools."""
 
-from operators.mri import coils, compression, sampling, sensitivities, trajectories
+from operators.mri import coils, compression, phantom, sampling, sensitivities, trajectories
 from operators.mri._fourier import fft, ifft, to_channels, to_complex
 from operators.mri.cartesian import MRI
 from operators.mri.coils import birdcage_maps, border_samples, combine, mix_coils, noise_covariance, prewhiten, rss
@@ -29,6 +29,7 @@ __all__ = [
     "low_resolution_phase",
     "mix_coils",
     "noise_covariance",
+    "phantom",
     "prewhiten",
     "rss",
     "sampling",
