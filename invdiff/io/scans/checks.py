@@ -1,0 +1,154 @@
+"""What every reader checks, so that a damaged or hostile file ends in one clear sentence and in nothing else."""
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.io.scans.scan import RawSlice
+from operators.mri import fft, ifft
+
+LIMIT = 4 << 30       # bytes that are read at once: a slice, or an archive that can only be read whole
+MAX_RATIO = 1100      # deflate packs no more than 1032 to 1: a file that declares more holds nothing of the kind
+MAX_SIDE = 8192       # of a grid
+
+Read = TypeVar("Read")
+
+
+@contextmanager
+def guarded(path: str) -> Iterator[None]:
+    """Raises InputError in the place of whatever a decoder raises on damaged bytes, and lets none of its warnings out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (InputError, ImportError):
+        raise
+    except MemoryError as error:
+        raise InputError(f"{path}: declares more data than memory holds; it is damaged, or export fewer slices") from error
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or brief(error)}); give a file you may read") from error
+    except Exception as error:
+        raise InputError(f"{path}: cannot be decoded, it is damaged or incomplete ({brief(error)}); copy or export it "
+                         "again") from error
+
+
+def brief(error: BaseException) -> str:
+    """What the exception says, on one line of at most 120 characters."""
+    return re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
+
+
+def slice_reader(path: str, slices: int, read: Callable[[int], Read]) -> Callable[[int], Read]:
+    """`read`, guarded, for slice numbers that exist."""
+    def guarded_read(number: int) -> Read:
+        if not 0 <= number < slices:
+            raise InputError(f"{path}: has slices 0 to {slices - 1}, not {number}; choose one of them")
+        with guarded(path):
+            return read(number)
+    return guarded_read
+
+
+def require_complex(path: str, name: str, dtype: np.dtype) -> None:
+    """Raises InputError unless the values are complex."""
+    if dtype.kind != "c":
+        raise InputError(f"{path}: {name} is {dtype}, expected complex k-space; magnitude images and k-space stored without "
+                         "its imaginary part cannot be reconstructed")
+
+
+def require_size(path: str, shape: tuple[int, ...], itemsize: int = 8) -> None:
+    """Raises InputError unless one slice of this shape, (N, H, W) or (N, K), has values and fits."""
+    if 0 in shape:
+        raise InputError(f"{path}: a slice has shape {shape}, it holds no values; expected at least one coil and one sample")
+    if np.prod(shape, dtype=object) * itemsize > LIMIT or (len(shape) == 3 and max(shape[1:]) > MAX_SIDE):
+        raise InputError(f"{path}: declares slices of shape {shape}, more than the {LIMIT >> 30} GiB or {MAX_SIDE} rows and "
+                         "columns that are read; it is damaged, or has its axes in another order")
+
+
+def choose_frame(path: str, frame: int, frames: int) -> None:
+    """Raises InputError unless there is such a frame."""
+    if not 0 <= frame < frames:
+        raise InputError(f"{path}: has frames 0 to {frames - 1}, not {frame}; choose one of them")
+
+
+def check_mask(path: str, mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool (H, W) from 0 and 1 of any type, (W,), (H, W), or anything with leading ones that broadcasts to it."""
+    if mask.dtype.kind not in "biuf" or not np.isin(mask, (0, 1)).all():
+        raise InputError(f"{path}: the mask holds other values than 0 and 1; give 1 where k-space was sampled and 0 elsewhere")
+    flat = mask
+    while flat.ndim > 2 and flat.shape[0] == 1:
+        flat = flat[0]
+    if flat.ndim == 0 or flat.ndim > 2 or any(m not in (1, n) for m, n in zip(flat.shape[::-1], size[::-1], strict=False)):
+        raise InputError(f"{path}: the mask has shape {mask.shape}, expected (H, W) = {size} or (W,) = ({size[1]},)")
+    if not mask.any():
+        raise InputError(f"{path}: the mask keeps no sample; give 1 where k-space was sampled")
+    return np.array(np.broadcast_to(flat.astype(bool), size))
+
+
+def finite_complex(path: str, what: str, values: np.ndarray) -> np.ndarray:
+    """complex64, of the same shape; raises InputError where values are not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.ascontiguousarray(values, dtype=np.complex64)
+    bad = np.count_nonzero(~np.isfinite(values))
+    if bad:
+        raise InputError(f"{path}: {what} holds {bad} NaN or infinite values; export it again, or choose another slice")
+    return values
+
+
+def raw_slice(path: str, number: int, kspace: np.ndarray, mask: np.ndarray | None = None,
+              trajectory: np.ndarray | None = None, calibration: np.ndarray | None = None) -> RawSlice:
+    """The slice, checked: finite, not all zero, zero where the mask (default: where any coil is not zero) is False."""
+    kspace = finite_complex(path, f"slice {number}", kspace)
+    if trajectory is None:
+        mask = any_of(kspace) if mask is None else mask
+        kspace = np.where(mask, kspace, np.complex64(0))
+    if not kspace.any():
+        raise InputError(f"{path}: the k-space of slice {number} is zero everywhere; choose another slice")
+    if calibration is not None:
+        calibration = finite_complex(path, f"the calibration of slice {number}", calibration)
+    return RawSlice(torch.from_numpy(kspace), _tensor(mask), _tensor(trajectory), _tensor(calibration))
+
+
+def any_of(values: np.ndarray) -> np.ndarray:
+    """bool (H, W), from (N, H, W): what is not zero anywhere along the first axis."""
+    return np.asarray((values != 0).any(axis=0))
+
+
+def _tensor(array: np.ndarray | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(np.ascontiguousarray(array))
+
+
+def crop_rows(kspace: np.ndarray, rows: int) -> np.ndarray:
+    """(..., H, W) -> (..., rows, W), cropped in image space to the middle rows. Needs every row of a column sampled.
+
+    Orthonormal on both sides, so white noise stays white, and of the same variance.
+    """
+    image = ifft(torch.from_numpy(kspace), (-2,))
+    start = image.shape[-2] // 2 - rows // 2
+    return fft(image[..., start:start + rows, :], (-2,)).numpy()
+
+
+def readout_is_full(sampled: np.ndarray) -> bool:
+    """Whether bool (H, W) has every column all sampled or not at all, up to a few samples that are zero by chance."""
+    columns = sampled.any(axis=0)
+    return bool(sampled.any(axis=1).all() and sampled[:, columns].mean() >= 0.95)
+
+
+def grid_of(path: str, trajectory: np.ndarray) -> tuple[int, int]:
+    """(H, W) of the smallest even grid that resolves points (K, 2) in cycles per field of view."""
+    if not np.isfinite(trajectory).all():
+        raise InputError(f"{path}: the trajectory holds NaN or infinite values; export it again")
+    reach = np.abs(trajectory).max(axis=0)
+    if reach.max() > MAX_SIDE / 2:
+        raise InputError(f"{path}: the trajectory reaches {reach.max():g} cycles per field of view; expected half the number "
+                         f"of pixels, at most {MAX_SIDE // 2}")
+    if reach.max() <= 1:
+        raise InputError(f"{path}: the trajectory reaches only {reach.max():g} cycles per field of view; multiply "
+                         "coordinates in [-0.5, 0.5] by the number of pixels")
+    height, width = (max(2 * int(np.ceil(r - 1e-3)), 1) for r in reach)
+    return height, width

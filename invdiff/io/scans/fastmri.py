@@ -1,0 +1,135 @@
+"""fastMRI's HDF5: `kspace` (slices, coils, rows, columns), or (slices, rows, columns) from one coil."""
+
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+from invdiff.errors import InputError
+from invdiff.io.scans.checks import (
+    any_of,
+    check_mask,
+    crop_rows,
+    finite_complex,
+    raw_slice,
+    readout_is_full,
+    require_complex,
+    require_size,
+    slice_reader,
+)
+from invdiff.io.scans.geometry import affine_from_lps
+from invdiff.io.scans.hdf5 import get_dataset, open_hdf5, read_small
+from invdiff.io.scans.mrd_header import MRDHeader, parse_header
+from invdiff.io.scans.scan import Header, RawSlice, Scan
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """grid: (H, W) as stored. rows: how many of H are kept. mask: bool (H, W), or None where the zeros tell."""
+
+    path: str
+    slices: int
+    coils: int
+    grid: tuple[int, int]
+    rows: int
+    mask: np.ndarray | None
+
+    def read(self, number: int) -> RawSlice:
+        with open_hdf5(self.path) as file:
+            kspace = _stored(self.path, file, number)
+        if self.rows == self.grid[0]:
+            return raw_slice(self.path, number, kspace, self.mask)
+        kspace = finite_complex(self.path, f"slice {number}", kspace)
+        sampled = any_of(kspace) if self.mask is None else self.mask
+        if sampled.any() and not readout_is_full(sampled):
+            raise InputError(f"{self.path}: slice {number} is sampled in another way than the rest, with gaps along its rows; "
+                             "keep it in a file of its own")
+        columns = sampled.any(axis=0)
+        kspace = crop_rows(np.where(columns, kspace, np.complex64(0)), self.rows)
+        return raw_slice(self.path, number, kspace, np.array(np.broadcast_to(columns, (self.rows, self.grid[1]))))
+
+
+def open_fastmri(path: str) -> Scan:
+    """A scan of a grid (H, W): H along the readout, W along the phase encoding.
+
+    The image's size is that of the header's reconSpace, else of `reconstruction_rss` or `reconstruction_esc`, else the grid's.
+    A readout that is sampled fully and longer than that is cropped in image space, as fastMRI does. `mask` is (W,) or (H, W),
+    else whatever is not zero was sampled. The affine holds spacings, and says nothing of the orientation.
+    """
+    with open_hdf5(path) as file:
+        data = get_dataset(path, file, "kspace")
+        require_complex(path, "kspace", data.dtype)
+        if data.ndim not in (3, 4):
+            raise InputError(f"{path}: kspace has shape {data.shape}, expected (slices, coils, rows, columns) or, from one "
+                             "coil, (slices, rows, columns)")
+        if len(data) == 0:
+            raise InputError(f"{path}: kspace has shape {data.shape}, it holds no slices")
+        coils, grid = (data.shape[1] if data.ndim == 4 else 1), (data.shape[-2], data.shape[-1])
+        require_size(path, (coils, *grid), data.dtype.itemsize)
+        header = _header(path, file)
+        crop = _image_size(path, file, header, grid)
+        mask = check_mask(path, read_small(path, file, "mask"), grid) if "mask" in file else None
+        rows, notes = _rows(path, file, crop[0], mask)
+        layout = _Layout(path, len(data), coils, grid, rows, mask)
+        about, more = _about(file, header, (rows, grid[1]), crop)
+        slices = len(data)
+    return Scan(path, "fastMRI", slices, coils, (rows, grid[1]), crop, slice_reader(path, slices, layout.read),
+                header=about, notes=(*notes, *more))
+
+
+def _stored(path: str, file: h5py.File, number: int) -> np.ndarray:
+    """(N, H, W)"""
+    kspace = get_dataset(path, file, "kspace")[number]
+    return kspace if kspace.ndim == 3 else kspace[None]
+
+
+def _header(path: str, file: h5py.File) -> MRDHeader | None:
+    if "ismrmrd_header" not in file:
+        return None
+    xml = read_small(path, file, "ismrmrd_header").reshape(-1)[:1].tolist()
+    if not xml or not isinstance(xml[0], bytes | str):
+        raise InputError(f"{path}: ismrmrd_header is no text; expected an XML header")
+    return parse_header(path, xml[0])
+
+
+def _image_size(path: str, file: h5py.File, header: MRDHeader | None, grid: tuple[int, int]) -> tuple[int, int]:
+    if header is not None:
+        wanted = header.encodings[0].recon.matrix[:2]
+    else:
+        stored = [get_dataset(path, file, name).shape[-2:] for name in ("reconstruction_rss", "reconstruction_esc")
+                  if name in file]
+        wanted = stored[0] if stored and len(stored[0]) == 2 and min(stored[0]) > 0 else grid
+    return min(wanted[0], grid[0]), min(wanted[1], grid[1])
+
+
+def _rows(path: str, file: h5py.File, wanted: int, mask: np.ndarray | None) -> tuple[int, list[str]]:
+    """How many rows are kept, and what there is to say about it."""
+    data = file["kspace"]
+    rows = data.shape[-2]
+    if wanted >= rows:
+        return rows, []
+    if mask is None:        # one slice tells for all; NaN counts as sampled here, and is refused where it is read
+        mask = any_of(_stored(path, file, len(data) // 2))
+    if mask.any() and not readout_is_full(mask):
+        return rows, [f"rows are not sampled fully, so all {rows} are kept and the image is cropped to {wanted} at the end"]
+    return wanted, [f"readout oversampling removed: cropped from {rows} to {wanted} rows in image space"]
+
+
+def _about(file: h5py.File, header: MRDHeader | None, size: tuple[int, int], crop: tuple[int, int]) -> tuple[Header, list[str]]:
+    """What the header tells; the size is that of the grid after its rows were cropped."""
+    metadata: dict[str, str | float] = dict(header.metadata) if header else {}
+    identity = dict(header.identity) if header else {}
+    for name, kept in (("acquisition", metadata), ("patient_id", identity)):
+        if isinstance(value := file.attrs.get(name), str):
+            kept["AcquisitionType" if name == "acquisition" else "PatientID"] = value
+    if header is None:
+        return Header(None, metadata, identity), []
+    if header.echo_times:
+        metadata["EchoTime"] = header.echo_times[0]
+    recon = header.encodings[0].recon
+    if min(recon.fov) <= 0:
+        return Header(None, metadata, identity), []
+    row, column, step = (length / count for length, count in zip(recon.fov, recon.matrix, strict=True))
+    origin = -np.array([column * (crop[1] // 2), row * (crop[0] // 2), 0.0])
+    affine = affine_from_lps(np.array([column, 0, 0]), np.array([0, row, 0]), np.array([0, 0, step]), origin)
+    return Header(affine, metadata, identity), ["the file does not tell the orientation: the affine holds the spacing only"]

@@ -1,0 +1,165 @@
+"""Which acquisitions of an ISMRMRD file are k-space of which slice, and where on the grid they belong: headers alone tell."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ismrmrd
+import numpy as np
+
+from invdiff.errors import InputError
+from invdiff.io.scans.checks import choose_frame
+from invdiff.io.scans.mrd_header import Encoding, MRDHeader
+
+_IGNORED = (
+    ismrmrd.ACQ_IS_NAVIGATION_DATA,
+    ismrmrd.ACQ_IS_PHASECORR_DATA,
+    ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_DUMMYSCAN_DATA,
+    ismrmrd.ACQ_IS_RTFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
+    ismrmrd.ACQ_IS_PHASE_STABILIZATION_REFERENCE,
+    ismrmrd.ACQ_IS_PHASE_STABILIZATION,
+)
+_FRAME = ("contrast", "phase", "repetition", "set")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Numbers of acquisitions, in the order of the file: imaging by slice, calibration by slice, and noise."""
+
+    encoding: Encoding
+    contrast: int
+    imaging: Sequence[np.ndarray]
+    calibration: Sequence[np.ndarray]
+    noise: np.ndarray
+    notes: list[str] = field(default_factory=list)
+
+
+def flagged(heads: np.ndarray, *flags: int) -> np.ndarray:
+    """bool (n,): whether any of the flags, counted from 1, is set."""
+    bits = np.uint64(sum(1 << (flag - 1) for flag in flags))
+    return (heads["flags"].astype(np.uint64) & bits) != 0
+
+
+def choose(path: str, header: MRDHeader, heads: np.ndarray, frame: int) -> Choice:
+    """Sorts the acquisitions (n,) and picks a frame, one combination of encoding space, contrast, phase, repetition and set.
+
+    Slices come in the order of their positions where these differ, else of their numbers. Raises InputError.
+    """
+    noise = flagged(heads, ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+    ignored = flagged(heads, *_IGNORED) & ~noise
+    separate = flagged(heads, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) \
+        & ~flagged(heads, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
+    imaging = np.flatnonzero(~noise & ~ignored & ~separate)
+    calibration = np.flatnonzero(separate & ~noise & ~ignored)
+    if not len(imaging):
+        raise InputError(f"{path}: none of its {len(heads)} acquisitions is an imaging one; expected k-space of an image")
+    notes = [f"{ignored.sum()} navigator, phase-correction and feedback lines left out"] if ignored.any() else []
+
+    frames = _frames(heads)
+    present = np.unique(frames[imaging], axis=0)
+    choose_frame(path, frame, len(present))
+    chosen = present[frame]
+    if len(present) > 1:
+        what = ", ".join(f"{name} {value}" for name, value in zip(("encoding", *_FRAME), chosen, strict=True))
+        notes.append(f"frame {frame} of {len(present)} ({what}); the others are left out")
+    imaging = imaging[(frames[imaging] == chosen).all(axis=1)]
+    if chosen[0] >= len(header.encodings):
+        raise InputError(f"{path}: its acquisitions refer to encoding space {chosen[0]}, and its XML header has only "
+                         f"{len(header.encodings)}; export it again")
+    if flagged(heads[imaging], ismrmrd.ACQ_IS_REVERSE).any():
+        raise InputError(f"{path}: some lines are read in reverse (EPI); correct and regrid it first, phase correction is not "
+                         "done here")
+    encoding = header.encodings[chosen[0]]
+    calibration, more = _calibration(header, encoding, calibration, frames, chosen)
+    slices, sorting = _slices(heads, imaging)
+    return Choice(
+        encoding, int(chosen[1]),
+        [imaging[heads["idx"]["slice"][imaging] == number] for number in slices],
+        [calibration[heads["idx"]["slice"][calibration] == number] for number in slices],
+        np.flatnonzero(noise), [*notes, *more, *sorting],
+    )
+
+
+def _frames(heads: np.ndarray) -> np.ndarray:
+    """int (n, 5)"""
+    return np.stack([heads["encoding_space_ref"], *(heads["idx"][name] for name in _FRAME)], axis=1).astype(int)
+
+
+def _calibration(header: MRDHeader, encoding: Encoding, lines: np.ndarray, frames: np.ndarray,
+                 chosen: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The lines of a separate calibration for this frame, on the grid of the image; else those of the first frame there is."""
+    used = [number for number in lines if _same_grid(header, encoding, frames[number, 0])]
+    notes = [f"{len(lines) - len(used)} calibration lines of another field of view left out"] if len(used) < len(lines) else []
+    kept = np.array(used, dtype=int)
+    if len(kept):
+        of_frame = (frames[kept, 1:] == chosen[1:]).all(axis=1)
+        first = np.unique(frames[kept, 1:], axis=0)[0]
+        kept = kept[of_frame if of_frame.any() else (frames[kept, 1:] == first).all(axis=1)]
+    return kept, notes
+
+
+def _same_grid(header: MRDHeader, encoding: Encoding, reference: int) -> bool:
+    if reference >= len(header.encodings):
+        return False
+    other = header.encodings[reference]
+    return other is encoding or (other.encoded == encoding.encoded and other.centre == encoding.centre)
+
+
+def _slices(heads: np.ndarray, imaging: np.ndarray) -> tuple[list[int], list[str]]:
+    """Numbers of slices in the order they are read."""
+    numbers, first = np.unique(heads["idx"]["slice"][imaging], return_index=True)
+    head = heads[imaging[first]]
+    depth = (head["position"].astype(float) * head["slice_dir"][0].astype(float)).sum(axis=1)
+    if not np.isfinite(depth).all() or len(np.unique(depth.round(3))) < len(numbers):
+        return numbers.tolist(), []
+    order = np.argsort(depth)
+    sorting = [] if (np.diff(order) > 0).all() else ["slices are in the order of their positions, not of their numbers"]
+    return numbers[order].tolist(), sorting
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where each of L acquisitions goes: its samples first to last, to rows from start on, in column (phase 1, phase 2)."""
+
+    first: np.ndarray
+    last: np.ndarray
+    start: np.ndarray
+    columns: np.ndarray     # (L, 2)
+
+    def full(self, rows: int) -> bool:
+        """Whether every line covers all rows."""
+        return bool((self.start == 0).all() and (self.last - self.first == rows).all())
+
+
+def place(path: str, encoding: Encoding, heads: np.ndarray) -> Places:
+    """By the centre sample and the centre of the encoding limits, so that the centre of k-space is at n // 2 of the encoded
+    matrix. A centre sample of 0 that would not fit is one that was never set: the middle of the line then."""
+    matrix = np.array(encoding.encoded.matrix)
+    samples, first = heads["number_of_samples"].astype(int), heads["discard_pre"].astype(int)
+    last, centre = samples - heads["discard_post"].astype(int), heads["center_sample"].astype(int)
+    unset = (centre == 0) & (matrix[0] // 2 + last > matrix[0])
+    start = matrix[0] // 2 + first - np.where(unset, samples // 2, centre)
+    steps = np.stack([heads["idx"]["kspace_encode_step_1"], heads["idx"]["kspace_encode_step_2"]], axis=1).astype(int)
+    columns = matrix[1:] // 2 + steps - np.array(encoding.centre)
+    outside = (first >= last) | (start < 0) | (start + last - first > matrix[0]) \
+        | (columns < 0).any(axis=1) | (columns >= matrix[1:]).any(axis=1)
+    if outside.any():
+        bad = int(np.flatnonzero(outside)[0])
+        raise InputError(
+            f"{path}: a line of samples {first[bad]} to {last[bad]} with centre {centre[bad]} at step {steps[bad].tolist()} "
+            f"does not fit the encoded matrix {matrix.tolist()}, with centre {list(encoding.centre)}; correct the header")
+    return Places(first, last, start, columns)
+
+
+def middle(covered: np.ndarray) -> slice:
+    """The widest run of True around the centre n // 2 whose own centre, at w // 2, is that one; empty if it is not covered."""
+    centre = len(covered) // 2
+    gaps = np.flatnonzero(~covered)
+    low = int(gaps[gaps < centre].max(initial=-1)) + 1
+    high = int(gaps[gaps >= centre].min(initial=len(covered)))     # one past the last
+    if high <= centre:
+        return slice(centre, centre)
+    left, right = centre - low, high - centre
+    width = max(2 * min(left, right), 2 * min(left, right - 1) + 1)
+    return slice(centre - width // 2, centre - width // 2 + width)

@@ -1,0 +1,65 @@
+"""Images from NIfTI."""
+
+import gzip
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.io.scans.arrays import image_tensor
+from invdiff.io.scans.checks import MAX_RATIO, guarded, require_size, slice_reader
+from invdiff.io.scans.scan import Header, Images
+
+
+def is_nifti(head: bytes) -> bool:
+    """Whether the first 540 bytes, uncompressed, are those of a single-file NIfTI-1 or NIfTI-2."""
+    return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
+
+
+def open_nifti(path: str) -> Images:
+    """The volume (columns, rows, slices) of a .nii or .nii.gz, one slice [:, :, k] after another, transposed to (H, W).
+
+    The affine is the file's, as it is: its voxel axes (i, j, k) are our (column, row, slice). Slope and intercept are applied.
+    """
+    with guarded(path):
+        with _image(path) as image:
+            shape, dtype, affine = image.shape, image.get_data_dtype(), image.affine
+            offset = int(image.header.get_data_offset())
+        if dtype.kind not in "iufc" or len(shape) < 2 or math.prod(shape[3:]) != 1:
+            raise InputError(f"{path}: is {dtype} of shape {shape}, expected one volume of grey values (columns, rows, slices)")
+        columns, rows, slices = (*shape[:3], 1)[:3]
+        if slices == 0:
+            raise InputError(f"{path}: has shape {shape}, it holds no images")
+        require_size(path, (1, rows, columns), dtype.itemsize)
+        size = Path(path).stat().st_size * (MAX_RATIO if _compressed(path) else 1)
+        if offset + math.prod(shape) * dtype.itemsize > size:
+            raise InputError(f"{path}: declares a volume {shape} of {dtype} and holds fewer bytes; copy it again")
+
+        def read(number: int) -> Tensor:
+            with _image(path) as image:
+                index = (slice(None), slice(None), *(number, *(0,) * 4)[:len(shape) - 2])
+                return image_tensor(path, number, np.asarray(image.dataobj[index]).T)
+
+        finite = bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine)) > 0
+        notes = [] if finite else ["the file's affine is singular: the images have no orientation"]
+        return Images(path, "NIfTI", slices, (rows, columns), slice_reader(path, slices, read),
+                      Header(np.array(affine, dtype=np.float64) if finite else None), notes)
+
+
+@contextmanager
+def _image(path: str) -> Iterator[nibabel.Nifti1Image]:
+    """By content, where nibabel's own loader goes by the ending."""
+    with (gzip.open(path) if _compressed(path) else open(path, "rb")) as file:
+        kind = nibabel.Nifti2Image if file.read(8)[4:] == b"n+2\0" else nibabel.Nifti1Image
+        file.seek(0)
+        yield kind.from_stream(file)
+
+
+def _compressed(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
