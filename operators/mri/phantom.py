@@ -65,7 +65,8 @@ def kspace(
 def image(shape: Sequence[int], ellipses: Sequence[Ellipse] = HEAD, phase: bool = True, supersample: int = 8) -> Tensor:
     """The truth, float32 (1, 2, H, W): the mean of the object over each pixel, by supersample² points, times the phase there.
 
-    Coil images are this times `maps` of the same `phase`, up to the finite resolution of k-space.
+    Coil images are this times `maps` of the same `phase`, up to the ringing at edges that comes with a finite k-space: at
+    256 x 256 the image of full noiseless data is 36 dB from this one. To measure a reconstruction alone, score with that.
     """
     height, width = _size(shape)
     fine = _check.integer("supersample", supersample, 1)
