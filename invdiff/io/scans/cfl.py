@@ -41,7 +41,7 @@ def open_cfl(path: str, trajectory: str | None = None, frame: int = 0) -> Scan:
     sampled readout is transformed and each of its positions is a slice on the grid (phase 1, phase 2). k-space is centred, as
     `bart fft` leaves it; what is not zero was sampled.
     trajectory: another pair, (3, samples, spokes), in cycles per field of view along the first and second image axis; k-space
-    is (1, samples, spokes, coils) then, and the image as large as the trajectory asks for, as in `bart nufft`.
+    is (1, samples, spokes, coils) then, and the image as large as the trajectory asks for.
     """
     with guarded(path):
         mapped, dims = _mapped(path)

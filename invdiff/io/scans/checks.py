@@ -28,7 +28,11 @@ def guarded(path: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (InputError, ImportError):
+    except InputError as error:
+        if str(error).isprintable():
+            raise
+        raise InputError(_printable(str(error))) from error     # names in a file may hold anything, escape codes too
+    except ImportError:
         raise
     except MemoryError as error:
         raise InputError(f"{path}: declares more data than memory holds; it is damaged, or export fewer slices") from error
@@ -41,7 +45,11 @@ def guarded(path: str) -> Iterator[None]:
 
 def brief(error: BaseException) -> str:
     """What the exception says, on one line of at most 120 characters."""
-    return re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
+    return _printable(re.sub(r"\s+", " ", str(error))[:120]) or type(error).__name__
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def slice_reader(path: str, slices: int, read: Callable[[int], Read]) -> Callable[[int], Read]:
@@ -140,7 +148,7 @@ def readout_is_full(sampled: np.ndarray) -> bool:
 
 
 def grid_of(path: str, trajectory: np.ndarray) -> tuple[int, int]:
-    """(H, W) of the smallest even grid that resolves points (K, 2) in cycles per field of view."""
+    """(H, W) of the smallest even grid that resolves points (K, 2) in cycles per field of view, square where it nearly is."""
     if not np.isfinite(trajectory).all():
         raise InputError(f"{path}: the trajectory holds NaN or infinite values; export it again")
     reach = np.abs(trajectory).max(axis=0)
@@ -150,5 +158,7 @@ def grid_of(path: str, trajectory: np.ndarray) -> tuple[int, int]:
     if reach.max() <= 1:
         raise InputError(f"{path}: the trajectory reaches only {reach.max():g} cycles per field of view; multiply "
                          "coordinates in [-0.5, 0.5] by the number of pixels")
+    if reach.min() > 0.9 * reach.max():     # spokes seldom end on both axes
+        reach[:] = reach.max()
     height, width = (max(2 * int(np.ceil(r - 1e-3)), 1) for r in reach)
     return height, width

@@ -49,6 +49,8 @@ def get_dataset(path: str, group: h5py.Group, name: str) -> h5py.Dataset:
     item = group.get(name)
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         raise InputError(f"{path}: {name} is no array; expected a dataset of that name")
+    if not _sound(item.dtype):
+        raise InputError(f"{path}: the fields of {name} overlap, which no program writes; it is damaged, copy it again")
     declared, stored = item.size * item.id.get_type().get_size(), item.id.get_storage_size()
     lacking = stored < declared
     if item.chunks is not None:
@@ -61,6 +63,15 @@ def get_dataset(path: str, group: h5py.Group, name: str) -> h5py.Dataset:
         raise InputError(f"{path}: {name} declares an array {item.shape} and stores only {stored:,} bytes of it; it was not "
                          "written to the end, export it again")
     return item
+
+
+def _sound(dtype: np.dtype) -> bool:
+    """Whether no field of a compound reaches into the next: libhdf5 would write over its own memory converting it."""
+    if dtype.subdtype is not None:
+        return _sound(dtype.subdtype[0])
+    fields = sorted(((field[1], field[0]) for field in (dtype.fields or {}).values()), key=lambda field: field[0])
+    ends = [*(offset for offset, _ in fields), dtype.itemsize][1:]
+    return all(offset + kind.itemsize <= end and _sound(kind) for (offset, kind), end in zip(fields, ends, strict=True))
 
 
 def read_small(path: str, group: h5py.Group, name: str) -> np.ndarray:

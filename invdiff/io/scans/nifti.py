@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -54,7 +55,8 @@ def open_nifti(path: str) -> Images:
 @contextmanager
 def _image(path: str) -> Iterator[nibabel.Nifti1Image]:
     """By content, where nibabel's own loader goes by the ending."""
-    with (gzip.open(path) if _compressed(path) else open(path, "rb")) as file:
+    # nibabel logs each header field that it mends
+    with LoggingOutputSuppressor(), (gzip.open(path) if _compressed(path) else open(path, "rb")) as file:
         kind = nibabel.Nifti2Image if file.read(8)[4:] == b"n+2\0" else nibabel.Nifti1Image
         file.seek(0)
         yield kind.from_stream(file)

@@ -28,14 +28,18 @@ def open_scan(path: str | Path, *, trajectory: str | Path | None = None, frame: 
     (..., 2), points (ky, kx) in cycles per field of view). frame: which of several repetitions, contrasts, phases or sets.
     Raises InputError for anything else, naming what would be read.
     """
-    path = str(path)
+    with guarded(path := str(path)):
+        return _open_scan(path, None if trajectory is None else str(trajectory), frame)
+
+
+def _open_scan(path: str, trajectory: str | None, frame: int) -> Scan:
     kind = _kind(path, _SCANS)
     if kind in ("NIfTI", "DICOM", "photo"):
         raise InputError(f"{path}: holds images ({kind}), not k-space; expected {_SCANS}, or simulate a scan of it")
     if trajectory is not None and kind not in ("BART", "npy"):
         raise InputError(f"{path}: a trajectory in a file of its own goes with BART pairs and .npy only; store it in this file")
     if kind == "BART":
-        return open_cfl(path, None if trajectory is None else str(trajectory), frame)
+        return open_cfl(path, trajectory, frame)
     if kind == "ISMRMRD":
         return open_mrd(path, frame)
     choose_frame(path, frame, 1)
@@ -43,8 +47,7 @@ def open_scan(path: str | Path, *, trajectory: str | Path | None = None, frame: 
         return open_fastmri(path)
     variables = _variables(path, kind, "kspace")
     if trajectory is not None:
-        with guarded(str(trajectory)):
-            variables["trajectory"] = npy_variable(str(trajectory))
+        variables["trajectory"] = npy_variable(trajectory)
     return open_arrays(path, variables, kind.startswith("MATLAB"))
 
 
@@ -53,7 +56,11 @@ def open_images(path: str | Path) -> Images:
 
     Raises InputError for anything else, naming what would be read.
     """
-    path = str(path)
+    with guarded(path := str(path)):
+        return _open_images(path)
+
+
+def _open_images(path: str) -> Images:
     kind = _kind(path, _IMAGES)
     if kind in ("BART", "ISMRMRD", "fastMRI"):
         raise InputError(f"{path}: holds k-space ({kind}), not images; expected {_IMAGES}, or give it as a scan")
@@ -68,16 +75,15 @@ def open_images(path: str | Path) -> Images:
 
 def _kind(path: str, known: str) -> str:
     """One of BART, fastMRI, ISMRMRD, NIfTI, DICOM, photo, npy, npz, MATLAB 5, MATLAB 7.3."""
-    with guarded(path):
-        if cfl_stem(path) is not None:
-            return "BART"
-        if Path(path).is_dir():
-            return "DICOM"
-        if not Path(path).is_file():
-            what = "is no regular file" if Path(path).exists() else "no such file"
-            raise InputError(f"{path}: {what}; expected {known}")
-        with open(path, "rb") as file:
-            head = file.read(1024)
+    if cfl_stem(path) is not None:
+        return "BART"
+    if Path(path).is_dir():
+        return "DICOM"
+    if not Path(path).is_file():
+        what = "is no regular file" if Path(path).exists() else "no such file"
+        raise InputError(f"{path}: {what}; expected {known}")
+    with open(path, "rb") as file:
+        head = file.read(1024)
     if not head:
         raise InputError(f"{path}: is empty; expected {known}")
     if head.startswith(b"\x1f\x8b"):

@@ -1,0 +1,136 @@
+import nibabel
+import numpy as np
+import pytest
+from scan_files import error_of, exactly, read_all, write_dicom
+
+from invdiff.io.scans import open_images
+
+
+def turned(seed=0):
+    """A right-handed frame, its axes the rows."""
+    frame = np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))[0]
+    return frame * np.sign(np.linalg.det(frame))
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".data"])
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float64, np.complex64])
+def test_nifti(tmp_path, kind, ending, dtype):
+    """Told by content; the affine is the file's, and slice k is data[:, :, k], transposed."""
+    data = np.random.default_rng(0).integers(0, 200, (6, 4, 3)).astype(dtype)
+    affine = np.eye(4)
+    affine[:3] = np.hstack([turned() * [2, 3, 4], [[-10], [20], [5]]])
+    written = tmp_path / ("b.nii.gz" if ending == ".nii.gz" else "b.nii")
+    nibabel.save(kind(data, affine), written)
+    path = written.rename(tmp_path / f"a{ending}")
+    images = open_images(path)
+    assert (images.format, images.slices, images.size) == ("NIfTI", 3, (4, 6))
+    assert np.allclose(images.header.affine, affine, atol=1e-6)
+    for k, image in enumerate(read_all(images)):
+        assert exactly(image, data[:, :, k].T.astype(np.complex64 if dtype is np.complex64 else np.float32))
+
+
+def test_nifti_written_again_is_the_same_volume(tmp_path):
+    affine = np.diag([2.0, -3, 4, 1])
+    affine[:3, 3] = 1, 2, 3
+    nibabel.save(nibabel.Nifti1Image(np.arange(72, dtype=np.float32).reshape(6, 4, 3), affine), tmp_path / "a.nii")
+    images = open_images(tmp_path / "a.nii")
+    data = np.stack([image.numpy().T for image in read_all(images)], axis=2)
+    nibabel.save(nibabel.Nifti1Image(data, images.header.affine), tmp_path / "b.nii")
+    first, second = (nibabel.load(tmp_path / name) for name in ("a.nii", "b.nii"))
+    assert np.array_equal(first.get_fdata(), second.get_fdata())
+    assert np.array_equal(first.affine, second.affine)
+    assert nibabel.aff2axcodes(second.affine) == nibabel.aff2axcodes(first.affine)
+
+
+def test_niftis_slope_and_intercept_are_applied(tmp_path):
+    image = nibabel.Nifti1Image(np.arange(24, dtype=np.float64).reshape(4, 3, 2) / 7, np.eye(4))
+    image.set_data_dtype(np.int16)
+    nibabel.save(image, tmp_path / "a.nii")
+    expected = nibabel.load(tmp_path / "a.nii").get_fdata()
+    assert np.allclose(open_images(tmp_path / "a.nii").read(1), expected[:, :, 1].T, rtol=1e-6)
+
+
+def test_niftis_of_two_and_of_four_dimensions(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 4), np.float32), np.eye(4)), tmp_path / "a.nii")
+    assert open_images(tmp_path / "a.nii").read(0).shape == (4, 6)
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 4, 3, 1), np.float32), np.eye(4)), tmp_path / "b.nii")
+    assert len(read_all(open_images(tmp_path / "b.nii"))) == 3
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 4, 3, 2), np.float32), np.eye(4)), tmp_path / "c.nii")
+    assert "expected one volume" in error_of(open_images, tmp_path / "c.nii")
+    rgb = np.zeros((6, 4, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(rgb, np.eye(4)), tmp_path / "d.nii")
+    assert "grey values" in error_of(open_images, tmp_path / "d.nii")
+
+
+def test_a_slice_of_nifti_is_read_alone(tmp_path):
+    data = np.ones((6, 4, 3), np.float32)
+    data[:, :, ::2] = np.nan
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4)), tmp_path / "a.nii")
+    images = open_images(tmp_path / "a.nii")
+    assert images.read(1).isfinite().all()
+    assert "slice 2 holds" in error_of(images.read, 2)
+
+
+def test_a_dicom_file(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4000, (5, 7)).astype(np.uint16)
+    path = write_dicom(tmp_path / "a", pixels, RescaleSlope="0.5", RescaleIntercept="-3", EchoTime="12.5", PatientName="A^B",
+                       PatientID="7", Manufacturer="Acme", StudyDate="20200102", SpacingBetweenSlices="5.5",
+                       ImagePositionPatient=[10, 20, 30])
+    images = open_images(path)
+    assert (images.format, images.slices, images.size) == ("DICOM", 1, (5, 7))
+    assert exactly(images.read(0), (pixels * 0.5 - 3).astype(np.float32))
+    assert np.array_equal(images.header.affine, [[-3, 0, 0, -10], [0, -2, 0, -20], [0, 0, 5.5, 30], [0, 0, 0, 1]])
+    assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme"}
+    assert images.header.identity == {"PatientName": "A^B", "PatientID": "7", "StudyDate": "20200102",
+                                      "SeriesInstanceUID": "1.2.3"}
+
+
+def test_a_dicom_series_is_in_the_order_of_its_positions(tmp_path):
+    frame = turned(1)
+    pixels = np.random.default_rng(0).integers(0, 4000, (4, 5, 7)).astype(np.uint16)
+    places = [np.array([10, 20, 30]) + 6 * k * np.cross(frame[0], frame[1]) for k in range(4)]
+    for name, k in enumerate((2, 0, 3, 1)):
+        write_dicom(tmp_path / f"{name}.dcm", pixels[k], ImagePositionPatient=[f"{x:.10g}" for x in places[k]],
+                    ImageOrientationPatient=[f"{x:.10g}" for x in (*frame[0], *frame[1])], InstanceNumber=k + 1)
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    images = open_images(tmp_path)
+    assert [exactly(image, pixels[k].astype(np.float32)) for k, image in enumerate(read_all(images))] == [True] * 4
+    ras = np.diag([-1, -1, 1])
+    for k in range(4):
+        assert np.allclose(images.header.affine[:3] @ [0, 0, k, 1], ras @ places[k], atol=1e-6)
+    # a column further is 3 mm along the first direction, a row further 2 mm along the second: PixelSpacing is [2, 3]
+    assert np.allclose(images.header.affine[:3] @ [1, 1, 0, 0], ras @ (3 * frame[0] + 2 * frame[1]), atol=1e-6)
+    (tmp_path / "0.dcm").unlink()
+    assert "not equally spaced" in open_images(tmp_path).notes[0]
+
+
+def test_a_slice_of_dicom_is_read_alone(tmp_path):
+    for k in range(3):
+        path = write_dicom(tmp_path / f"{k}.dcm", np.full((4, 6), k, np.uint16), ImagePositionPatient=[0, 0, k])
+        if k != 1:
+            path.write_bytes(path.read_bytes()[:-20])
+    images = open_images(tmp_path)
+    assert (images.read(1) == 1).all()
+    assert "0.dcm" in error_of(images.read, 0)
+
+
+def test_what_is_wrong_with_dicom_is_said(tmp_path):
+    def folder(name, *elements, shapes=((4, 6), (4, 6))):
+        (tmp_path / name).mkdir()
+        for k, (element, shape) in enumerate(zip(elements, shapes, strict=False)):
+            write_dicom(tmp_path / name / f"{k}.dcm", np.ones(shape, np.uint16), **element)
+        return tmp_path / name
+
+    first = {"SeriesInstanceUID": "1.2", "SeriesNumber": 3, "SeriesDescription": "T1 ax"}
+    message = error_of(open_images, folder("series", first, {"SeriesInstanceUID": "1.3", "SeriesNumber": 4}))
+    assert "2 series: 3 T1 ax (1 images), 4 (1 images)" in message
+    assert "at the same position" in error_of(open_images, folder("echoes", {}, {}))
+    turned_by_90 = folder("turned", {}, {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]})
+    assert "several orientations" in error_of(open_images, turned_by_90)
+    assert "sizes" in error_of(open_images, folder("sizes", {}, {"ImagePositionPatient": [0, 0, 1]}, shapes=((4, 6), (6, 4))))
+    assert "no DICOM file" in error_of(open_images, folder("empty"))
+    assert "colour" in error_of(open_images, folder("colour", {"SamplesPerPixel": 3}))
+    assert "2 frames" in error_of(open_images, folder("frames", {"NumberOfFrames": 2}))
+    nowhere = folder("nowhere", *({"ImagePositionPatient": None, "InstanceNumber": n} for n in (2, 1)))
+    assert open_images(nowhere).header.affine is None
