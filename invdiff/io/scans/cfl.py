@@ -134,9 +134,7 @@ def _open_grid(path: str, values: np.ndarray, notes: list[str]) -> Scan:
         return Scan(path, "BART", space[0], coils, (space[1], space[2]), (space[1], space[2]),
                     slice_reader(path, space[0], _Volume(path, values[..., 0]).read), notes=notes)
     flat = next(axis for axis in (2, 1, 0) if axis not in long)
-    plane = values.take(0, axis=flat) if flat != 2 else values[:, :, 0]
-    if flat != 2:
-        plane = values[0] if flat == 0 else values[:, 0]
+    plane = values[tuple(0 if axis == flat else slice(None) for axis in range(3))]
     size = (plane.shape[0], plane.shape[1])
     require_size(path, (coils, *size))
     return Scan(path, "BART", slices, coils, size, size, slice_reader(path, slices, _Plane(path, plane).read), notes=notes)

@@ -79,4 +79,6 @@ def read_small(path: str, group: h5py.Group, name: str) -> np.ndarray:
     item = get_dataset(path, group, name)
     if item.nbytes > 1 << 30:
         raise InputError(f"{path}: {name} has shape {item.shape}, over the 1 GiB that is read of it; it is damaged")
+    if item.dtype.kind == "O" and h5py.check_string_dtype(item.dtype) is None:
+        raise InputError(f"{path}: {name} holds neither numbers nor text; it is damaged, export it again")
     return np.asarray(item[()])

@@ -55,6 +55,8 @@ def _heads(path: str, group: h5py.Group) -> np.ndarray:
     names = data.dtype.names or ()
     if data.ndim != 1 or not {"head", "data"} <= set(names) or not set(data.dtype["head"].names or ()) >= _FIELDS:
         raise InputError(f"{path}: {data.name} holds no ISMRMRD acquisitions; images in this format are not read")
+    if any(name in names and h5py.check_vlen_dtype(data.dtype[name]) != np.float32 for name in ("data", "traj")):
+        raise InputError(f"{path}: {data.name} holds acquisitions of other than 32-bit floats; export it again")
     if not len(data):
         raise InputError(f"{path}: {data.name} holds no acquisitions")
     if len(data) * data.dtype["head"].itemsize > 1 << 30:
@@ -96,6 +98,9 @@ def _open_grid(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarra
     if volume:
         more.append(f"3D: transformed along the readout, each of its {slices} positions is a slice")
     grid = GridReader(path, group.name, encoding, heads, choice, coils, rows, volume)
+    if not volume and crop != encoding.recon.matrix[:2]:
+        more.append(f"the image has the encoded resolution, {crop[0]} x {crop[1]} pixels, where the header asks for "
+                    f"{encoding.recon.matrix[0]} x {encoding.recon.matrix[1]}")
     affine, lost = affine_of(encoding, heads, choice, crop, rows if volume else 0)
     return Scan(path, "ISMRMRD", slices, coils, size, crop, slice_reader(path, slices, grid.read), noise,
                 Header(affine, metadata_of(header, choice), header.identity), (*notes, *more, *about_noise, *lost))

@@ -65,6 +65,7 @@ def affine_of(encoding: Encoding, heads: np.ndarray, choice: Choice, crop: tuple
     spacing = [encoding.spacing(axis) for axis in range(3)]
     if min(spacing) <= 0 or not np.isfinite(places).all() or not is_frame(read, phase, normal):
         return None, ["the file does not tell where the slices lie: the images have no orientation"]
+    notes = []
     if positions:
         row, column, step = phase * spacing[1], normal * spacing[2], read * spacing[0]
         origin = places[0] - step * (positions // 2)
@@ -72,5 +73,7 @@ def affine_of(encoding: Encoding, heads: np.ndarray, choice: Choice, crop: tuple
         row, column, step, origin = read * spacing[0], phase * spacing[1], normal * spacing[2], places[0]
         if len(places) > 1 and (gap := (places[-1] - places[0]) / (len(places) - 1)).any():
             step = gap
+            if np.abs(np.diff(places, axis=0) - gap).max() > 0.01 * np.linalg.norm(gap):
+                notes.append("the slices are not equally spaced: the affine holds their mean distance")
     origin = origin - column * (crop[1] // 2) - row * (crop[0] // 2)
-    return affine_from_lps(column, row, step, origin), []
+    return affine_from_lps(column, row, step, origin), notes

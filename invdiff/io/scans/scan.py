@@ -26,8 +26,9 @@ class RawSlice:
     """One slice as measured.
 
     kspace: complex64 (N, H, W), centred, zero where not sampled, scaled as by an orthonormal FFT; or (N, K) at the K points
-    of a trajectory. mask: bool (H, W), True = sampled; None with a trajectory. trajectory: float32 (K, 2), points (ky, kx) in
-    cycles per field of view. calibration: complex64 (N, h, w), the centre of k-space from a scan of its own, else None.
+    of a trajectory. mask: bool (H, W), True = sampled; None with a trajectory. trajectory: float32 (K, 2), points (ky, kx), the
+    frequencies along H and along W, in cycles per field of view. calibration: complex64 (N, h, w), the centre of k-space from
+    a scan of its own, its origin at (h // 2, w // 2), else None.
     """
 
     kspace: Tensor

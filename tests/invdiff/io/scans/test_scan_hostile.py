@@ -180,6 +180,19 @@ def test_ismrmrd_that_declares_a_million_acquisitions(tmp_path):
     assert "no ISMRMRD acquisitions" in error_of(open_scan, tmp_path / "a.h5")
 
 
+@pytest.mark.parametrize(("name", "base"), [("xml", "u1"), ("data", "f8")])
+def test_ismrmrd_with_other_types_inside(tmp_path, name, base):
+    """libhdf5 reads a list of numbers that claims to be text out of bounds."""
+    path = SCANS["ISMRMRD"](tmp_path)
+    with h5py.File(path, "a") as file:
+        group, other = file["dataset"], h5py.vlen_dtype(np.dtype(base))
+        kind = other if name == "xml" else np.dtype([("head", group["data"].dtype["head"]), ("traj", other), ("data", other)])
+        del group[name]
+        group.create_dataset(name, (1,), kind)
+        group[name][0] = np.ones(3, base) if name == "xml" else group[name][0]
+    assert "export it again" in error_of(open_scan, path)
+
+
 def npy_header(path, shape):
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<c8", "fortran_order": False, "shape": shape})

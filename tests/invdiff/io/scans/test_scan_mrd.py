@@ -161,6 +161,10 @@ def test_geometry(tmp_path):
     assert "order of their positions" in scan.notes[0]
     kept = ifft_np(kspace[2], (1,))[:, 4:12]
     assert np.allclose(ifft_np(scan.read(1).kspace.numpy(), (1,)), kept, atol=1e-5)
+    assert not any("equally spaced" in note for note in scan.notes)
+    uneven = [a for k in (0, 2) for a in lines[12 * k:12 * k + 12]]
+    far = lines_of(kspace[1], counters={"slice": 1}, position=places[1] + 100 * normals, **frame)
+    assert "equally spaced" in open_scan(write_mrd(tmp_path / "d.h5", [*uneven, *far], xml)).notes[-1]
     alone = open_scan(write_mrd(tmp_path / "b.h5", lines[:12], xml))
     assert np.allclose(alone.header.affine[:3, 2], lps @ normals * 6, atol=1e-4)
     nowhere = open_scan(write_mrd(tmp_path / "c.h5", lines_of(kspace[0], slice_dir=(0, 0, 0)), xml))
@@ -215,6 +219,19 @@ def test_a_volume_is_read_as_slices_along_its_readout(tmp_path):
     assert np.allclose(scan.header.affine[:3] @ [2, 3, 2, 1], [-1, -2, 3], atol=1e-4)
 
 
+def test_a_volume_with_calibration_lines_and_averages(tmp_path):
+    kspace, separate = normal(2, 2, 8, 6, 5), normal(2, 8, 6, 5, seed=1)
+    places = [(y, z) for y in range(6) for z in range(5)]
+    lines = [line(kspace[a, :, :, y, z], y, counters={"kspace_encode_step_2": z, "average": a})
+             for a in range(2) for y, z in places]
+    apart = [line(separate[:, :, y, z], y, counters={"kspace_encode_step_2": z}, flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION])
+             for y, z in places if 2 <= y <= 3 and 1 <= z <= 3]
+    scan = open_scan(write_mrd(tmp_path / "a.h5", [*lines, *apart], mrd_xml((8, 6, 5))))
+    read = scan.read(3)
+    assert np.allclose(read.kspace, ifft_np(kspace.mean(axis=0), (1,))[:, 3], atol=1e-5)
+    assert np.allclose(read.calibration, ifft_np(separate, (1,))[:, 3, 2:4, 1:4], atol=1e-5)
+
+
 def test_a_slice_is_read_alone(tmp_path):
     kspace = normal(3, 2, 8, 6)
     kspace[::2] = np.nan
@@ -222,6 +239,13 @@ def test_a_slice_is_read_alone(tmp_path):
     scan = open_scan(path)
     assert exactly(scan.read(1).kspace, kspace[1])
     assert "slice 0 holds" in error_of(scan.read, 0)
+
+
+def test_the_image_keeps_the_encoded_resolution(tmp_path):
+    """A reconSpace of the same field of view and another matrix asks for interpolation, which is left to others."""
+    scan = open_scan(write_mrd(tmp_path / "a.h5", lines_of(normal(1, 8, 6)), mrd_xml((8, 6, 1), (16, 12, 1))))
+    assert (scan.size, scan.crop) == ((8, 6), (8, 6))
+    assert "8 x 6 pixels, where the header asks for 16 x 12" in scan.notes[0]
 
 
 def refused(tmp_path, lines, xml=None, expected=""):
