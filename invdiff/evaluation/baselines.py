@@ -42,7 +42,7 @@ def total_variation(problem: Problem, weight: float, iterations: int = 300) -> T
         raise ValueError(f"total_variation: expected weight > 0 and iterations >= 1, got {weight} and {iterations}")
     primal = TYPICAL_ERROR / (weight * 8**0.5)      # 8 bounds the gradient's squared norm
     dual = 1 / (8 * primal)
-    x = _scaled_adjoint(physics, problem.y)
+    x = scaled_adjoint(physics, problem.y)
     u = torch.zeros((*x.shape, 2), dtype=x.dtype, device=x.device)
     for _ in range(iterations):
         x_new = physics.prox_l2(x - primal * TVDenoiser.nabla_adjoint(u), problem.y, primal)
@@ -75,7 +75,7 @@ def _length(gradient: Tensor) -> Tensor:
     return gradient.square().sum(-1).sqrt()
 
 
-def _scaled_adjoint(physics: LinearPhysics, y: Tensor) -> Tensor:
+def scaled_adjoint(physics: LinearPhysics, y: Tensor) -> Tensor:
     """The multiple of A^T y that fits y best: of its size whatever the operator's norm, and safe where A^+ amplifies."""
     x = physics.A_adjoint(y)
     fitted = physics.A(x)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 import operators
 from invdiff.errors import InputError
-from invdiff.evaluation.wavelets import installed, tuned_l1_wavelet
+from invdiff.evaluation.mri_baselines import baseline, tuned
 from invdiff.io.files import replacing
 from invdiff.posterior import MomentMatching
 from invdiff.priors import EDMDenoiser, load_prior
@@ -30,7 +30,6 @@ from invdiff.training.run import hardware
 from operators.mri import sampling
 
 LEVELS = (0.05, 0.1)                # of complex noise, per real channel; the brightest pixel is 1
-WEIGHTS = tuple(float(f"{w:.2g}") for w in np.geomspace(2.5e-4, 8e-3, 6))
 MASKS = {
     "lines 4×": lambda size: sampling.random_lines(size, 4, center_fraction=0.08, seed=0),
     "lines 8×": lambda size: sampling.random_lines(size, 8, center_fraction=0.04, seed=0),
@@ -73,17 +72,21 @@ def reconstruction(prior: EDMDenoiser, images: Tensor, mask: Tensor, options: ar
     maps = operators.mri.birdcage_maps(tuple(images.shape[-2:]), options.coils)
     physics = operators.MultiCoilMRI(mask, maps)
     problem, truth = simulate(physics, images, options.sigma_y, seed=0), magnitude(images)
-    best, weight = tuned_l1_wavelet(installed(), problem.y, maps[0], WEIGHTS, lambda x: psnr(magnitude(x), truth))
-    sense = [operators.least_squares(physics, problem.y, z=0.0, gamma=g).x for g in (3.0, 10.0, 30.0, 100.0)]
+
+    def score(x: Tensor) -> float:
+        return psnr(magnitude(x), truth)
+
+    sense, _ = tuned("sense", problem, score)
+    wavelet, weight = tuned("l1_wavelet", problem, score)
     start = time.perf_counter()
     result = restore(problem, prior, MomentMatching(num_steps=options.steps), samples=options.samples, seed=0,
                      device=options.device, precision=options.precision)
     seconds = (time.perf_counter() - start) / len(images) / options.samples
-    return {"zero-filled": psnr(magnitude(physics.A_adjoint(problem.y)), truth),
-            "CG-SENSE, tuned": max(psnr(magnitude(x), truth) for x in sense),
-            "l1-wavelet, tuned": psnr(magnitude(best), truth), "weight": weight,
-            "one sample": psnr(magnitude(result.samples[:, 0]), truth),
-            f"mean of {options.samples}": psnr(magnitude(result.mean), truth),
+    return {"zero-filled": score(baseline("zero_filled", problem)),
+            "CG-SENSE, tuned": score(sense),
+            "l1-wavelet, tuned": score(wavelet), "weight": weight,
+            "one sample": score(result.samples[:, 0]),
+            f"mean of {options.samples}": score(result.mean),
             "seconds a sample": round(seconds, 2), "residual": round(result.report["residual"]["value"], 3)}
 
 
@@ -95,7 +98,7 @@ def measure(options: argparse.Namespace, say: Console) -> dict:
     made = {"images": f"{Path(options.images).name} ({options.key}), slices {', '.join(map(str, chosen))}",
             "prior": prior.card.get("name", "unnamed"), "sigma_y": options.sigma_y, "coils": options.coils,
             "steps": options.steps, "samples": options.samples, "precision": options.precision,
-            "baseline": installed().__name__, "hardware": hardware(find_device(options.device)), "versions": versions()}
+            "hardware": hardware(find_device(options.device)), "versions": versions()}
     record: dict = {"made": made, "denoising": {}, "reconstruction": {}}
     for sigma in LEVELS:
         record["denoising"][f"σ = {sigma}"] = scores = denoising(prior, images, sigma)
@@ -116,8 +119,8 @@ def to_markdown(record: dict) -> str:
              f"standard deviation {made['sigma_y']} a real channel.",
              "- Lines are random columns (8 % or 4 % of them in the centre), points are drawn with Gaussian density around a "
              "fully sampled centre a tenth of the image wide.",
-             f"- l1-wavelet is {made['baseline']}'s, {', '.join(f'{w:g}' for w in WEIGHTS)} tried and the best taken with the "
-             "truth in hand; so is CG-SENSE's weight.",
+             "- l1-wavelet and CG-SENSE are those of `invdiff.evaluation.mri_baselines`, their weights searched for with the "
+             "truth in hand, one for all slices of a column.",
              f"- Samples: prior {made['prior']}, MomentMatching, {made['steps']} steps, {made['precision']}; on "
              f"{made['hardware']}.",
              f"- Versions: {', '.join(f'{name} {version}' for name, version in made['versions'].items())}."]

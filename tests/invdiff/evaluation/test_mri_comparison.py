@@ -7,18 +7,13 @@ import pytest
 import torch
 
 import operators
-from invdiff.evaluation import wavelets
+from invdiff.evaluation.mri_baselines import tuned
 from invdiff.evaluation.mri_comparison import magnitude, main, psnr
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network
 from invdiff.problem import simulate
 from operators.mri import birdcage_maps, sampling
-
-RECONSTRUCTIONS = [
-    pytest.param(wavelets.bart, marks=pytest.mark.skipif(not shutil.which("bart"), reason="BART is not installed")),
-    wavelets.sigpy,
-]
 
 
 def disc(size=64):
@@ -29,9 +24,9 @@ def disc(size=64):
     return torch.stack([magnitude * phase.cos(), magnitude * phase.sin()])[None]
 
 
-@pytest.mark.parametrize("reconstruct", RECONSTRUCTIONS)
-def test_l1_wavelet_removes_what_undersampling_folds(reconstruct):
-    pytest.importorskip("sigpy", reason="SigPy is not installed")
+@pytest.mark.parametrize("name", [
+    "l1_wavelet", pytest.param("bart_l1_wavelet", marks=pytest.mark.skipif(not shutil.which("bart"), reason="no BART"))])
+def test_l1_wavelet_removes_what_undersampling_folds(name):
     truth, maps = disc(), birdcage_maps((64, 64), 4)
     physics = operators.MultiCoilMRI(sampling.gaussian_points((64, 64), 4, calib=12), maps)
     problem = simulate(physics, truth, 0.01)
@@ -39,21 +34,13 @@ def test_l1_wavelet_removes_what_undersampling_folds(reconstruct):
     def score(x):
         return psnr(magnitude(x), magnitude(truth))
 
-    best, weight = wavelets.tuned_l1_wavelet(reconstruct, problem.y, maps[0], (1e-3, 3e-3, 1.0), score)
+    best, weight = tuned(name, problem, score, (1e-3, 3e-3, 1.0))
     assert weight < 1.0
     assert score(best) > score(physics.A_adjoint(problem.y)) + 4
     torch.testing.assert_close(best, truth, rtol=0, atol=0.5)           # of the same scale and phase
 
 
-def test_without_either_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(wavelets.shutil, "which", lambda name: None)
-    monkeypatch.setitem(__import__("sys").modules, "sigpy", None)
-    with pytest.raises(wavelets.InputError, match="pip install sigpy"):
-        wavelets.installed()
-
-
 def test_the_command_writes_a_table_and_a_record(tmp_path, capsys):
-    pytest.importorskip("sigpy", reason="SigPy is not installed")
     torch.manual_seed(0)
     architecture = {"channels": 2, "widths": [8], "depths": [1], "embedding": 8}
     card = {"name": "tiny", "architecture": architecture, "preconditioning": {"sigma_data": 0.3, "centre": 0.0}}
