@@ -40,9 +40,13 @@ def restore(
     seed: Seed = None,
     device: Device = None,
     precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,
+    baseline: Annotated[list[str] | None, typer.Option(help="Scans: a classical reconstruction to compare with, such as "
+                                                            "l1_wavelet; repeatable.")] = None,
+    keep_identity: Annotated[bool, typer.Option("--keep-identity", help="Scans: write down who was scanned.")] = False,
     output: Output = None,
 ) -> None:
-    """Restore an image. Without --input or --truth, a photo that scikit-image brings along is degraded and restored.
+    """Restore an image, or with --task mri the slices of a scan. Without --input or --truth, a bundled photo is degraded and
+    restored, or a bundled scan.
 
     Interrupted, it keeps the finished samples in OUTPUT.partial, and started again with the same options goes on from there.
     """
@@ -50,7 +54,8 @@ def restore(
     from invdiff.io.results import check_output
 
     given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
-             "precision": precision, "sampler": sampler and {"name": sampler}, "sampler.steps": steps}
+             "precision": precision, "sampler": sampler and {"name": sampler}, "sampler.steps": steps, "baselines": baseline,
+             "keep_identity": keep_identity or None}
     resolved = _resolve(task, config, assign, given)
     folder = output or Path("restored") / resolved.task
     check_output(folder)
@@ -110,7 +115,7 @@ def tasks() -> None:
     for name, path in bundled_tasks().items():
         data = read_yaml(path)
         table.add_row(name, ", ".join(f"{v}" if k == "name" else f"{k}={v}" for k, v in data["operator"].items()),
-                      f"{data['sigma_y']:g}", str(path))
+                      f"{data['sigma_y']}", str(path))
     _console().print(table)
     table = Table("sampler", "steps", "what it does")
     for name, kind in SAMPLERS.items():
@@ -148,16 +153,22 @@ def _run_with_progress(config: Any, partial: Path) -> Any:
 def _show(outcome: Any, folder: Path) -> None:
     from rich.table import Table
 
-    report = outcome.result.report
+    report = outcome.report
     table = Table(title=f"{report['task']}: {report['samples']} samples by {report['sampler']}, prior {report['prior']}")
+    metrics = report["metrics"]
+    labels = {"measurement": "zero-filled" if "scan" in report else "measurement",
+              **{name: name.replace("_", " ") for name in metrics.get("baselines", {})},
+              "restored": "restored (mean)", "sample": "one sample"}
+    rows = {label: metrics[name] if name in metrics else metrics["baselines"][name] for name, label in labels.items()
+            if name in metrics or name in metrics.get("baselines", {})}
+    columns = {"psnr": "PSNR (dB)", "ssim": "SSIM", "psnr_head": "in the head: PSNR", "ssim_head": "SSIM"}
+    shown = [key for key in columns if any(key in row for row in rows.values())]
     table.add_column("")
-    for name in ("PSNR (dB)", "SSIM"):
-        table.add_column(name, justify="right")
-    for name, label in (("measurement", "measurement"), ("restored", "restored (mean)"), ("sample", "one sample")):
-        if name in report["metrics"]:
-            row = report["metrics"][name]
-            table.add_row(label, f"{row['psnr']:.2f}", f"{row['ssim']:.3f}" if "ssim" in row else "")
-    if report["metrics"]:
+    for key in shown:
+        table.add_column(columns[key], justify="right")
+    for label, row in rows.items():
+        table.add_row(label, *(f"{row[key]:.{2 if 'psnr' in key else 3}f}" if key in row else "" for key in shown))
+    if rows:
         _console().print(table)
     residual, spectrum = report["residual"], report.get("error_spectrum")
     unit = " of the noise level" if residual["expected"] else ""

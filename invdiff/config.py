@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from deepinv.physics import Physics
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, create_model
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
 
 import operators
 from invdiff import forward, posterior
 from invdiff.diffusion import integrators, schedules
 from invdiff.errors import InputError
+from invdiff.evaluation.mri_baselines import BASELINES
+from invdiff.mri.settings import ScanSettings
 from invdiff.paths import bundled
 from invdiff.posterior import Sampler
 from invdiff.training.settings import TrainSettings
@@ -37,6 +39,7 @@ OPERATORS: dict[str, Callable[..., Physics]] = {
     "dct_sensing": operators.DCTSensing,
     "gaussian_sensing": operators.GaussianSensing,
 }
+SCANS: dict[str, type[BaseModel]] = {"mri": ScanSettings}        # operators that a scan makes, and not the image's size
 SAMPLERS: dict[str, type[Sampler]] = {
     "moment_matching": posterior.MomentMatching,
     "pigdm": posterior.PiGDM,
@@ -60,6 +63,8 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that ha
 
 
 DEFAULT_SAMPLER = "moment_matching"
+SAMPLE_ACCELERATION = 4.0
+Format = Literal["nifti", "complex", "dicom", "fastmri", "montage"]
 
 
 class RunConfig(BaseModel):
@@ -84,6 +89,16 @@ class RunConfig(BaseModel):
     device: str = "auto"
     precision: str = Field("fp32", pattern="^(fp32|bf16)$")
     batch_size: int | None = Field(None, ge=1)
+    # of scans alone
+    slices: tuple[NonNegativeInt, NonNegativeInt] | None = None         # first and last; all by default
+    baselines: tuple[str, ...] = ()                                     # classical reconstructions, to compare with
+    write: tuple[Format, ...] = ("nifti", "montage")                    # besides result.h5 and the report
+    keep_identity: bool = False                                         # who was scanned, in what is written
+
+    @property
+    def is_scan(self) -> bool:
+        """Is it raw k-space that is restored, slice by slice?"""
+        return self.operator["name"] in SCANS
 
 
 def tasks() -> dict[str, Path]:
@@ -111,6 +126,29 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
     config = validate(RunConfig, data, str(path))
     if config.input is not None and config.truth is not None:
         raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")
+    operator = _operator_parameters(config.operator)
+    if operator["name"] in SCANS and config.input is None and config.truth is None and operator["acceleration"] is None:
+        operator["acceleration"] = SAMPLE_ACCELERATION                  # the bundled scan is fully sampled
+    config = config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
+    (_check_scan if config.is_scan else _check_image)(config, str(path), noise_given)
+    return config
+
+
+def _check_scan(config: RunConfig, path: str, noise_given: bool) -> None:
+    for name in ("size", "start"):
+        if getattr(config, name) is not None:
+            raise InputError(f"{name}: belongs to images; leave it out for a scan")
+    if config.truth is not None and config.sigma_y in (None, "auto"):
+        raise InputError("sigma_y: the noise of a simulated scan is to be given, for example --set sigma_y=0.01 (the image's "
+                         "peak is 1; 0 is noiseless)")
+    for name in config.baselines:
+        if name not in BASELINES:
+            raise InputError(f"baselines: unknown name {name!r}; {nearest(name, BASELINES)}")
+
+
+def _check_image(config: RunConfig, path: str, noise_given: bool) -> None:
+    if config.slices is not None or config.baselines or config.keep_identity:
+        raise InputError("slices, baselines, keep_identity: belong to scans, the task mri; leave them out")
     if config.input is not None and not (noise_given and config.sigma_y is not None):
         raise InputError(f"sigma_y: the noise level of {config.input} is not known; give it, for example "
                          "--set sigma_y=0.02 (white is 1; 0 is noiseless), or have it estimated: --set sigma_y=auto")
@@ -120,8 +158,6 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
         raise InputError("sigma_y: auto estimates the noise of an --input; to simulate, give a number")
     if config.sigma_y is None:
         raise InputError(f"{path}: sigma_y is missing; give the noise's standard deviation (white is 1; 0 is noiseless)")
-    full = {"operator": _operator_parameters(config.operator), "sampler": describe(build_sampler(config.sampler))}
-    return config.model_copy(update=full)
 
 
 def train_settings(path: str | Path, assignments: Sequence[str] = ()) -> TrainSettings:
@@ -132,6 +168,8 @@ def train_settings(path: str | Path, assignments: Sequence[str] = ()) -> TrainSe
 def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
     """The operator of a spec such as {"name": "gaussian_blur", "sigma": 2.0}. Raises InputError."""
     parameters = _operator_parameters(spec)
+    if parameters["name"] in SCANS:
+        raise InputError(f"operator {parameters['name']}: is made from a scan, slice by slice, and not from an image's size")
     try:
         return OPERATORS[parameters.pop("name")](img_size, **parameters)
     except ValueError as error:
@@ -173,7 +211,9 @@ def _name_of(thing: object, table: Mapping[str, Any]) -> str:
 
 def _operator_parameters(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The spec with every default filled in: an operator's parameters are its constructor's, but for the image's size."""
-    make, given = _named(spec, OPERATORS, "operator")
+    make, given = _named(spec, OPERATORS | SCANS, "operator")
+    if make in SCANS.values():
+        return {"name": spec["name"], **validate(make, given, f"operator {spec['name']}").model_dump()}
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(make, eval_str=True).parameters.items():
         if name != "img_size" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:

@@ -16,6 +16,7 @@ from invdiff.evaluation.metrics import enlarged, psnr, ssim
 from invdiff.figures import colorize, comparison, heatmap
 from invdiff.io.images import load_array, load_image, sample_image, save_image
 from invdiff.io.results import output_folder, write_yaml
+from invdiff.mri.job import Reconstruction, run_scan
 from invdiff.priors import load_prior
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import Progress, Result, find_device, restore
@@ -29,6 +30,10 @@ class Outcome:
     result: Result
     picture: Tensor
     truth: Tensor | None
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return self.result.report
 
     def save(self, path: str | Path) -> None:
         """The output folder, complete or absent. Raises InputError where it cannot be written."""
@@ -111,10 +116,12 @@ def as_image(problem: Problem) -> Tensor:
 
 
 def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
-        checkpoint: str | Path | None = None) -> Outcome:
+        checkpoint: str | Path | None = None) -> Outcome | Reconstruction:
     """Pose the problem, restore, and score against the truth where there is one; see `restore` for `on_step` and
-    `checkpoint`. Raises InputError."""
+    `checkpoint`. What comes back has a `report` and can be saved. Raises InputError."""
     find_device(config.device)
+    if config.is_scan:
+        return run_scan(config, on_step, checkpoint)
     problem, truth = pose(config)
     picture = as_image(problem)
     sampler = build_sampler(config.sampler)

@@ -162,8 +162,8 @@ class _Run:
 
     def _keep(self, drawn: Drawn) -> None:
         self.drawn.append(drawn)
-        if self.partial:
-            self.partial.add(torch.stack(list(drawn.samples.values())), drawn.about())
+        if self.partial is not None:
+            self.partial.add({"samples": torch.stack(list(drawn.samples.values()))}, drawn.about())
 
     def resume(self, path: str | Path, samples: int) -> None:
         """Take what an earlier call has left in `path`. What prior and operator make of a fixed picture tells them apart."""
@@ -178,7 +178,7 @@ class _Run:
         if self.start is not None:
             traces["start"] = self.start
         self.partial = PartialRun(path, identity, traces)
-        self.drawn = [Drawn.restored(*part) for part in self.partial.parts()]
+        self.drawn = [Drawn.restored(tensors["samples"], about) for tensors, about in self.partial.parts()]
 
     def finished(self, samples: int) -> int:
         """How many of `samples` samples all measurements have."""

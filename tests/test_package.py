@@ -17,11 +17,12 @@ LEVELS = [
     {"operators"},
     {"errors", "paths"},
     {"problem", "diffusion", "io", "validation"},
-    {"priors", "forward"},
+    {"priors", "forward", "mri.settings"},
     {"posterior", "figures"},
     {"evaluation", "chunks"},
     {"training"},
     {"config", "restoration"},
+    {"mri"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs"},
     {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.crops"},      # for the command line
     {"cli_benchmark", "cli_priors", "cli_train"},
@@ -84,7 +85,8 @@ def test_every_bundled_task_builds_and_has_its_file_s_name():
     for name in tasks():
         config = run_config(name)
         assert config.task == name
-        assert build_operator(config.operator, (3, 64, 64)).img_size == (3, 64, 64)
+        if not config.is_scan:
+            assert build_operator(config.operator, (3, 64, 64)).img_size == (3, 64, 64)
         assert build_sampler(config.sampler).num_steps == config.sampler["steps"]
 
 

@@ -30,21 +30,24 @@ class PartialRun:
         if self.path.is_file() or (self.path / "run.safetensors").exists() or any(self.path.glob("[!.]*")):
             self._check()
 
-    def parts(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
-        """What `add` was given, in that order."""
-        for file in self._files():
-            tensors, about = _read(file)
-            yield tensors["samples"], about
+    def __len__(self) -> int:
+        """How many parts there are."""
+        return len(self._files())
 
-    def add(self, samples: Tensor, about: Mapping[str, Any]) -> None:
-        """Keep a part: float samples, and plain values about them. Raises InputError where it cannot be written."""
+    def parts(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
+        """What `add` was given, in that order, read one at a time."""
+        for file in self._files():
+            yield _read(file)
+
+    def add(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Keep a part: tensors by name, and plain values about them. Raises InputError where it cannot be written."""
         try:
             files = self._files()
             if not files:
                 self.path.mkdir(parents=True, exist_ok=True)
                 _write(self.path / "run.safetensors", self._traces, self._identity)
             number = int(files[-1].stem.partition("-")[2]) + 1 if files else 0
-            _write(self.path / f"part-{number:06d}.safetensors", {"samples": samples.contiguous()}, about)
+            _write(self.path / f"part-{number:06d}.safetensors", {n: t.contiguous() for n, t in tensors.items()}, about)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); choose a folder where you may "
                              "write") from error

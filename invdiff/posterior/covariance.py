@@ -1,4 +1,5 @@
-"""Solves with A C A^T + sigma_y^2 I for a stationary covariance C: in closed form where the operator has one, else by CG."""
+"""Solves with A C A^T + sigma_y^2 I for a covariance C: in closed form where C is stationary and the operator has one, else
+by CG."""
 
 from collections.abc import Callable
 
@@ -24,17 +25,22 @@ def spectrum_for(prior: Denoiser, problem: Problem) -> ErrorSpectrum:
 
 
 class StationaryCovariance:
-    """C, diagonal in Fourier space and in opponent colours; `power` (K, H, W // 2 + 1) or (B, K, ...) is its spectrum."""
+    """C, diagonal in Fourier space and in opponent colours; `power` (K, H, W // 2 + 1) or (B, K, ...) is its spectrum.
 
-    def __init__(self, power: Tensor, size: tuple[int, int]):
-        self.power, self.size = power, size
+    scale: W (B, 1, H, W) makes W C W of it, no longer stationary.
+    """
+
+    def __init__(self, power: Tensor, size: tuple[int, int], scale: Tensor | None = None):
+        self.power, self.size, self.scale = power, size, scale
 
     def __call__(self, x: Tensor) -> Tensor:
         """C x for x (B, K, H, W)."""
+        if self.scale is not None:
+            return self.scale * StationaryCovariance(self.power, self.size)(self.scale * x)
         return rotate_colours_back(torch.fft.irfft2(torch.fft.rfft2(rotate_colours(x)) * self.power, s=self.size))
 
     def inverse(self, x: Tensor, variance: float) -> Tensor:
-        """(C + variance I)^-1 x."""
+        """(C + variance I)^-1 x of a stationary one."""
         return StationaryCovariance(1 / (self.power + variance), self.size)(x)
 
 
@@ -73,7 +79,8 @@ def preconditioner(problem: Problem, covariance: StationaryCovariance) -> Callab
 
 def _preconditioner_of_rows(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor]:
     """A (C + sigma_y^2 I)^-1 A^T: for a selection of orthonormal rows, the inverse's restriction nearly is the inverse."""
-    inverse = StationaryCovariance(1 / (covariance.power + _variance(problem)), covariance.size)
+    inverse = StationaryCovariance(1 / (covariance.power + _variance(problem)), covariance.size,
+                                   None if covariance.scale is None else 1 / covariance.scale)
     return lambda v: problem.A(inverse(problem.A_adjoint(v)))
 
 
@@ -94,7 +101,7 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
         return _condition_on_data(problem, covariance, x0, start, tolerance or 0.1, iterations or 5)
     if problem.y[0].numel() < x0[0].numel():
         return _condition_on_data(problem, covariance, x0, start, tolerance or 1e-2, iterations or 20)
-    return condition_in_image_space(problem, covariance.power, x0, start, noise=_variance(problem),
+    return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=_variance(problem),
                                     tolerance=tolerance or 2e-3, iterations=iterations or 30)
 
 

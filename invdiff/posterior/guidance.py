@@ -19,6 +19,7 @@ from invdiff.posterior.covariance import (
     NOISE_FLOOR,
     StationaryCovariance,
     condition,
+    has_closed_form,
     selects_orthonormal_rows,
     spectrum_for,
 )
@@ -32,41 +33,47 @@ class MomentMatching(Sampler):
     """Second-order guidance (Boys et al. 2023; Rozet et al. 2024; Peng et al. 2024; Rissanen et al. 2025).
 
     covariance: what stands for C, the covariance of x0 given x. "spectral": the prior's measured error spectrum
-    C(sigma, f), one network call a step; exact (up to the integrator) for a stationary Gaussian prior. "exact": Tweedie's
+    C(sigma, f), one network call a step; exact (up to the integrator) for a stationary Gaussian prior. "local": that, and
+    more of it where the estimate has contrast, if the prior's card tells how much and the operator has no closed form for the
+    stationary one (then it is the same). "exact": Tweedie's
     sigma^2 dD/dx, by Jacobian products; exact for every Gaussian prior. "low-rank": the spectrum, made exact along the
     `rank` directions that matter most, for a call and `rank` backward passes a step.
     """
 
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "default; measured error spectrum, one network call a step, no knobs"
-    covariance: Literal["spectral", "exact", "low-rank"] = "spectral"
+    covariance: Literal["local", "spectral", "exact", "low-rank"] = "local"
     rank: PositiveInt = 3
     cg_iterations: PositiveInt | None = None
     cg_tolerance: PositiveFloat | None = None
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "MomentMatching", "dps")
-        if self.covariance == "spectral":
-            return spectral_rule(prior, problem, tolerance=self.cg_tolerance, iterations=self.cg_iterations)
+        if self.covariance in ("local", "spectral"):
+            return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=self.cg_tolerance,
+                                 iterations=self.cg_iterations)
         return _RULES[self.covariance](prior, problem, tolerance=self.cg_tolerance or 1e-2,
                                        iterations=self.cg_iterations or 20, rank=self.rank)
 
 
-def spectral_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None) -> Denoise:
-    """Moment matching with the prior's error spectrum for C.
+def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: float | None,
+                  iterations: int | None) -> Denoise:
+    """Moment matching with the prior's error spectrum for C, with `local` weighted by what the estimate looks like.
 
     Where conjugate gradients are needed, each step goes on from the last one's solution. On a selection of orthonormal rows
     one is enough at levels above the image's own range: what it leaves to do the next steps do.
     """
     rows = selects_orthonormal_rows(problem.physics)
     spectrum = spectrum_for(prior, problem)
+    local = local and getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
     weights: Tensor | None = None        # the last solve starts the next
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
         x0 = prior(x, sigma)
-        covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
+        power, scale = spectrum.local_at(sigma, x0) if local else (spectrum.at(sigma, size, x.device), None)
+        covariance = StationaryCovariance(power, size, scale)
         correction, weights = condition(problem, covariance, x0, weights, tolerance=tolerance,
                                         iterations=iterations or (1 if rows and sigma > 1 else None))
         return x0 + correction

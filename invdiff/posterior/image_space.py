@@ -1,7 +1,8 @@
 """Gaussian conditioning in image space, for linear operators whose A^T A is cheaper than a round trip by the measurement.
 
-With C = R R, R diagonal in Fourier space, the correction C A^T (A C A^T + s^2 I)^-1 r is R v for
-    (s^2 I + R A^T A R) v = R A^T r:
+With C = R R^T, R diagonal in Fourier space or that times a weight W for each pixel, the correction
+C A^T (A C A^T + s^2 I)^-1 r is R v for
+    (s^2 I + R^T A^T A R) v = R^T A^T r:
 conjugate gradients on the transform of v, which has the prior covariance I. Multi-coil k-space is many times larger than
 its image, and A^T A needs fewer transforms than A and A^T where whole lines are sampled.
 """
@@ -13,13 +14,14 @@ from invdiff.priors.spectrum import rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
 
 
-def condition_in_image_space(problem: Problem, power: Tensor, x0: Tensor, start: Tensor | None = None, *, noise: float,
-                             tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
-    """R v (B, C, H, W) for the residual r = y - A x0, C of spectrum `power` and s^2 = `noise`; and v, to start the next from.
+def condition_in_image_space(problem: Problem, power: Tensor, scale: Tensor | None, x0: Tensor, start: Tensor | None = None,
+                             *, noise: float, tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
+    """R v (B, C, H, W) for the residual r = y - A x0, C of spectrum `power`, weighted by `scale` where one is given, and
+    s^2 = `noise`; and v, to start the next from.
 
     An item stops where |b - M v|, measured by the preconditioner, has fallen to `tolerance` times |b|.
     """
-    system = Whitened(problem, power, noise)
+    system = Whitened(problem, power, noise, scale)
     b = system.pull(problem.pulled - problem.A_adjoint_A(x0))
     v = torch.zeros_like(b) if start is None else start
     left = b if start is None else b - system(v)
@@ -39,13 +41,13 @@ def condition_in_image_space(problem: Problem, power: Tensor, x0: Tensor, start:
 
 
 class Whitened:
-    """The operator v -> (s^2 I + R A^T A R) v, and what CG on it needs, for v as half-plane transforms (B, K, H, W // 2 + 1).
+    """The operator v -> (s^2 I + R^T A^T A R) v, and what CG on it needs, for v as half-plane transforms (B, K, H, W // 2 + 1).
 
     Their inner product is that of images: what stands for two conjugate frequencies is scaled by the root of two.
     """
 
-    def __init__(self, problem: Problem, power: Tensor, noise: float):
-        self.problem, self.size, self.noise = problem, problem.image_shape[-2:], noise
+    def __init__(self, problem: Problem, power: Tensor, noise: float, scale: Tensor | None = None):
+        self.problem, self.size, self.noise, self.scale = problem, problem.image_shape[-2:], noise, scale
         root, pairs = power.sqrt(), torch.full((power.shape[-1],), 2**0.5, device=power.device)
         pairs[0] = 1.0
         if self.size[1] % 2 == 0:
@@ -56,10 +58,12 @@ class Whitened:
 
     def image(self, v: Tensor) -> Tensor:
         """R v as an image (B, C, H, W)."""
-        return rotate_colours_back(torch.fft.irfft2(self.outwards * v, s=self.size, norm="ortho"))
+        x = rotate_colours_back(torch.fft.irfft2(self.outwards * v, s=self.size, norm="ortho"))
+        return x if self.scale is None else self.scale * x
 
     def pull(self, x: Tensor) -> Tensor:
-        """R x, transformed, for an image x (B, C, H, W)."""
+        """R^T x, transformed, for an image x (B, C, H, W)."""
+        x = x if self.scale is None else self.scale * x
         return self.inwards * torch.fft.rfft2(rotate_colours(x), norm="ortho")
 
     def __call__(self, v: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
+from invdiff.priors import local_error
+from invdiff.priors.local_error import LocalError
+
 # opponent colours: rows are luminance, red-green and blue-yellow, an orthonormal basis of RGB
 OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
 OPPONENT = OPPONENT / OPPONENT.norm(dim=1, keepdim=True)
@@ -27,12 +30,14 @@ class ErrorSpectrum:
         power: (L, K, F), or (L, B, K, F) with a spectrum for each image, per pixel in an orthonormal transform: white
             noise of standard deviation s has power s^2. K = 3 opponent colours, or the channels as they are.
         source: where it comes from, for the report.
+        local: where in the image the error is, if that was measured.
     """
 
     sigmas: Tensor
     frequencies: Tensor
     power: Tensor
     source: str
+    local: LocalError | None = None
 
     def at(self, sigma: float, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
         """C(sigma, f) on the half plane of rfft2, (K, H, W // 2 + 1) or (B, K, ...). Log-log interpolation, ends carried on.
@@ -40,25 +45,51 @@ class ErrorSpectrum:
         Below the lowest measured level the error is that level's, scaled with sigma^2; it never exceeds sigma^2,
         since no denoiser need do worse than returning its input.
         """
-        log_power = self.power.clamp_min(1e-14).log()
-        level = float(torch.clamp(torch.as_tensor(sigma), self.sigmas[0], self.sigmas[-1]))
-        curve = _interpolate(torch.tensor(level).log(), self.sigmas.log(), log_power).exp()         # (..., K, F)
-        curve = (curve * min(1.0, (sigma / level)) ** 2).clamp_max(sigma**2)
+        curve = self._between(self.power.clamp_min(1e-14).log(), sigma).exp()
+        return self._on_plane((curve * self._below(sigma)).clamp_max(sigma**2), size).to(device)
+
+    def local_at(self, sigma: float, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """The covariance W S W of the error of x0 (B, C, H, W): S as `at` gives it, (B, K, H, W // 2 + 1), and W
+        (B, 1, H, W), whose mean square over an image is 1. Raises ValueError where it was not measured."""
+        if self.local is None:
+            raise ValueError("local_at: this spectrum was measured without it; expected one with `local`")
+        total, scale = local_error.weights(x0, self._between(self.local.coefficients, sigma))
+        total = (total * self._below(sigma)).clamp_max(sigma**2)
+        curve = self._between(self.local.power.clamp_min(1e-14).log(), sigma).exp()
+        power = self._on_plane(curve, (x0.shape[-2], x0.shape[-1])).to(x0.device)
+        return (power * total).clamp_max(sigma**2), scale
+
+    def _between(self, values: Tensor, sigma: float) -> Tensor:
+        """Values (L, ...) at a noise level, linear in its logarithm, those of the ends beyond them."""
+        level = torch.clamp(torch.as_tensor(sigma, dtype=torch.float32), self.sigmas[0], self.sigmas[-1])
+        return _interpolate(level.log(), self.sigmas.log(), values)
+
+    def _below(self, sigma: float) -> float:
+        """What the error's power below the lowest level is of that level's."""
+        return min(1.0, sigma / float(self.sigmas[0])) ** 2
+
+    def _on_plane(self, curve: Tensor, size: tuple[int, int]) -> Tensor:
+        """(..., F) by ring on the half plane of rfft2, (..., H, W // 2 + 1)."""
         index, weight = _rings(size, tuple(self.frequencies.tolist()))
         logs = curve.log()
         steps = logs.diff(append=logs[..., -1:])
         flat = logs.index_select(-1, index) + weight * steps.index_select(-1, index)
-        return flat.exp_().unflatten(-1, (size[0], -1)).to(device)
+        return flat.exp_().unflatten(-1, (size[0], -1))
 
     def to_dict(self) -> dict:
         """For the card: plain lists, six significant digits."""
-        return {"sigmas": _plain(self.sigmas), "frequencies": _plain(self.frequencies), "power": _plain(self.power),
-                "source": self.source}
+        plain: dict = {"sigmas": _plain(self.sigmas), "frequencies": _plain(self.frequencies), "power": _plain(self.power),
+                       "source": self.source}
+        if self.local:
+            plain["local"] = {"coefficients": _plain(self.local.coefficients), "power": _plain(self.local.power)}
+        return plain
 
     @classmethod
     def from_dict(cls, data: dict) -> "ErrorSpectrum":
-        return cls(torch.tensor(data["sigmas"]), torch.tensor(data["frequencies"]), torch.tensor(data["power"]),
-                   data["source"])
+        local = data.get("local")
+        where = LocalError(torch.tensor(local["coefficients"]), torch.tensor(local["power"])) if local else None
+        return cls(torch.tensor(data["sigmas"]), torch.tensor(data["frequencies"]), torch.tensor(data["power"]), data["source"],
+                   where)
 
 
 def rotate_colours(x: Tensor) -> Tensor:
@@ -105,16 +136,19 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
     if len(sigmas) < 2 or len({tuple(i.shape) for i in images}) != 1:
         raise ValueError("measure_spectrum: expected at least two noise levels and images of one size")
     generator = torch.Generator().manual_seed(seed)
-    rows = []
+    coefficients, rows, local = [], [], []
     for sigma in sigmas:
-        total = torch.zeros(())
-        for image in images:
-            noise = torch.randn(image.shape, generator=generator).to(image)
-            estimate = denoiser((image + sigma * noise)[None], sigma)
-            frequencies, power = radial_spectrum(rotate_colours(estimate.float() - image).cpu(), bins)
-            total = total + power / len(images)
-        rows.append(total)
-    return ErrorSpectrum(torch.tensor(sigmas, dtype=torch.float32), frequencies, torch.stack(rows), source)
+        clean = torch.stack(list(images))
+        noise = torch.stack([torch.randn(image.shape, generator=generator) for image in images]).to(clean)
+        estimates = torch.cat([denoiser(x[None], sigma) for x in clean + sigma * noise]).float()
+        errors = estimates - clean
+        coefficients.append(local_error.fit(estimates.cpu(), errors.cpu()))
+        frequencies, power = radial_spectrum(rotate_colours(errors).cpu(), bins)
+        total, scale = local_error.weights(estimates, coefficients[-1])
+        rows.append(power)
+        local.append(radial_spectrum(rotate_colours(errors / (scale * total.sqrt())).cpu(), bins)[1])
+    where = LocalError(torch.stack(coefficients), torch.stack(local))
+    return ErrorSpectrum(torch.tensor(sigmas, dtype=torch.float32), frequencies, torch.stack(rows), source, where)
 
 
 def model_spectrum(image: Tensor, levels: int = 40, bins: int = 32) -> ErrorSpectrum:

@@ -1,0 +1,110 @@
+"""Coil maps of a scan by ESPIRiT: where its calibration region is, and how many sets it takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import operators
+from invdiff.errors import InputError
+from invdiff.io.scans.scan import Scan
+from invdiff.mri.settings import ScanSettings
+from operators import mri
+from operators.mri.sensitivities import calibrate
+
+WIDEST = 24             # side of the calibration region; more costs time and gains nothing
+KERNELS = (6, 5, 4)     # tried in this order: a region needs 2 k - 1 lines for a kernel of k
+SECOND = 0.02           # share of the energy behind a second set of maps that makes it worth having
+
+
+@dataclass(frozen=True)
+class Maps:
+    """maps (M, N, H, W) complex64, of unit norm over coils or zero; choices: for the report."""
+
+    maps: Tensor
+    choices: Mapping[str, Any]
+
+
+def cartesian_maps(scan: Scan, number: int, kspace: Tensor, mask: Tensor, calibration: Tensor | None,
+                   settings: ScanSettings) -> Maps:
+    """Maps from the fully sampled middle of k-space (N, H, W), or from calibration lines (N, h, w) measured apart.
+
+    Raises InputError where there is no such region, or it is too small.
+    """
+    where, source = f"{scan.path}: slice {number}", "centre of k-space"
+    if calibration is not None:
+        sampled, kspace = (calibration != 0).any(0), calibration
+        source = "calibration lines"
+    else:
+        sampled = mask
+    if len(kspace) == 1:
+        return Maps(torch.ones(1, 1, *scan.size, dtype=torch.complex64), {"source": "a single coil, taken as uniform"})
+    sides = _wanted(settings.calib) or _middle(sampled)
+    return _espirit(where, _on_grid(kspace, scan.size), sides, source, settings.sets)
+
+
+def noncartesian_maps(scan: Scan, kspace: Tensor, trajectory: Tensor, settings: ScanSettings) -> Maps:
+    """Maps from coil images (N, K) at low resolution, by least squares from the points within the calibration region."""
+    if len(kspace) == 1:
+        return Maps(torch.ones(1, 1, *scan.size, dtype=torch.complex64), {"source": "a single coil, taken as uniform"})
+    sides = _wanted(settings.calib) or (min(WIDEST, scan.size[0]), min(WIDEST, scan.size[1]))
+    inside = (trajectory.abs() <= torch.tensor(sides) * 0.75).all(1)
+    physics = operators.NonCartesianMRI(trajectory[inside], scan.size)
+    y = torch.stack([kspace[:, inside].real, kspace[:, inside].imag], 1)[:, :, None]             # coils as a batch
+    images = operators.least_squares(physics, y, z=0.0, gamma=100.0, iterations=30).x
+    gridded = mri.fft(mri.to_complex(images), (-2, -1))
+    return _espirit(scan.path, gridded, sides, "middle of the trajectory", settings.sets)
+
+
+def _wanted(calib: int | Sequence[int] | None) -> tuple[int, int] | None:
+    return None if calib is None else (calib, calib) if isinstance(calib, int) else (calib[0], calib[1])
+
+
+def _middle(sampled: Tensor) -> tuple[int, int]:
+    """Sides of the largest fully sampled block around the origin of (H, W), WIDEST at most; 0 where there is none."""
+    def whole(h: int, w: int) -> bool:
+        top, left = sampled.shape[0] // 2 - h // 2, sampled.shape[1] // 2 - w // 2
+        return bool(sampled[top : top + h, left : left + w].all())
+
+    sizes = [(h, w) for h in range(1, min(WIDEST, sampled.shape[0]) + 1) for w in range(1, min(WIDEST, sampled.shape[1]) + 1)]
+    return max((size for size in sizes if whole(*size)), key=lambda size: (min(size), sum(size)), default=(0, 0))
+
+
+def _on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:
+    """K-space (N, h, w) in the middle of a grid of `size`."""
+    if tuple(kspace.shape[1:]) == size:
+        return kspace
+    full = kspace.new_zeros(len(kspace), *size)
+    h, w = (min(a, b) for a, b in zip(kspace.shape[1:], size, strict=True))
+    (top, left), (first, start) = ((n // 2 - h // 2, m // 2 - w // 2) for n, m in (size, kspace.shape[1:]))
+    full[:, top : top + h, left : left + w] = kspace[:, first : first + h, start : start + w]
+    return full
+
+
+def _espirit(where: str, kspace: Tensor, sides: tuple[int, int], source: str, sets: int | None) -> Maps:
+    kernel = next((k for k in KERNELS if min(sides) >= 2 * k - 1), None)
+    if kernel is None:
+        least = 2 * KERNELS[-1] - 1
+        raise InputError(f"{where}: coil maps need a fully sampled centre of {least} x {least} points, and this one has "
+                         f"{sides[0]} x {sides[1]}; scan with calibration lines, or measure them apart (ISMRMRD keeps both)")
+    try:
+        found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, kernel=kernel)
+    except ValueError as error:
+        raise InputError(f"{where}: coil maps: {error}") from error
+    maps, share = found.maps[0], _second_share(kspace, found.maps[0], sides)
+    if sets is None and share < SECOND:
+        maps = maps[:1]
+    return Maps(maps, {"method": "ESPIRiT", "source": source, "region": list(sides), "kernel": kernel, "sets": len(maps),
+                       "second_set_energy": share, "crop": float(found.crop[0])})
+
+
+def _second_share(kspace: Tensor, maps: Tensor, sides: tuple[int, int]) -> float:
+    """Share of the energy of the low-resolution image that is seen by the second set of maps, where there is one."""
+    if len(maps) == 1:
+        return 0.0
+    block = mri.sampling.center_block(tuple(kspace.shape[1:]), sides)
+    images = mri.ifft(kspace * block, (-2, -1))
+    seen = (maps.conj() * images).sum(1).abs().square().sum((1, 2))
+    return float(seen[1] / seen.sum())

@@ -1,0 +1,111 @@
+"""The task mri: from a config to restored slices, and a folder of volumes, pictures and scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invdiff.config import RunConfig, build_sampler
+from invdiff.errors import InputError
+from invdiff.io.results import output_folder, write_json, write_yaml
+from invdiff.io.scans import open_images, open_scan
+from invdiff.io.scans.scan import Header, Scan
+from invdiff.mri.scoring import report_of, score_volume
+from invdiff.mri.settings import ScanSettings
+from invdiff.mri.simulating import simulated_scan
+from invdiff.mri.volume import OnStep, Recipe, Slices, restore_slices
+from invdiff.mri.writing import figure, write_result, write_volumes
+from invdiff.paths import bundled
+from invdiff.restoration import Stop
+
+SAMPLE = ("data", "samples", "phantom.h5")
+NOTICE = "research only: not for diagnostic use"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A finished scan: its slices, and a report on them."""
+
+    config: RunConfig
+    slices: Slices
+    report: dict[str, Any]
+    header: Header
+
+    def save(self, path: str | Path) -> None:
+        """The output folder, complete or absent. Raises InputError where it cannot be written."""
+        with output_folder(path) as folder:
+            write_result(folder / "result.h5", self.slices, {key: self.report[key] for key in ("scan", "config", "versions")})
+            write_volumes(folder, self.slices, self.header, self.config.write, self.config.keep_identity,
+                          f"{self.report['scan']['file']} {self.config.model_dump_json()}")
+            middle = len(self.slices) // 2
+            tensors = next(part for i, (part, _) in enumerate(self.slices) if i == middle)
+            figure(tensors, self.report["metrics"]).save(folder / "comparison.png")
+            write_json(folder / "report.json", self.report)
+            write_yaml(folder / "config.yaml", self.config.model_dump(mode="json"))
+
+
+def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str | Path | None = None) -> Reconstruction:
+    """Restore the slices of the scan that a config names. `checkpoint` keeps those that are finished, and the next call with it
+    goes on from there; `on_step` may raise `Stop`, which ends the run with them. Raises InputError."""
+    settings = ScanSettings(**{key: value for key, value in config.operator.items() if key != "name"})
+    scan, given = _scan(config, settings)
+    numbers = _numbers(config, scan)
+    recipe = Recipe(settings, config.prior, build_sampler(config.sampler), config.samples, config.seed, given,
+                    tuple(config.baselines), config.device, config.batch_size, config.precision)
+    slices = Slices(checkpoint, _identity(config, scan))
+    try:
+        restore_slices(scan, numbers, recipe, slices, on_step)
+    except Stop:
+        if not len(slices):
+            raise
+    header = scan.header if config.keep_identity else replace(scan.header, identity={})
+    header = replace(header, affine=_from_slice(header.affine, numbers[0]))
+    report = {"task": config.task, "prior": config.prior, "seed": config.seed, **report_of(slices),
+              "sampler": config.sampler["name"], "metrics": score_volume(slices),
+              "scan": _about(scan, numbers[: len(slices)], header), "notice": NOTICE, "config": config.model_dump(mode="json")}
+    return Reconstruction(config, slices, report, header)
+
+
+def _scan(config: RunConfig, settings: ScanSettings) -> tuple[Scan, float | None]:
+    """The scan, and its noise level where that is given."""
+    given = None if config.sigma_y in (None, "auto") else float(config.sigma_y or 0)
+    if config.truth is not None:
+        return simulated_scan(open_images(config.truth), settings.coils, given or 0.0, config.seed), None
+    path = config.input or str(bundled(*SAMPLE))
+    return open_scan(path, trajectory=settings.trajectory, frame=settings.frame), given
+
+
+def _numbers(config: RunConfig, scan: Scan) -> Sequence[int]:
+    """The slices to restore, first to last."""
+    first, last = config.slices or (0, scan.slices - 1)
+    if not 0 <= first <= last < scan.slices:
+        raise InputError(f"slices: expected [first, last] within 0 to {scan.slices - 1}, those of {scan.path}, got "
+                         f"[{first}, {last}]")
+    return range(first, last + 1)
+
+
+def _identity(config: RunConfig, scan: Scan) -> dict[str, Any]:
+    """What two runs share only if they are the same: all but what does not change the samples."""
+    path = Path(scan.path)
+    bytes_there = path.stat().st_size if path.is_file() else None
+    run = config.model_dump(mode="json", exclude={"write", "keep_identity", "device", "batch_size"})
+    return {"scan": Path(scan.path).name, "bytes": bytes_there, "run": run}
+
+
+def _from_slice(affine: np.ndarray | None, first: int) -> np.ndarray | None:
+    """The affine of a volume that begins with slice `first`."""
+    if affine is None:
+        return None
+    moved = np.array(affine, dtype=float)
+    moved[:3, 3] += first * moved[:3, 2]
+    return moved
+
+
+def _about(scan: Scan, numbers: Sequence[int], header: Header) -> dict[str, Any]:
+    """The scan for the report; who was scanned only where `header` still says so."""
+    identity = {"identity": dict(header.identity)} if header.identity else {}
+    return {"file": Path(scan.path).name, "format": scan.format, "slices": [numbers[0], numbers[-1]], "coils": scan.coils,
+            "grid": list(scan.size), "image": list(scan.crop), "metadata": dict(header.metadata), **identity,
+            "affine": None if header.affine is None else header.affine, "notes": list(scan.notes)}

@@ -1,0 +1,118 @@
+"""From a slice of raw k-space to a problem: white noise, few coils, coil maps, noise level and scale."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import operators
+from invdiff.errors import InputError
+from invdiff.io.scans.scan import RawSlice, Scan
+from invdiff.mri.coil_maps import Maps, cartesian_maps, noncartesian_maps
+from invdiff.mri.settings import COILS, ScanSettings, retrospective_mask
+from invdiff.mri.whitening import Whitening, find_whitening
+from invdiff.problem import Problem
+from operators import mri
+from operators.mri import sampling
+
+LEVEL = 0.22            # of the head, root mean square, after scaling: where the prior's images lie when their peak is 1
+RIDGE = 1e-3            # of least squares, to look at the data
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A slice as a problem.
+
+    problem: of the scaled k-space. support (1, 2 M, H, W): 1 where the coils see the image, 0 elsewhere. scale: what the
+    data's unit was multiplied by. truth (H, W): root sum of squares of fully sampled coils, before a retrospective mask, in
+    the scan's unit; else None. choices: what was chosen, for the report.
+    """
+
+    problem: Problem
+    support: Tensor
+    scale: float
+    truth: Tensor | None
+    choices: Mapping[str, Any]
+
+
+def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | None = None) -> Prepared:
+    """Slice `number` of a scan, ready to be restored.
+
+    sigma_y: standard deviation of the noise per real channel in the scan's unit; None estimates it.
+    Raises InputError: what cannot be read, a mask over a scan that is undersampled already, and a calibration region that is
+    missing or too small.
+    """
+    raw = scan.read(number)
+    whitening = find_whitening(scan, raw, settings.noise if sigma_y is None else settings.noise or "none")
+    kspace = whitening(raw.kspace)
+    truth = None
+    choices: dict[str, Any] = {"noise": whitening.source}
+    mask = raw.mask
+    if settings.acceleration is not None:
+        mask, truth = _undersample(scan, raw, kspace, settings)
+        kspace = kspace * mask
+    calibration = None if raw.calibration is None else whitening(raw.calibration)
+    kspace, calibration, choices["coils"] = _compress(kspace, calibration, settings)
+    if mask is None:
+        assert raw.trajectory is not None
+        maps = noncartesian_maps(scan, kspace, raw.trajectory, settings)
+        physics: Any = operators.NonCartesianMRI(raw.trajectory, (2 * len(maps.maps), *scan.size), maps.maps[None])
+    else:
+        maps = cartesian_maps(scan, number, kspace, mask, calibration, settings)
+        physics = operators.MultiCoilMRI(mask, maps.maps[None])
+        choices["sampling"] = sampling.report(mask)
+    y = torch.stack([kspace.real, kspace.imag])[None]
+    return _scaled(scan, physics, y, maps, whitening, sigma_y, truth, choices)
+
+
+def _undersample(scan: Scan, raw: RawSlice, kspace: Tensor, settings: ScanSettings) -> tuple[Tensor, Tensor]:
+    """The retrospective mask (H, W), and the truth (H, W), the root sum of squares of the white coils."""
+    if raw.mask is None:
+        raise InputError(f"{scan.path}: operator.acceleration puts a mask over Cartesian k-space, and this is on a trajectory")
+    kept = float(raw.mask.float().mean())
+    if kept < 1:
+        raise InputError(f"{scan.path}: operator.acceleration puts a mask over fully sampled k-space, and this is undersampled "
+                         f"already ({kept:.0%} is there); leave it out")
+    return retrospective_mask(settings, scan.size), mri.rss(mri.ifft(kspace, (-2, -1)), 0)
+
+
+def _compress(kspace: Tensor, calibration: Tensor | None, settings: ScanSettings) -> tuple[Tensor, Tensor | None, dict]:
+    """Fewer virtual coils, of k-space (N, ...) and of a calibration scan."""
+    given, wanted = len(kspace), settings.coils or COILS
+    if given <= wanted:
+        return kspace, calibration, {"given": given, "used": given}
+    made = mri.compress_svd(kspace[None], wanted)
+    if calibration is not None:
+        calibration = mri.mix_coils(calibration[None], made.matrix)[0]
+    return made.kspace[0], calibration, {"given": given, "used": wanted, "energy": float(made.energy)}
+
+
+def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitening, sigma_y: float | None,
+            truth: Tensor | None, choices: dict[str, Any]) -> Prepared:
+    """The problem, with the head at LEVEL and the noise level that the data show."""
+    looked = operators.least_squares(physics, y, z=0.0, gamma=1 / RIDGE, iterations=60).x
+    magnitude = mri.combine_sets(looked)[0, 0]
+    tissue = magnitude[magnitude > 0.2 * magnitude.quantile(0.995)]
+    if not len(tissue) or not bool(tissue.isfinite().all()):
+        raise InputError(f"{scan.path}: no image is to be seen in its k-space; are the values what they should be?")
+    scale = LEVEL / float(tissue.square().mean().sqrt())
+    given = whitening.sigma if sigma_y is None else sigma_y
+    misfit = _misfit(physics, y, looked)
+    level = given if sigma_y is not None else max(given, misfit)
+    choices |= {"coil_maps": maps.choices, "scale": scale,
+                "sigma_y": {"used": level, "noise": given, "misfit": misfit, "unit": "of the scan's k-space, per real channel"}}
+    support = (physics.coil_maps.square().sum((2, -1)) > 0).to(y.dtype).repeat_interleave(2, 1)
+    return Prepared(Problem(physics, y * scale, level * scale), support, scale, truth, choices)
+
+
+def _misfit(physics: Any, y: Tensor, fit: Tensor) -> float:
+    """The noise level that would leave what least squares leave of y, told by what they leave of white noise.
+
+    Errors of the coil maps count as noise here, as they should: where they are larger than it, the data are less certain.
+    """
+    observed = Problem(physics, y, 0.0).observed()
+    noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y) * observed
+    left = noise - physics.A(operators.least_squares(physics, noise, z=0.0, gamma=1 / RIDGE, iterations=60).x)
+    return float(((y - physics.A(fit)).square().sum() / left.square().sum()).sqrt())

@@ -1,0 +1,44 @@
+"""A prior of complex images for what a scan sees of them: within the coils' reach, and one image for each set of maps."""
+
+from dataclasses import replace
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+from invdiff.priors.spectrum import ErrorSpectrum
+
+
+class ScanPrior(Denoiser):
+    """D(x, sigma) of a prior of two channels, for x (B, 2 M, H, W), each of M images on its own, and zero off the support.
+
+    The data say nothing of where the coil maps are zero, and a prior left to itself would draw there.
+    support: (1, 2 M, H, W), 0 or 1. Raises ValueError for a prior of other images.
+    """
+
+    support: Tensor
+
+    def __init__(self, prior: Denoiser, support: Tensor):
+        super().__init__()
+        channels = getattr(prior, "channels", 2)
+        if channels != 2:
+            raise ValueError(f"prior: expected one of complex images, with 2 channels, got {channels} channels")
+        self.prior = prior
+        self.register_buffer("support", support)
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        images = x.reshape(-1, 2, *x.shape[2:])
+        if isinstance(sigma, Tensor) and sigma.numel() > 1:
+            sigma = sigma.flatten().repeat_interleave(len(images) // len(x))
+        return self.prior(images, sigma).reshape(x.shape) * self.support
+
+    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
+        """The prior's own, for all images alike."""
+        measured = getattr(self.prior, "error_spectrum", None)
+        spectrum = measured(2) if measured else None
+        if not isinstance(spectrum, ErrorSpectrum) or channels == 2:
+            return spectrum
+        sets, local = channels // 2, spectrum.local
+        if local:
+            local = replace(local, power=torch.cat([local.power] * sets, -2))
+        return replace(spectrum, power=torch.cat([spectrum.power] * sets, -2), local=local)

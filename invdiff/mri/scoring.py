@@ -1,0 +1,53 @@
+"""What a restored volume is worth, and what its slices' reports come to."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from invdiff.evaluation.mri_metrics import WINDOW, VolumeScores, head_mask
+from invdiff.mri.volume import Slices, magnitudes
+
+
+def estimates(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Magnitudes (h, w) of a slice by name: zero_filled, each baseline, restored, sample."""
+    known = {name: value for name, value in tensors.items() if name not in ("samples", "truth")}
+    restored = {"restored": magnitudes(tensors["samples"])[0], "sample": magnitudes(tensors["samples"][:1])[0]}
+    return {name: value.numpy() for name, value in (known | restored).items()}
+
+
+def score_volume(slices: Slices) -> dict[str, Any]:
+    """fastMRI's scores of each estimate over the volume; {} without a truth, or where slices are too small for SSIM."""
+    truths = [float(tensors["truth"].max()) for tensors, _ in slices if "truth" in tensors]
+    if not truths or max(truths) <= 0:
+        return {}
+    scores: dict[str, VolumeScores] = {}
+    for tensors, _ in slices:
+        truth = tensors["truth"].numpy()
+        if min(truth.shape) < WINDOW:
+            return {}
+        head = head_mask(truth[None])[0] if truth.min() < truth.max() else None
+        for name, image in estimates(tensors).items():
+            scores.setdefault(name, VolumeScores(max(truths))).add(image, truth, head)
+    made = {name: score.result() for name, score in scores.items()}
+    own = {name: made.pop(name) for name in ("zero_filled", "restored", "sample")}
+    return {"measurement": own.pop("zero_filled"), **own, "baselines": made}
+
+
+def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> dict[str, Any]:
+    """The runs of all slices as one: seconds in all, calls a sample, the residual in the mean, and each slice's own."""
+    abouts = [about for _, about in slices]
+    runs = [about["run"] for about in abouts]
+    shared = {key: runs[0][key] for key in ("samples", "device", "precision", "versions")}
+    residual = {key: _mean([run["residual"][key] for run in runs]) for key in ("value", "expected")}
+    calls = {key: _mean([run[key] for run in runs]) for key in ("network_calls", "network_gradients", "operator_calls")}
+    own = [{"slice": about["slice"], "seconds": about["seconds"], "residual": about["run"]["residual"]["value"],
+            **about["preparation"]} for about in abouts]
+    spectrum = {"error_spectrum": runs[0]["error_spectrum"]} if "error_spectrum" in runs[0] else {}
+    return {**shared, "seconds": round(sum(run["seconds"] for run in runs), 3), **calls, "residual": residual, **spectrum,
+            "slices": own}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

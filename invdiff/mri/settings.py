@@ -1,0 +1,62 @@
+"""What a user may say about a scan: the `operator` of a config whose name is mri."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from torch import Tensor
+
+from invdiff.errors import InputError
+from operators.mri import sampling
+
+CENTER = 24         # lines, or side of the block, that a retrospective mask keeps in the middle
+COILS = 16          # more are compressed to so many
+
+Pattern = Literal["equispaced", "random", "gaussian", "gaussian_points", "poisson_disc"]
+
+
+class ScanSettings(BaseModel):
+    """How a scan is taken apart, and which mask is put over it.
+
+    acceleration, pattern, center, mask_seed: a retrospective mask; none without an acceleration. rows: undersample along the
+    rows' direction, not the columns'. coils: virtual coils to compress to, COILS at most by default; of a simulated scan, how
+    many there are. sets: of coil maps, 2 for a field of view smaller than the head; None finds out. calib: side, or sides, of
+    the calibration region; None takes what is fully sampled, up to 24. noise: where the noise covariance comes from; None
+    takes the noise scan where there is one, else the border of k-space. trajectory: a file, where the scan's does not hold it.
+    frame: which of several repetitions, contrasts, phases or sets.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    acceleration: float | None = Field(None, ge=1)
+    pattern: Pattern = "equispaced"
+    center: int | None = Field(None, ge=0)
+    mask_seed: int = Field(0, ge=0)
+    rows: bool = False
+    coils: PositiveInt | None = None
+    sets: Literal[1, 2] | None = None
+    calib: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    noise: Literal["scan", "border", "none"] | None = None
+    trajectory: str | None = None
+    frame: int = Field(0, ge=0)
+
+
+def retrospective_mask(settings: ScanSettings, size: tuple[int, int]) -> Tensor:
+    """The mask (H, W) that the settings ask for. Raises InputError where it cannot be met."""
+    assert settings.acceleration is not None
+    shape = size[::-1] if settings.rows else size
+    lines = shape[-1]
+    center = CENTER if settings.center is None else settings.center
+    if settings.center is None:                             # half of what may be kept, of a small or much undersampled scan
+        center = min(center, max(int(lines / settings.acceleration / 2), 11))
+    make: dict[str, Callable[..., Tensor]] = {
+        "equispaced": sampling.equispaced_fraction_lines, "random": sampling.random_lines, "gaussian": sampling.gaussian_lines,
+        "gaussian_points": sampling.gaussian_points, "poisson_disc": sampling.poisson_disc}
+    points = settings.pattern in ("gaussian_points", "poisson_disc")
+    middle: dict[str, Any] = {"calib": CENTER if settings.center is None else center} if points else {
+        "center_fraction": min(center / lines, 1.0)}
+    try:
+        mask = make[settings.pattern](shape, settings.acceleration, seed=settings.mask_seed, **middle)
+    except ValueError as error:
+        raise InputError(f"operator: {error}") from error
+    return mask.T if settings.rows else mask

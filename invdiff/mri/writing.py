@@ -1,0 +1,102 @@
+"""A restored volume as files: HDF5 with all samples, NIfTI, DICOM, fastMRI's HDF5, pictures."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from invdiff.figures import colorize, comparison
+from invdiff.io.files import replacing
+from invdiff.io.scans.scan import Header
+from invdiff.io.volumes.dicom import Labels, write_dicom
+from invdiff.io.volumes.fastmri import write_fastmri
+from invdiff.io.volumes.montage import write_montage
+from invdiff.io.volumes.nifti import write_nifti
+from invdiff.mri.scoring import estimates
+from invdiff.mri.volume import Slices, magnitudes
+
+FORMATS = ("nifti", "complex", "dicom", "fastmri", "montage")
+Part = Mapping[str, Tensor]
+NOTICE = "invdiff: research only, not for diagnostic use"
+
+
+def write_result(path: Path, slices: Slices, provenance: Mapping[str, Any]) -> None:
+    """result.h5: samples (D, S, 2 M, h, w), their mean and std (D, 2 M, h, w), magnitude and magnitude_std (D, 1, h, w), and
+    zero_filled, truth and baselines (D, 1, h, w), float32 in the scan's unit. provenance: kept as JSON."""
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["format_version"] = "invdiff result", 1
+        file.attrs["provenance"] = json.dumps(provenance)
+        channels = max(len(tensors["samples"][0]) for tensors, _ in slices)     # two a set of maps
+        for number, (tensors, _) in enumerate(slices):
+            for name, value in _arrays(tensors, channels).items():
+                if name not in file:
+                    shape = (len(slices), *value.shape)
+                    file.create_dataset(name, shape, "<f4", chunks=(1, *value.shape), compression="gzip", compression_opts=1,
+                                        shuffle=True).attrs["units"] = "of the scan"
+                file[name][number] = value.numpy()
+
+
+def _arrays(tensors: Part, channels: int) -> dict[str, Tensor]:
+    missing = channels - len(tensors["samples"][0])
+    samples = torch.nn.functional.pad(tensors["samples"], (0, 0, 0, 0, 0, missing))
+    magnitude, deviation = magnitudes(samples)
+    std = samples.std(0, correction=1) if len(samples) > 1 else torch.zeros_like(samples[0])
+    images = {"magnitude": magnitude, "magnitude_std": deviation,
+              **{name: value for name, value in tensors.items() if name != "samples"}}
+    return {"samples": samples, "mean": samples.mean(0), "std": std, **{name: value[None] for name, value in images.items()}}
+
+
+def write_volumes(folder: Path, slices: Slices, header: Header, formats: tuple[str, ...], identity: bool, seed: str) -> None:
+    """The magnitude of the mean, and the standard deviation, as each of `formats`. seed: of DICOM's identifiers."""
+    first = next(iter(slices))[0]["samples"]
+    shape = (len(slices), *first.shape[-2:])
+    magnitude, deviation = _stream(slices, lambda t: magnitudes(t["samples"])[0]), _stream(slices, _deviation)
+    if "nifti" in formats:
+        write_nifti(folder / "magnitude.nii.gz", magnitude(), shape, header, NOTICE)
+        write_nifti(folder / "std.nii.gz", deviation(), shape, header, f"std; {NOTICE}")
+    if "complex" in formats:
+        mean = _stream(slices, lambda t: torch.complex(*t["samples"].mean(0)[:2]))
+        write_nifti(folder / "complex.nii.gz", mean(), shape, header, NOTICE, np.complex64)
+    if "dicom" in formats:
+        for number, (name, stream) in enumerate({"magnitude": magnitude, "std": deviation}.items(), 1):
+            labels = Labels(name=name, derivation=f"{name} of posterior samples of a diffusion prior", number=number, seed=seed)
+            write_dicom(folder / f"dicom-{name}", stream(), shape, header, labels, identity)
+    if "fastmri" in formats:
+        write_fastmri(folder / "reconstruction.h5", magnitude(), shape, header)
+    if "montage" in formats:
+        write_montage(folder / "montage.png", magnitude(), shape)
+
+
+def _deviation(tensors: Part) -> Tensor:
+    return magnitudes(tensors["samples"])[1]
+
+
+def _stream(slices: Slices, image: Callable[[Part], Tensor]) -> Callable[[], Iterator[np.ndarray]]:
+    """A function that reads the slices anew and makes an image (h, w) of each."""
+    return lambda: (image(tensors).numpy() for tensors, _ in slices)
+
+
+def figure(tensors: Part, scores: Mapping[str, Any]) -> Image.Image:
+    """A slice: zero-filled, baselines, mean, one sample, spread, and truth where there is one, in one window."""
+    images = {name: torch.from_numpy(image)[None] for name, image in estimates(tensors).items()}
+    top = float(images["restored"].quantile(0.998)) or 1.0
+    spread, most = colorize(magnitudes(tensors["samples"])[1][None])
+    panels, captions = {}, {}
+    labels = {"zero_filled": "zero-filled", "restored": "restored (mean)", "sample": "one sample"}
+    found = {"zero_filled": scores.get("measurement"), **scores.get("baselines", {}), **scores}
+    order = ["zero_filled", *(name for name in images if name not in labels), "restored", "sample"]
+    for name in order:
+        label = labels.get(name, name.replace("_", " "))
+        panels[label] = (images[name] / top).clamp(0, 1)
+        if found.get(name):
+            captions[label] = f"PSNR {found[name]['psnr']:.2f} dB, SSIM {found[name]['ssim']:.3f}"
+    panels["std"], captions["std"] = spread, f"0 to {most / top:.3f} of white"
+    if "truth" in tensors:
+        panels["truth"] = (tensors["truth"][None] / top).clamp(0, 1)
+    return comparison(panels, captions)
