@@ -63,13 +63,14 @@ def border(raw: RawSlice) -> Tensor | None:
 
 
 def _from(samples: Tensor, source: str) -> Whitening:
-    covariance = mri.noise_covariance(samples)
-    power = covariance.diagonal().real
+    power = samples.abs().square().mean(1)
     if float(power.min()) <= 0:
         raise InputError(f"noise: coil {int(power.argmin())} shows none in the {source}; is it switched off? Leave it out")
     sigma = float((power.mean() / 2).sqrt())
-    values = torch.linalg.eigvalsh(covariance)
-    if samples.shape[1] < ENOUGH * len(samples) or float(values[0]) < CONDITION * float(values[-1]):
-        matrix = torch.diag((power.mean() / power).sqrt()).to(covariance)
-        return Whitening(matrix, sigma, f"{source}, coil by coil: {samples.shape[1]} samples tell no covariance")
-    return Whitening(mri.coils.prewhitening(covariance, sigma), sigma, source)
+    if samples.shape[1] >= ENOUGH * len(samples):
+        covariance = mri.noise_covariance(samples)
+        values = torch.linalg.eigvalsh(covariance)
+        if float(values[0]) >= CONDITION * float(values[-1]):
+            return Whitening(mri.coils.prewhitening(covariance, sigma), sigma, source)
+    matrix = torch.diag((power.mean() / power).sqrt()).to(samples)
+    return Whitening(matrix, sigma, f"{source}, coil by coil: {samples.shape[1]} samples tell no covariance")
