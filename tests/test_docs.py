@@ -1,4 +1,4 @@
-"""The examples of docs/operators.md run as they stand."""
+"""The examples of docs/operators.md and docs/mri.md run as they stand."""
 
 import re
 from pathlib import Path
@@ -46,3 +46,11 @@ def test_every_public_operator_is_in_the_table():
                and name not in {"IterativePhysics", "Solution", "PaddedBlur", "ReflectBlur", "SeparableBlur"}]
     assert not missing
     assert len(EXAMPLES) == 4
+
+
+def test_the_python_of_the_mri_page_runs():
+    page = PAGE.with_name("mri.md")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
+    names: dict = {}
+    exec(compile(code, str(page), "exec"), names)
+    assert names["result"].mean.shape == (1, 2, 256, 256)

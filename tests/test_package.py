@@ -24,7 +24,8 @@ LEVELS = [
     {"config", "restoration"},
     {"mri"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs"},
-    {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.crops"},      # for the command line
+    {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.mri_intervals",
+     "evaluation.crops"},      # for the command line
     {"cli_benchmark", "cli_priors", "cli_train"},
     {"cli"},
 ]

@@ -16,7 +16,7 @@ from operators.mri.sensitivities import calibrate
 
 WIDEST = 24             # side of the calibration region; more costs time and gains nothing
 KERNELS = (6, 5, 4)     # tried in this order: a region needs 2 k - 1 lines for a kernel of k
-SECOND = 0.02           # share of the energy behind a second set of maps that makes it worth having
+SECOND = 0.003          # share of the energy behind a second set of maps that makes it worth having: 0.0001 where nothing folds
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,23 @@ def cartesian_maps(scan: Scan, number: int, kspace: Tensor, mask: Tensor, calibr
     return _espirit(where, _on_grid(kspace, scan.size), sides, source, settings.sets)
 
 
+def full_maps(scan: Scan, kspace: Tensor, settings: ScanSettings) -> Tensor:
+    """Maps (M, N, H, W) that reach everywhere, of fully sampled k-space (N, H, W)."""
+    if len(kspace) == 1:
+        return torch.ones(1, 1, *scan.size, dtype=torch.complex64)
+    sides = (min(WIDEST, scan.size[0]), min(WIDEST, scan.size[1]))
+    return _espirit(scan.path, kspace, sides, "", settings.sets, crop=0.0).maps
+
+
 def noncartesian_maps(scan: Scan, kspace: Tensor, trajectory: Tensor, settings: ScanSettings) -> Maps:
     """Maps from coil images (N, K) at low resolution, by least squares from the points within the calibration region."""
     if len(kspace) == 1:
         return Maps(torch.ones(1, 1, *scan.size, dtype=torch.complex64), {"source": "a single coil, taken as uniform"})
     sides = _wanted(settings.calib) or (min(WIDEST, scan.size[0]), min(WIDEST, scan.size[1]))
     inside = (trajectory.abs() <= torch.tensor(sides) * 0.75).all(1)
+    if int(inside.sum()) < sides[0] * sides[1] / 2 or float(trajectory.norm(dim=1).min()) > 2:
+        raise InputError(f"{scan.path}: coil maps need the middle of k-space, {sides[0]} x {sides[1]}, and its trajectory has "
+                         f"{int(inside.sum())} points around there; measure more of it")
     physics = operators.NonCartesianMRI(trajectory[inside], scan.size)
     y = torch.stack([kspace[:, inside].real, kspace[:, inside].imag], 1)[:, :, None]             # coils as a batch
     images = operators.least_squares(physics, y, z=0.0, gamma=100.0, iterations=30).x
@@ -83,14 +94,16 @@ def _on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:
     return full
 
 
-def _espirit(where: str, kspace: Tensor, sides: tuple[int, int], source: str, sets: int | None) -> Maps:
+def _espirit(where: str, kspace: Tensor, sides: tuple[int, int], source: str, sets: int | None,
+             crop: float | None = None) -> Maps:
     kernel = next((k for k in KERNELS if min(sides) >= 2 * k - 1), None)
     if kernel is None:
         least = 2 * KERNELS[-1] - 1
         raise InputError(f"{where}: coil maps need a fully sampled centre of {least} x {least} points, and this one has "
                          f"{sides[0]} x {sides[1]}; scan with calibration lines, or measure them apart (ISMRMRD keeps both)")
     try:
-        found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, kernel=kernel)
+        found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, kernel=kernel,
+                          crop=crop)
     except ValueError as error:
         raise InputError(f"{where}: coil maps: {error}") from error
     maps, share = found.maps[0], _second_share(kspace, found.maps[0], sides)

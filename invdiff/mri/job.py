@@ -15,9 +15,11 @@ from invdiff.io.scans.scan import Header, Scan
 from invdiff.mri.scoring import report_of, score_volume
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
+from invdiff.mri.uncertainty import interval_of
 from invdiff.mri.volume import OnStep, Recipe, Slices, restore_slices
 from invdiff.mri.writing import figure, write_result, write_volumes
 from invdiff.paths import bundled
+from invdiff.priors import load_prior
 from invdiff.restoration import Stop
 
 SAMPLE = ("data", "samples", "phantom.h5")
@@ -36,7 +38,8 @@ class Reconstruction:
     def save(self, path: str | Path) -> None:
         """The output folder, complete or absent. Raises InputError where it cannot be written."""
         with output_folder(path) as folder:
-            write_result(folder / "result.h5", self.slices, {key: self.report[key] for key in ("scan", "config", "versions")})
+            write_result(folder / "result.h5", self.slices, self.report["interval"]["factor"],
+                         {key: self.report[key] for key in ("scan", "config", "versions")})
             write_volumes(folder, self.slices, self.header, self.config.write, self.config.keep_identity,
                           f"{self.report['scan']['file']} {self.config.model_dump_json()}")
             middle = len(self.slices) // 2
@@ -64,6 +67,7 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     header = replace(header, affine=_from_slice(header.affine, numbers[0]))
     report = {"task": config.task, "prior": config.prior, "seed": config.seed, **report_of(slices),
               "sampler": config.sampler["name"], "metrics": score_volume(slices),
+              "interval": interval_of(getattr(load_prior(config.prior), "card", {}), config.samples),
               "scan": _about(scan, numbers[: len(slices)], header), "notice": NOTICE, "config": config.model_dump(mode="json")}
     return Reconstruction(config, slices, report, header)
 
@@ -108,4 +112,4 @@ def _about(scan: Scan, numbers: Sequence[int], header: Header) -> dict[str, Any]
     identity = {"identity": dict(header.identity)} if header.identity else {}
     return {"file": Path(scan.path).name, "format": scan.format, "slices": [numbers[0], numbers[-1]], "coils": scan.coils,
             "grid": list(scan.size), "image": list(scan.crop), "metadata": dict(header.metadata), **identity,
-            "affine": None if header.affine is None else header.affine, "notes": list(scan.notes)}
+            "affine": None if header.affine is None else header.affine.tolist(), "notes": list(scan.notes)}

@@ -10,7 +10,7 @@ from torch import Tensor
 import operators
 from invdiff.errors import InputError
 from invdiff.io.scans.scan import RawSlice, Scan
-from invdiff.mri.coil_maps import Maps, cartesian_maps, noncartesian_maps
+from invdiff.mri.coil_maps import Maps, cartesian_maps, full_maps, noncartesian_maps
 from invdiff.mri.settings import COILS, ScanSettings, retrospective_mask
 from invdiff.mri.whitening import Whitening, find_whitening
 from invdiff.problem import Problem
@@ -26,8 +26,8 @@ class Prepared:
     """A slice as a problem.
 
     problem: of the scaled k-space. support (1, 2 M, H, W): 1 where the coils see the image, 0 elsewhere. scale: what the
-    data's unit was multiplied by. truth (H, W): root sum of squares of fully sampled coils, before a retrospective mask, in
-    the scan's unit; else None. choices: what was chosen, for the report.
+    data's unit was multiplied by. truth (H, W): magnitude of the fully sampled scan, before a retrospective mask, in the
+    scan's unit; else None. choices: what was chosen, for the report.
     """
 
     problem: Problem
@@ -68,14 +68,17 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
 
 
 def _undersample(scan: Scan, raw: RawSlice, kspace: Tensor, settings: ScanSettings) -> tuple[Tensor, Tensor]:
-    """The retrospective mask (H, W), and the truth (H, W), the root sum of squares of the white coils."""
+    """The retrospective mask (H, W), and the truth (H, W): all of k-space, combined by maps from its own middle, which are not
+    cropped. Of all unbiased combinations it has the least noise (Roemer et al. 1990); a root sum of squares adds it up."""
     if raw.mask is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over Cartesian k-space, and this is on a trajectory")
     kept = float(raw.mask.float().mean())
     if kept < 1:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over fully sampled k-space, and this is undersampled "
                          f"already ({kept:.0%} is there); leave it out")
-    return retrospective_mask(settings, scan.size), mri.rss(mri.ifft(kspace, (-2, -1)), 0)
+    maps = full_maps(scan, kspace, settings)
+    images = mri.combine(mri.ifft(kspace, (-2, -1))[None, None], maps[None], dim=2)[0]
+    return retrospective_mask(settings, scan.size), mri.rss(images, 0)
 
 
 def _compress(kspace: Tensor, calibration: Tensor | None, settings: ScanSettings) -> tuple[Tensor, Tensor | None, dict]:

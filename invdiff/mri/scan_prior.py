@@ -1,12 +1,23 @@
 """A prior of complex images for what a scan sees of them: within the coils' reach, and one image for each set of maps."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.priors.spectrum import ErrorSpectrum
+
+
+class Repeated:
+    """A spectrum of any kind, for M images: `at` gives (2 M, H, W // 2 + 1)."""
+
+    def __init__(self, spectrum: Any, sets: int):
+        self.spectrum, self.sets, self.source = spectrum, sets, spectrum.source
+
+    def at(self, sigma: float, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
+        return torch.cat([self.spectrum.at(sigma, size, device)] * self.sets, -3)
 
 
 class ScanPrior(Denoiser):
@@ -32,13 +43,15 @@ class ScanPrior(Denoiser):
             sigma = sigma.flatten().repeat_interleave(len(images) // len(x))
         return self.prior(images, sigma).reshape(x.shape) * self.support
 
-    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
-        """The prior's own, for all images alike."""
+    def error_spectrum(self, channels: int) -> Any:
+        """The prior's own, for all images alike; None where it has none."""
         measured = getattr(self.prior, "error_spectrum", None)
-        spectrum = measured(2) if measured else None
-        if not isinstance(spectrum, ErrorSpectrum) or channels == 2:
+        spectrum, sets = measured(2) if measured else None, channels // 2
+        if spectrum is None or sets == 1:
             return spectrum
-        sets, local = channels // 2, spectrum.local
+        if not isinstance(spectrum, ErrorSpectrum):
+            return Repeated(spectrum, sets)
+        local = spectrum.local
         if local:
             local = replace(local, power=torch.cat([local.power] * sets, -2))
         return replace(spectrum, power=torch.cat([spectrum.power] * sets, -2), local=local)

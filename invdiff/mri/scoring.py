@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from invdiff.evaluation.mri_metrics import WINDOW, VolumeScores, head_mask
-from invdiff.mri.volume import Slices, magnitudes
+from invdiff.mri.uncertainty import magnitudes
+from invdiff.mri.volume import Slices
 
 
 def estimates(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

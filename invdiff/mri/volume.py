@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
@@ -18,9 +17,10 @@ from invdiff.io.scans.scan import Scan
 from invdiff.mri.preparing import Prepared, prepare
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.mri.settings import ScanSettings
+from invdiff.mri.simulating import SimulatedScan
 from invdiff.posterior import Sampler
 from invdiff.priors import load_prior
-from invdiff.restoration import Progress, Result, restore
+from invdiff.restoration import Progress, Result, Stop, restore
 from operators import mri
 
 OnStep = Callable[[Progress], object]
@@ -68,59 +68,64 @@ class Slices:
 def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: Slices, on_step: OnStep | None = None) -> None:
     """Restore the slices `numbers` of a scan; those that `slices` holds already, the first of them, are not done again.
 
-    `on_step` is called as by `restore`, counting over all slices. Raises InputError as `prepare` and `restore` do.
+    `on_step` is called as by `restore`, counting over all slices; `Stop` raised by it comes out again, and `slices` holds those
+    that were finished. Raises InputError as `prepare` and `restore` do.
     """
-    prior = load_prior(recipe.prior)
+    prior, stopped = _of_scans(recipe.prior), False
     left = list(numbers)[len(slices):]
     for done, number in enumerate(left):
         def tell(progress: Progress, done: int = done) -> None:
-            if on_step:
-                on_step(Progress(done * progress.total + progress.done, len(left) * progress.total, progress.step))
+            nonlocal stopped
+            try:
+                if on_step:
+                    on_step(Progress(done * progress.total + progress.done, len(left) * progress.total, progress.step))
+            except Stop:
+                stopped = True
+                raise
 
         began = time.perf_counter()
         prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
-        kept = slices.beside(number)
-        result = restore(prepared.problem, _fitted(prior, prepared, recipe.prior), recipe.sampler, samples=recipe.samples,
+        kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
+        result = restore(prepared.problem, ScanPrior(prior, prepared.support), recipe.sampler, samples=recipe.samples,
                          seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
                          precision=recipe.precision, on_step=tell, checkpoint=kept)
-        tensors = _tensors(scan, prepared, result, recipe.baselines)
+        if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
+            raise Stop                                          # only a slice that is alone may be short of samples
+        tensors = _tensors(scan, number, prepared, result, classical)
         about = {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
                  "run": result.report}
         slices.parts.add(tensors, about)
         if kept:
             remove_partial(kept)
+        if stopped:
+            raise Stop
 
 
-def _fitted(prior: Any, prepared: Prepared, name: str) -> ScanPrior:
-    try:
-        return ScanPrior(prior, prepared.support)
-    except ValueError as error:
-        raise InputError(f"prior: {name} is for photographs; a scan wants one of complex images, as brain ({error})") from error
+def _of_scans(name: str) -> Any:
+    """The prior of that name. Raises InputError if its images are not complex."""
+    prior = load_prior(name)
+    if (channels := getattr(prior, "channels", 2)) != 2:
+        raise InputError(f"prior: {name} is for photographs, of {channels} channels; a scan wants one of complex images, of 2, "
+                         "as brain")
+    return prior
 
 
-def _tensors(scan: Scan, prepared: Prepared, result: Result, baselines: Sequence[str]) -> dict[str, Tensor]:
+def _classical(prepared: Prepared, baselines: Sequence[str]) -> dict[str, Tensor]:
+    """Zero-filled and baselines, magnitudes (H, W) in the scan's unit; before the samples, for one may not be possible."""
+    return {name: mri.combine_sets(baseline(name, prepared.problem) * prepared.support)[0, 0] / prepared.scale
+            for name in ("zero_filled", *baselines)}
+
+
+def _tensors(scan: Scan, number: int, prepared: Prepared, result: Result, classical: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What is kept of a slice, in the scan's unit."""
-    def magnitude(x: Tensor) -> Tensor:
-        return _cropped(mri.combine_sets(x * prepared.support)[0, 0] / prepared.scale, scan.crop)
-
-    problem = prepared.problem.to("cpu")
-    tensors = {"samples": _cropped(result.samples[0] * prepared.support / prepared.scale, scan.crop),
-               "zero_filled": magnitude(baseline("zero_filled", problem))}
-    for name in baselines:
-        tensors[name] = magnitude(baseline(name, problem))
-    if prepared.truth is not None:
-        tensors["truth"] = _cropped(prepared.truth, scan.crop)
-    return tensors
+    images = {"samples": result.samples[0] * prepared.support / prepared.scale, **classical}
+    truth = scan.truth(number) if isinstance(scan, SimulatedScan) and scan.truth else prepared.truth
+    if truth is not None:
+        images["truth"] = truth
+    return {name: _cropped(image, scan.crop) for name, image in images.items()}
 
 
 def _cropped(x: Tensor, size: tuple[int, int]) -> Tensor:
     """The middle (..., h, w) of (..., H, W)."""
     top, left = (n // 2 - m // 2 for n, m in zip(x.shape[-2:], size, strict=True))
     return x[..., top : top + size[0], left : left + size[1]]
-
-
-def magnitudes(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Of complex samples (S, 2 M, h, w): the mean's magnitude, and the standard deviation of their magnitudes, (h, w)."""
-    spread = mri.combine_sets(samples)[:, 0]
-    deviation = spread.std(0, correction=1) if len(samples) > 1 else torch.zeros_like(spread[0])
-    return mri.combine_sets(samples.mean(0, keepdim=True))[0, 0], deviation

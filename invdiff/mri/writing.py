@@ -19,22 +19,24 @@ from invdiff.io.volumes.fastmri import write_fastmri
 from invdiff.io.volumes.montage import write_montage
 from invdiff.io.volumes.nifti import write_nifti
 from invdiff.mri.scoring import estimates
-from invdiff.mri.volume import Slices, magnitudes
+from invdiff.mri.uncertainty import bounds, magnitudes
+from invdiff.mri.volume import Slices
 
 FORMATS = ("nifti", "complex", "dicom", "fastmri", "montage")
 Part = Mapping[str, Tensor]
 NOTICE = "invdiff: research only, not for diagnostic use"
 
 
-def write_result(path: Path, slices: Slices, provenance: Mapping[str, Any]) -> None:
-    """result.h5: samples (D, S, 2 M, h, w), their mean and std (D, 2 M, h, w), magnitude and magnitude_std (D, 1, h, w), and
-    zero_filled, truth and baselines (D, 1, h, w), float32 in the scan's unit. provenance: kept as JSON."""
+def write_result(path: Path, slices: Slices, factor: float, provenance: Mapping[str, Any]) -> None:
+    """result.h5: samples (D, S, 2 M, h, w), their mean and std (D, 2 M, h, w), magnitude, magnitude_std, the interval's lower
+    and upper end, zero_filled, truth and baselines (D, 1, h, w), float32 in the scan's unit. factor: of the interval.
+    provenance: kept as JSON."""
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"], file.attrs["format_version"] = "invdiff result", 1
         file.attrs["provenance"] = json.dumps(provenance)
         channels = max(len(tensors["samples"][0]) for tensors, _ in slices)     # two a set of maps
         for number, (tensors, _) in enumerate(slices):
-            for name, value in _arrays(tensors, channels).items():
+            for name, value in _arrays(tensors, channels, factor).items():
                 if name not in file:
                     shape = (len(slices), *value.shape)
                     file.create_dataset(name, shape, "<f4", chunks=(1, *value.shape), compression="gzip", compression_opts=1,
@@ -42,20 +44,20 @@ def write_result(path: Path, slices: Slices, provenance: Mapping[str, Any]) -> N
                 file[name][number] = value.numpy()
 
 
-def _arrays(tensors: Part, channels: int) -> dict[str, Tensor]:
+def _arrays(tensors: Part, channels: int, factor: float) -> dict[str, Tensor]:
     missing = channels - len(tensors["samples"][0])
     samples = torch.nn.functional.pad(tensors["samples"], (0, 0, 0, 0, 0, missing))
     magnitude, deviation = magnitudes(samples)
     std = samples.std(0, correction=1) if len(samples) > 1 else torch.zeros_like(samples[0])
-    images = {"magnitude": magnitude, "magnitude_std": deviation,
+    lower, upper = bounds(samples, factor)
+    images = {"magnitude": magnitude, "magnitude_std": deviation, "lower": lower, "upper": upper,
               **{name: value for name, value in tensors.items() if name != "samples"}}
     return {"samples": samples, "mean": samples.mean(0), "std": std, **{name: value[None] for name, value in images.items()}}
 
 
 def write_volumes(folder: Path, slices: Slices, header: Header, formats: tuple[str, ...], identity: bool, seed: str) -> None:
     """The magnitude of the mean, and the standard deviation, as each of `formats`. seed: of DICOM's identifiers."""
-    first = next(iter(slices))[0]["samples"]
-    shape = (len(slices), *first.shape[-2:])
+    shape = (len(slices), *next(iter(slices))[0]["samples"].shape[-2:])
     magnitude, deviation = _stream(slices, lambda t: magnitudes(t["samples"])[0]), _stream(slices, _deviation)
     if "nifti" in formats:
         write_nifti(folder / "magnitude.nii.gz", magnitude(), shape, header, NOTICE)

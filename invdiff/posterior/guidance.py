@@ -26,7 +26,7 @@ from invdiff.posterior.covariance import (
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.problem import Problem, require
-from operators import conjugate_gradients
+from operators import Inpainting, conjugate_gradients
 
 
 class MomentMatching(Sampler):
@@ -34,8 +34,8 @@ class MomentMatching(Sampler):
 
     covariance: what stands for C, the covariance of x0 given x. "spectral": the prior's measured error spectrum
     C(sigma, f), one network call a step; exact (up to the integrator) for a stationary Gaussian prior. "local": that, and
-    more of it where the estimate has contrast, if the prior's card tells how much and the operator has no closed form for the
-    stationary one (then it is the same). "exact": Tweedie's
+    more of it where the estimate has contrast, if the prior's card tells how much; the same as "spectral" where the operator
+    has a closed form for that, and for missing pixels, in whose place an estimate's contrast tells little. "exact": Tweedie's
     sigma^2 dD/dx, by Jacobian products; exact for every Gaussian prior. "low-rank": the spectrum, made exact along the
     `rank` directions that matter most, for a call and `rank` backward passes a step.
     """
@@ -65,7 +65,8 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
     """
     rows = selects_orthonormal_rows(problem.physics)
     spectrum = spectrum_for(prior, problem)
-    local = local and getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
+    local = (local and getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
+             and not isinstance(problem.physics, Inpainting))
     size = (problem.image_shape[-2], problem.image_shape[-1])
     weights: Tensor | None = None        # the last solve starts the next
 

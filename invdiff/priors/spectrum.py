@@ -49,12 +49,12 @@ class ErrorSpectrum:
         return self._on_plane((curve * self._below(sigma)).clamp_max(sigma**2), size).to(device)
 
     def local_at(self, sigma: float, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """The covariance W S W of the error of x0 (B, C, H, W): S as `at` gives it, (B, K, H, W // 2 + 1), and W
+        """The covariance W S W to expect of the error of x0 (B, C, H, W): S as `at` gives it, (B, K, H, W // 2 + 1), and W
         (B, 1, H, W), whose mean square over an image is 1. Raises ValueError where it was not measured."""
         if self.local is None:
             raise ValueError("local_at: this spectrum was measured without it; expected one with `local`")
         total, scale = local_error.weights(x0, self._between(self.local.coefficients, sigma))
-        total = (total * self._below(sigma)).clamp_max(sigma**2)
+        total = (local_error.SURPLUS * total * self._below(sigma)).clamp_max(sigma**2)
         curve = self._between(self.local.power.clamp_min(1e-14).log(), sigma).exp()
         power = self._on_plane(curve, (x0.shape[-2], x0.shape[-1])).to(x0.device)
         return (power * total).clamp_max(sigma**2), scale
@@ -146,7 +146,8 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
         frequencies, power = radial_spectrum(rotate_colours(errors).cpu(), bins)
         total, scale = local_error.weights(estimates, coefficients[-1])
         rows.append(power)
-        local.append(radial_spectrum(rotate_colours(errors / (scale * total.sqrt())).cpu(), bins)[1])
+        frequencies, even = radial_spectrum(rotate_colours(errors / (scale * total.sqrt())).cpu(), bins)
+        local.append(even / (even * frequencies).sum(1, keepdim=True) * frequencies.sum())      # of mean power 1 in the plane
     where = LocalError(torch.stack(coefficients), torch.stack(local))
     return ErrorSpectrum(torch.tensor(sigmas, dtype=torch.float32), frequencies, torch.stack(rows), source, where)
 
