@@ -50,7 +50,8 @@ def full_maps(scan: Scan, kspace: Tensor, settings: ScanSettings) -> Tensor:
     if len(kspace) == 1:
         return torch.ones(1, 1, *scan.size, dtype=torch.complex64)
     sides = (min(WIDEST, scan.size[0]), min(WIDEST, scan.size[1]))
-    return _espirit(scan.path, kspace, sides, "", settings.sets, crop=0.0).maps
+    sets = settings.sets or len(_espirit(scan.path, kspace, sides, "", None).maps)      # where they reach on, noise adds up
+    return _espirit(scan.path, kspace, sides, "", sets, crop=0.0).maps
 
 
 def noncartesian_maps(scan: Scan, kspace: Tensor, trajectory: Tensor, settings: ScanSettings) -> Maps:

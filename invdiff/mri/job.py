@@ -65,9 +65,10 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
             raise
     header = scan.header if config.keep_identity else replace(scan.header, identity={})
     header = replace(header, affine=_from_slice(header.affine, numbers[0]))
-    report = {"task": config.task, "prior": config.prior, "seed": config.seed, **report_of(slices),
+    runs = report_of(slices)
+    report = {"task": config.task, "prior": config.prior, "seed": config.seed, **runs,
               "sampler": config.sampler["name"], "metrics": score_volume(slices),
-              "interval": interval_of(getattr(load_prior(config.prior), "card", {}), config.samples),
+              "interval": interval_of(getattr(load_prior(config.prior), "card", {}), runs["samples"]),
               "scan": _about(scan, numbers[: len(slices)], header), "notice": NOTICE, "config": config.model_dump(mode="json")}
     return Reconstruction(config, slices, report, header)
 

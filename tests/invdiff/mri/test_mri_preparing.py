@@ -7,6 +7,7 @@ from mri_scans import COILS, SIGMA, SIZE, kspace, lines, noise, radial_kspace, r
 import operators
 from invdiff.errors import InputError
 from invdiff.io.scans.scan import RawSlice, Scan
+from invdiff.mri.coil_maps import full_maps
 from invdiff.mri.preparing import LEVEL, _misfit, prepare
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
@@ -247,8 +248,10 @@ def test_an_object_larger_than_the_field_of_view_gets_two_sets_of_maps_and_four_
 @pytest.mark.parametrize("sigma", [0.003, 0.03])
 @pytest.mark.parametrize("coils", [4, 8])
 def test_an_object_within_the_field_of_view_gets_one_set(sigma, coils):
-    scan = scan_of(kspace(size=(64, 64), coils=coils, sigma=sigma))
+    data = kspace(size=(64, 64), coils=coils, sigma=sigma)
+    scan = scan_of(data)
     assert prepare(scan, 0, GIVEN).choices["coil_maps"]["sets"] == 1
+    assert full_maps(scan, data[0], GIVEN).shape == (1, coils, 64, 64)
     assert prepare(scan, 0, ScanSettings(noise="none", sets=2)).problem.image_shape == (4, 64, 64)
 
 

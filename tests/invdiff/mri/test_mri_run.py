@@ -1,0 +1,371 @@
+"""`invdiff restore --task mri`, from files of every format to files of every format, and what it refuses."""
+
+import gzip
+import json
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import torch
+import yaml
+from mri_scans import COILS, SIGMA, SIZE, kspace, lines, noise, write_cfl, write_fastmri, write_mrd, write_radial
+from PIL import Image
+
+from invdiff.evaluation.mri_metrics import head_mask, score
+from operators import mri
+from operators.mri import phantom
+
+FILES = {"result.h5", "report.json", "config.yaml", "comparison.png", "magnitude.nii.gz", "std.nii.gz", "montage.png"}
+MASKED = ("--set", "operator.acceleration=2", "--set", "operator.noise=none")
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def arrays_of(folder):
+    with h5py.File(folder / "result.h5") as file:
+        return {name: file[name][()] for name in file}
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def close(image, truth):
+    """Relative error of magnitudes."""
+    return float(np.linalg.norm(image - truth) / np.linalg.norm(truth))
+
+
+# formats in
+
+def test_a_fastmri_file_of_three_slices_is_masked_restored_and_scored(restore, work):
+    write_fastmri("scan.h5", kspace(3))
+    code, out, err = restore("--input", "scan.h5", *MASKED, "--baseline", "sense", "--baseline", "total_variation", samples=2,
+                             steps=5)
+    assert code == 0, err
+    assert "zero-filled" in out
+    assert "total variation" in out
+    assert names(work) == {"scan.h5", "out"}
+    assert names(work / "out") == FILES
+    report, arrays = report_of(work / "out"), arrays_of(work / "out")
+    assert arrays["samples"].shape == (3, 2, 2, *SIZE)
+    assert arrays["mean"].shape == arrays["std"].shape == (3, 2, *SIZE)
+    for name in ("magnitude", "magnitude_std", "zero_filled", "truth", "sense", "total_variation"):
+        assert arrays[name].shape == (3, 1, *SIZE), name
+    assert [one["slice"] for one in report["slices"]] == [0, 1, 2]
+    for one in report["slices"]:
+        assert {"seconds", "residual", "noise", "coils", "sampling", "coil_maps", "scale", "sigma_y"} <= set(one)
+        assert one["coil_maps"]["method"] == "ESPIRiT"
+    assert (report["task"], report["samples"], report["sampler"], report["seed"]) == ("mri", 2, "moment_matching", 0)
+    assert report["scan"]["format"] == "fastMRI"
+    assert report["scan"]["slices"] == [0, 2]
+    assert np.allclose(arrays["samples"].mean(1), arrays["mean"], atol=1e-6)
+    assert np.allclose(np.linalg.norm(arrays["mean"], axis=1, keepdims=True), arrays["magnitude"], atol=1e-6)
+    assert nibabel.load("out/magnitude.nii.gz").shape == (SIZE[1], SIZE[0], 3)
+    assert np.allclose(nibabel.load("out/magnitude.nii.gz").get_fdata().T, arrays["magnitude"][:, 0], atol=1e-6)
+    assert Image.open("out/comparison.png").size[0] > 500
+
+
+def test_the_scores_are_those_of_the_arrays_and_restoring_helps(restore, work):
+    write_fastmri("scan.h5", kspace(3, size=(64, 64)))
+    assert restore("--input", "scan.h5", "--set", "operator.acceleration=2.5", "--set", "operator.noise=none", "--set",
+                   "slices=[0,1]", "--baseline", "sense", "--prior", "brain", steps=6, samples=2)[0] == 0
+    metrics, arrays = report_of(work / "out")["metrics"], arrays_of(work / "out")
+    truth = arrays["truth"][:, 0]
+    heads = np.stack([head_mask(one[None])[0] for one in truth])
+    sample = np.linalg.norm(arrays["samples"][:, 0], axis=1)
+    for got, image in ((metrics["measurement"], arrays["zero_filled"][:, 0]), (metrics["restored"], arrays["magnitude"][:, 0]),
+                       (metrics["sample"], sample), (metrics["baselines"]["sense"], arrays["sense"][:, 0])):
+        assert got == pytest.approx(score(image, truth, heads), rel=1e-4)
+    assert metrics["restored"]["psnr"] > metrics["measurement"]["psnr"] + 1
+    full = mri.rss(mri.ifft(kspace(2, size=(64, 64)), (-2, -1))).numpy()
+    assert close(truth * heads, full * heads) < 0.1                                   # in the unit of the scan
+
+
+def test_an_ismrmrd_file_with_noise_and_separate_calibration(restore, work):
+    columns = range(0, 40, 2)
+    write_mrd("scan.mrd", kspace(2), columns, noise(COILS, 2000), range(8, 32))
+    code, _, err = restore("--input", "scan.mrd", "--set", "write=[nifti,dicom,complex,fastmri,montage]",
+                           "--baseline", "sense")
+    assert code == 0, err
+    report = report_of(work / "out")
+    for number, one in enumerate(report["slices"]):
+        assert one["noise"] == "noise scan"
+        assert one["coil_maps"]["source"] == "calibration lines"
+        assert one["coil_maps"]["region"] == [24, 24]
+        assert one["sampling"]["acceleration"] == pytest.approx(2)
+        assert one["sigma_y"]["noise"] == pytest.approx(SIGMA, rel=0.05), number
+    assert report["metrics"] == {}
+    assert report["scan"]["format"] == "ISMRMRD"
+    arrays = arrays_of(work / "out")
+    assert "truth" not in arrays
+    full = mri.rss(mri.ifft(kspace(2), (-2, -1))).numpy()
+    assert close(arrays["sense"][:, 0], full) < 0.3
+    series = [pydicom.dcmread(path) for path in sorted((work / "out" / "dicom-magnitude").iterdir())]
+    assert len(series) == len(list((work / "out" / "dicom-std").iterdir())) == 2
+    assert series[0].StudyInstanceUID == pydicom.dcmread("out/dicom-std/0001.dcm").StudyInstanceUID
+    with h5py.File("out/reconstruction.h5") as file:
+        assert np.allclose(file["reconstruction"], arrays["magnitude"][:, 0])
+    mean = nibabel.load("out/complex.nii.gz")
+    assert mean.get_data_dtype() == np.complex64
+    assert np.allclose(np.asarray(mean.dataobj).T, arrays["mean"][:, 0] + 1j * arrays["mean"][:, 1])
+
+
+@pytest.mark.parametrize("write", [lambda data: write_cfl("scan", data), lambda data: np.save("scan.npy", data) or "scan.npy"])
+def test_arrays_of_numpy_and_bart_are_undersampled_where_they_are_zero(restore, work, write):
+    path = write(kspace(2) * lines(center=20))
+    code, _, err = restore("--input", path, "--set", "sigma_y=0.01", "--baseline", "sense")
+    assert code == 0, err
+    report = report_of(work / "out")
+    assert report["slices"][0]["sampling"]["kept"] == int(lines(center=20).sum())
+    assert report["slices"][0]["sigma_y"]["used"] == 0.01
+    full = mri.rss(mri.ifft(kspace(2), (-2, -1))).numpy()
+    assert close(arrays_of(work / "out")["sense"][:, 0], full) < 0.3
+
+
+def test_a_radial_scan(restore, work):
+    write_radial("scan.npz")
+    code, _, err = restore("--input", "scan.npz", "--set", "sigma_y=0.01", "--baseline", "sense")
+    assert code == 0, err
+    report = report_of(work / "out")
+    assert report["slices"][0]["coil_maps"]["source"] == "middle of the trajectory"
+    assert "sampling" not in report["slices"][0]
+    full = mri.rss(mri.ifft(kspace(size=(48, 48)), (-2, -1))).numpy()
+    assert close(arrays_of(work / "out")["sense"][:, 0], full) < 0.3
+
+
+# truths
+
+def head(size=(64, 56)):
+    return mri.combine_sets(phantom.image(size))[0, 0].numpy()
+
+
+def test_a_truth_in_nifti_is_simulated_and_scored_against_itself(restore, work):
+    affine = np.array([[0, 2.0, 0, 5], [-3.0, 0, 0, 6], [0, 0, 4.0, 7], [0, 0, 0, 1]])
+    volume = np.stack([0 * head(), 100 * head(), 50 * head()]).T      # of a volume, the first slice is often empty
+    nibabel.save(nibabel.Nifti1Image(volume.astype(np.float32), affine), "head.nii.gz")
+    code, _, err = restore("--truth", "head.nii.gz", "--set", "sigma_y=0.01", "--set", "operator.acceleration=2",
+                           "--set", "slices=[1,2]", "--baseline", "sense")
+    assert code == 0, err
+    report, arrays = report_of(work / "out"), arrays_of(work / "out")
+    assert np.allclose(arrays["truth"][:, 0], volume.T[1:])
+    assert close(arrays["sense"][:, 0], volume.T[1:]) < 0.15
+    assert report["metrics"]["baselines"]["sense"]["psnr"] > report["metrics"]["measurement"]["psnr"]
+    assert report["slices"][0]["sigma_y"]["used"] == pytest.approx(1.0, rel=0.2)       # a hundredth of the peak, 100
+    assert "simulated" in report["scan"]["format"]
+    written = nibabel.load("out/magnitude.nii.gz").affine
+    for slice_ in (0, 1):                                             # where the whole volume has them
+        assert np.allclose(written @ [3, 4, slice_, 1], affine @ [3, 4, slice_ + 1, 1])
+
+
+def test_a_truth_in_dicom_needs_no_mask_to_be_scored(restore, work):
+    from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+    item, pixels = pydicom.Dataset(), (1000 * head()).astype("<u2")
+    item.file_meta = pydicom.dataset.FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = MRImageStorage
+    item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = generate_uid()
+    item.Rows, item.Columns = pixels.shape
+    item.SamplesPerPixel, item.PhotometricInterpretation, item.PixelRepresentation = 1, "MONOCHROME2", 0
+    item.BitsAllocated, item.BitsStored, item.HighBit, item.PixelData = 16, 16, 15, pixels.tobytes()
+    item.SeriesInstanceUID, item.PixelSpacing, item.SliceThickness = "1.2.3", [2.0, 3.0], 4.0
+    item.ImageOrientationPatient, item.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
+    item.save_as("head.dcm", enforce_file_format=True)
+    code, _, err = restore("--truth", "head.dcm", "--set", "sigma_y=0.01", steps=10)
+    assert code == 0, err
+    assert np.allclose(arrays_of(work / "out")["truth"][0, 0], pixels)
+    assert report_of(work / "out")["metrics"]["restored"]["psnr"] > 30
+
+
+# the same again
+
+def test_config_yaml_repeats_the_run_and_the_seed_decides_it(restore, invdiff, work):
+    write_fastmri("scan.h5", kspace(2))
+    assert restore("--input", "scan.h5", *MASKED, samples=2)[0] == 0
+    assert invdiff("restore", "--config", "out/config.yaml", "--output", "again")[0] == 0
+    for name in FILES - {"report.json"}:
+        assert (work / "out" / name).read_bytes() == (work / "again" / name).read_bytes(), name
+    assert restore("--input", "scan.h5", *MASKED, "--set", "slices=[1,1]", output="one")[0] == 0
+    assert np.array_equal(arrays_of(work / "one")["samples"][0, 0], arrays_of(work / "out")["samples"][1, 0])
+    assert restore("--input", "scan.h5", *MASKED, "--seed", 1, output="other")[0] == 0
+    assert not np.array_equal(arrays_of(work / "other")["samples"][:, 0], arrays_of(work / "out")["samples"][:, 0])
+
+
+def test_the_result_is_in_the_unit_of_the_scan(restore, work):
+    for factor in (1, 1000):
+        write_fastmri("scan.h5", factor * kspace())
+        assert restore("--input", "scan.h5", *MASKED, output=f"by{factor}")[0] == 0
+    one, thousand = (arrays_of(work / f"by{factor}") for factor in (1, 1000))
+    for name in one:
+        assert np.abs(1000 * one[name] - thousand[name]).max() <= 1e-3 * np.abs(thousand[name]).max(), name
+    levels = [report_of(work / f"by{factor}")["slices"][0]["sigma_y"]["used"] for factor in (1, 1000)]
+    assert levels[1] == pytest.approx(1000 * levels[0], rel=1e-4)
+
+
+# who was scanned
+
+SECRETS = ("DOE^JANE", "PID-7741", "19700102", "Hospital Nowhere", "Referrer^Rita", "20200304")
+PERSON = ("<subjectInformation><patientName>DOE^JANE</patientName><patientID>PID-7741</patientID>"
+          "<patientBirthdate>1970-01-02</patientBirthdate></subjectInformation>"
+          "<studyInformation><studyDate>2020-03-04</studyDate><referringPhysicianName>Referrer^Rita</referringPhysicianName>"
+          "</studyInformation><acquisitionSystemInformation><institutionName>Hospital Nowhere</institutionName>"
+          "</acquisitionSystemInformation>")
+ALL = ("--set", "write=[nifti,dicom,complex,fastmri,montage]")
+
+
+def texts(folder):
+    """All that a file holds, by name, unpacked."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        yield path.name, gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        if path.suffix == ".h5":
+            with h5py.File(path) as file:
+                yield path.name, repr(dict(file.attrs)).encode()
+                for item in file.values():
+                    yield path.name, repr(dict(item.attrs)).encode()
+
+
+def test_nobody_is_named_unless_the_user_asks_for_it(restore, work):
+    write_mrd("scan.mrd", kspace(2), noise_scan=noise(COILS, 500), person=PERSON)
+    code, _, err = restore("--input", "scan.mrd", *ALL)
+    assert code == 0, err
+    secrets = (*SECRETS, "1970-01-02", "2020-03-04")
+    variants = [text.encode() for secret in secrets for text in (secret, secret.lower())]
+    for name, data in texts(work / "out"):
+        assert not [text for text in variants if text in data], name
+    code, _, err = restore("--input", "scan.mrd", *ALL, "--keep-identity", output="kept")
+    assert code == 0, err
+    kept = report_of(work / "kept")["scan"]["identity"]
+    dicom = pydicom.dcmread("kept/dicom-magnitude/0001.dcm")
+    assert kept["PatientName"] == dicom.PatientName == "DOE^JANE"
+    assert kept["PatientID"] == dicom.PatientID == "PID-7741"
+    assert dicom.PatientBirthDate == "19700102"
+
+
+def test_slices_of_a_part_lie_where_the_whole_has_them(restore, work):
+    write_mrd("scan.mrd", kspace(3), noise_scan=noise(COILS, 500))
+    for output, more in (("whole", ()), ("part", ("--set", "slices=[1,2]"))):
+        assert restore("--input", "scan.mrd", "--set", "write=[nifti,dicom]", *more, output=output)[0] == 0
+    whole, part = (nibabel.load(f"{name}/magnitude.nii.gz") for name in ("whole", "part"))
+    for number in (0, 1):
+        assert np.allclose(part.affine @ [5, 6, number, 1], whole.affine @ [5, 6, number + 1, 1])
+        assert np.allclose(part.get_fdata()[..., number], whole.get_fdata()[..., number + 1])
+        at = [pydicom.dcmread(f"{name}/dicom-magnitude/000{n}.dcm").ImagePositionPatient
+              for name, n in (("part", number + 1), ("whole", number + 2))]
+        assert np.allclose(np.array(at[0], float), np.array(at[1], float))
+    assert np.allclose(np.array(at[0], float) - np.array(pydicom.dcmread("whole/dicom-magnitude/0001.dcm").ImagePositionPatient,
+                                                         float), [0, 0, 12])
+    assert report_of(work / "part")["scan"]["slices"] == [1, 2]
+    assert [one["slice"] for one in report_of(work / "part")["slices"]] == [1, 2]
+
+
+# what is refused
+
+def truncated():
+    write_fastmri("scan.h5", kspace(3))
+    data = Path("scan.h5").read_bytes()
+    Path("scan.h5").write_bytes(data[: len(data) // 2])
+
+
+def nan():
+    data = kspace()
+    data[0, 1, 3, 4] = float("nan")
+    write_fastmri("scan.h5", data)
+
+
+def linked():
+    write_fastmri("other.h5", kspace())
+    with h5py.File("scan.h5", "w") as file:
+        file["kspace"] = h5py.ExternalLink("other.h5", "kspace")
+
+
+def million():
+    with h5py.File("scan.h5", "w") as file:
+        file.create_dataset("kspace", (10**6, 4, 48, 40), np.complex64, chunks=(1, 4, 48, 40))
+
+
+def mask_of_nothing():
+    write_fastmri("scan.h5", kspace())
+    with h5py.File("scan.h5", "a") as file:
+        file["mask"] = np.zeros(40, np.uint8)
+
+
+REFUSED = {
+    "truncated": (truncated, (), "scan.h5"),
+    "NaN": (nan, (), "NaN or infinite"),
+    "no coils": (lambda: write_fastmri("scan.h5", kspace()[:, :0]), (), "holds no values"),
+    "a mask of nothing": (mask_of_nothing, (), "the mask keeps no sample"),
+    "a link": (linked, (), "is a link to elsewhere"),
+    "a million slices": (million, (), "stores only"),
+    "a photo": (lambda: Image.new("RGB", (64, 64)).save("scan.h5", format="PNG"), (), "not k-space"),
+    "an unknown baseline": (lambda: write_fastmri("scan.h5", kspace()), ("--baseline", "sens"), "'sens'"),
+    "a mask over a mask": (lambda: write_fastmri("scan.h5", kspace(), lines()), MASKED, "undersampled already"),
+    "slices out of range": (lambda: write_fastmri("scan.h5", kspace(3)), ("--set", "slices=[1,3]"), "slices: expected"),
+    "slices in reverse": (lambda: write_fastmri("scan.h5", kspace(3)), ("--set", "slices=[2,1]"), "slices: expected"),
+    "too few lines": (lambda: write_fastmri("scan.h5", kspace(), lines(center=2)), MASKED[2:], "coil maps need"),
+    "zeros": (lambda: write_fastmri("scan.h5", 0 * kspace()), (), "zero everywhere"),
+    "no such file": (lambda: None, (), "no such file"),
+    "an unknown setting": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.accelerate=4"), "accelerate"),
+    "no noise scan": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.noise=scan"), "holds no noise scan"),
+    "a baseline that is not there": (lambda: write_radial("scan.h5"), ("--baseline", "bart_l1_wavelet"), "bart"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_input_at_fault_is_one_sentence_and_leaves_nothing_behind(what, restore, work):
+    make, more, says = REFUSED[what]
+    make()
+    before = names(work)
+    code, _, err = restore("--input", "scan.h5", *more)
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert says.lower() in err.lower()
+    assert names(work) == before
+
+
+def test_a_prior_of_photographs_is_refused_before_anything_is_computed(restore, work, monkeypatch):
+    write_fastmri("scan.h5", kspace())
+    monkeypatch.setattr("invdiff.mri.volume.prepare", None)
+    code, _, err = restore("--input", "scan.h5", *MASKED, "--prior", "natural")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "natural is for photographs" in err
+    assert names(work) == {"scan.h5"}
+
+
+def test_a_truth_without_its_noise_is_refused(restore, work):
+    np.save("truth.npy", head())
+    code, _, err = restore("--truth", "truth.npy")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--set sigma_y=0.01" in err
+    np.save("truth.npy", 0 * head())
+    code, _, err = restore("--truth", "truth.npy", "--set", "sigma_y=0.01")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "empty" in err
+    assert names(work) == {"truth.npy"}
+
+
+def test_a_noiseless_truth_is_legal(restore, work):
+    np.save("truth.npy", head())
+    code, _, err = restore("--truth", "truth.npy", "--set", "sigma_y=0", "--set", "operator.acceleration=2", steps=10)
+    assert code == 0, err
+    assert report_of(work / "out")["slices"][0]["sigma_y"]["used"] < 0.01          # what the maps leave
+    assert yaml.safe_load((work / "out" / "config.yaml").read_text())["sigma_y"] == 0
+
+
+def test_the_slices_of_two_sets_and_of_one_are_kept_in_one_file(restore, work):
+    from test_mri_preparing import folded
+    write_fastmri("scan.h5", torch.cat([folded(), kspace(size=(64, 64), coils=8)]))
+    code, _, err = restore("--input", "scan.h5", "--set", "operator.noise=none", "--set", "sampler.steps=3")
+    assert code == 0, err
+    assert [one["coil_maps"]["sets"] for one in report_of(work / "out")["slices"]] == [2, 1]
+    arrays = arrays_of(work / "out")
+    assert arrays["samples"].shape == (2, 1, 4, 64, 64)
+    assert not arrays["samples"][1, :, 2:].any()
+    assert arrays["samples"][0, :, 2:].any()
+    assert np.allclose(np.linalg.norm(arrays["mean"], axis=1), arrays["magnitude"][:, 0], atol=1e-5)
