@@ -28,7 +28,7 @@ def check_output(path: str | Path) -> None:
     """Raises InputError unless `output_folder(path)` can do its work; to be called before a long computation.
 
     `path` may be absent (its parents too), an empty folder, or an earlier result, which will be replaced: a folder
-    with a report.json and nothing but the kinds of files a result is made of.
+    with a report.json and nothing but the kinds of files a result is made of, and folders of DICOM files.
     """
     try:
         target = Path(path).resolve()
@@ -55,8 +55,13 @@ def _check_replaceable(path: Path) -> None:
     if entries and not (path / "report.json").is_file():
         raise InputError(f"{path}: is not empty and holds no earlier result; choose another output folder or remove it")
     for entry in entries:
-        if entry.suffix not in _RESULT_SUFFIXES or not entry.is_file():
+        if not (_is_series(entry) or (entry.suffix in _RESULT_SUFFIXES and entry.is_file())):
             raise InputError(f"{path}: holds {entry.name}, which is no result; choose another output folder or move it")
+
+
+def _is_series(path: Path) -> bool:
+    """A folder of DICOM files and nothing else, as a restored scan may have."""
+    return path.is_dir() and not path.is_symlink() and all(f.suffix == ".dcm" and f.is_file() for f in path.iterdir())
 
 
 @contextmanager

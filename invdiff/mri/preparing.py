@@ -45,7 +45,8 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
     missing or too small.
     """
     raw = scan.read(number)
-    whitening = find_whitening(scan, raw, settings.noise if sigma_y is None else settings.noise or "none")
+    unsaid = None if sigma_y is None or scan.noise is not None else "none"
+    whitening = find_whitening(scan, raw, settings.noise or unsaid)
     kspace = whitening(raw.kspace)
     truth = None
     choices: dict[str, Any] = {"noise": whitening.source}

@@ -362,3 +362,17 @@ def test_what_cannot_be_written_keeps_the_old_file(tmp_path, write):
         write(tmp_path / "x", {"a": object()})
     assert (tmp_path / "x").read_text() == before
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_an_earlier_result_with_a_dicom_series_is_replaced(tmp_path):
+    target = tmp_path / "out"
+    (target / "dicom-magnitude").mkdir(parents=True)
+    (target / "report.json").touch()
+    (target / "dicom-magnitude" / "0001.dcm").touch()
+    with output_folder(target) as folder:
+        (folder / "report.json").touch()
+    assert [path.name for path in target.iterdir()] == ["report.json"]
+    (target / "dicom-magnitude").mkdir()
+    (target / "dicom-magnitude" / "notes.txt").touch()
+    with pytest.raises(InputError, match="holds dicom-magnitude"), output_folder(target):
+        pass
