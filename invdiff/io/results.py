@@ -61,7 +61,8 @@ def _check_replaceable(path: Path) -> None:
 
 def _is_series(path: Path) -> bool:
     """A folder of DICOM files and nothing else, as a restored scan may have."""
-    return path.is_dir() and not path.is_symlink() and all(f.suffix == ".dcm" and f.is_file() for f in path.iterdir())
+    known = path.name.startswith("dicom-") and path.is_dir() and not path.is_symlink()
+    return known and all(file.suffix == ".dcm" and file.is_file() for file in path.iterdir())
 
 
 @contextmanager
