@@ -64,7 +64,7 @@ def restore(
         outcome = _run_with_progress(resolved, partial)
         outcome.save(folder)
     except KeyboardInterrupt:
-        if partial.exists():
+        if any(partial.parent.glob(f"{partial.name}*")):        # of a scan, one for the slice under way as well
             typer.echo(f"{partial}: the samples finished so far; the same command goes on from there", err=True)
         raise
     remove_partial(partial)

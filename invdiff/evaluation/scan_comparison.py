@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--prior", default="brain", help="a shipped prior's name, or the path of a .safetensors file")
     add("--sampler", default="moment_matching")
     add("--parameters", default="{}", help="of the sampler, as JSON")
-    add("--steps", type=int, default=50)
+    add("--steps", type=int, default=30)
     add("--samples", type=int, default=8)
     add("--precision", default="bf16", choices=("fp32", "bf16"), help="of the network")
     add("--device", default="auto")
