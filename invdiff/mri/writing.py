@@ -22,7 +22,6 @@ from invdiff.mri.scoring import estimates
 from invdiff.mri.uncertainty import bounds, magnitudes
 from invdiff.mri.volume import Slices
 
-FORMATS = ("nifti", "complex", "dicom", "fastmri", "montage")
 Part = Mapping[str, Tensor]
 NOTICE = "invdiff: research only, not for diagnostic use"
 
