@@ -147,8 +147,9 @@ def _check_scan(config: RunConfig, path: str, noise_given: bool) -> None:
 
 
 def _check_image(config: RunConfig, path: str, noise_given: bool) -> None:
-    if config.slices is not None or config.baselines or config.keep_identity:
-        raise InputError("slices, baselines, keep_identity: belong to scans, the task mri; leave them out")
+    for name in ("slices", "baselines", "write", "keep_identity"):
+        if getattr(config, name) != RunConfig.model_fields[name].default:
+            raise InputError(f"{name}: belongs to scans, the task mri; leave it out")
     if config.input is not None and not (noise_given and config.sigma_y is not None):
         raise InputError(f"sigma_y: the noise level of {config.input} is not known; give it, for example "
                          "--set sigma_y=0.02 (white is 1; 0 is noiseless), or have it estimated: --set sigma_y=auto")

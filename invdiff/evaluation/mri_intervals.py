@@ -52,7 +52,7 @@ def measure(options: argparse.Namespace, say: Console) -> dict[str, Any]:
     record: dict[str, Any] = {"made": {"samples": options.samples, "steps": options.steps, "coils": options.coils,
                                        "sigma_y": options.sigma_y, "versions": versions()}, "coverage": {}}
     slices, test = load_complex(options.images, options.key), load_complex(options.images, options.test)
-    held = [slices[i] for i in _spread(len(slices) - options.holdout, len(slices), options.count)]
+    held = [slices[i] for i in _spread(max(len(slices) - options.holdout, 0), len(slices), options.count)]
     found = []
     for mask in MASKS.values():
         for item in held:
@@ -80,14 +80,22 @@ def _spread(first: int, end: int, count: int) -> list[int]:
     return np.linspace(first, end - 1, min(count, end - first)).round().astype(int).tolist()
 
 
+def check(options: argparse.Namespace) -> None:
+    """Raises InputError for options that would fail only at the end."""
+    if options.count < 1:
+        raise InputError(f"--count: expected at least one slice, got {options.count}")
+    if options.write and not (Path(options.prior).suffix == ".safetensors" and Path(options.prior).is_file()):
+        raise InputError(f"{options.prior}: --write wants the .safetensors file of a prior")
+
+
 def write_card(path: str, record: dict[str, Any], options: argparse.Namespace) -> None:
     """Store the factor on the card of a prior's file."""
     prior = load_prior(path)
-    if not isinstance(prior, EDMDenoiser) or Path(path).suffix != ".safetensors":
-        raise InputError(f"{path}: --write wants a .safetensors file of invdiff's own")
+    assert isinstance(prior, EDMDenoiser)
     source = (f"measured on {options.count} held-back training slices, {options.coils} simulated coils, "
               f"{' and '.join(MASKS)}, {options.samples} samples")
-    card = {**prior.card, "interval": {"level": LEVEL, "factor": record["factor"], "source": source}}
+    interval = {"level": LEVEL, "factor": record["factor"], "samples": options.samples, "source": source}
+    card = {**prior.card, "interval": interval}
     save_prior(path, prior, card)
 
 
@@ -112,14 +120,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", type=Path, default=Path("intervals.json"))
     options = parser.parse_args(arguments)
     try:
+        check(options)
         record = measure(options, Console())
+        with replacing(options.output) as temporary:
+            temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
         if options.write:
             write_card(options.prior, record, options)
     except InputError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
-    with replacing(options.output) as temporary:
-        temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
     return 0
 
 

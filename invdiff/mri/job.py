@@ -20,7 +20,8 @@ from invdiff.mri.volume import OnStep, Recipe, Slices, restore_slices
 from invdiff.mri.writing import figure, write_result, write_volumes
 from invdiff.paths import bundled
 from invdiff.priors import load_prior
-from invdiff.restoration import Stop
+from invdiff.priors.calibration import fingerprint
+from invdiff.restoration import Stop, versions
 
 SAMPLE = ("data", "samples", "phantom.h5")
 NOTICE = "research only: not for diagnostic use"
@@ -54,6 +55,8 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     goes on from there; `on_step` may raise `Stop`, which ends the run with them. Raises InputError."""
     settings = ScanSettings(**{key: value for key, value in config.operator.items() if key != "name"})
     scan, given = _scan(config, settings)
+    if config.truth is not None and scan.noise is None:             # noiseless: what its border shows is signal
+        settings = settings.model_copy(update={"noise": "none"})
     numbers = _numbers(config, scan)
     recipe = Recipe(settings, config.prior, build_sampler(config.sampler), config.samples, config.seed, given,
                     tuple(config.baselines), config.device, config.batch_size, config.precision)
@@ -94,9 +97,11 @@ def _numbers(config: RunConfig, scan: Scan) -> Sequence[int]:
 def _identity(config: RunConfig, scan: Scan) -> dict[str, Any]:
     """What two runs share only if they are the same: all but what does not change the samples."""
     path = Path(scan.path)
-    bytes_there = path.stat().st_size if path.is_file() else None
+    files = [file for file in (path, path.with_suffix(".cfl")) if file.is_file()]
+    written = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     run = config.model_dump(mode="json", exclude={"write", "keep_identity", "device", "batch_size"})
-    return {"scan": Path(scan.path).name, "bytes": bytes_there, "run": run}
+    return {"scan": path.name, "written": written, "run": run, "prior": fingerprint(load_prior(config.prior)),
+            "versions": versions()}
 
 
 def _from_slice(affine: np.ndarray | None, first: int) -> np.ndarray | None:

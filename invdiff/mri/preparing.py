@@ -19,6 +19,7 @@ from operators.mri import sampling
 
 LEVEL = 0.22            # of the head, root mean square, after scaling: where the prior's images lie when their peak is 1
 RIDGE = 1e-3            # of least squares, to look at the data
+TELLING = 0.02          # share of white noise that least squares must leave, for what they leave of the data to tell something
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,13 @@ def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitenin
 def _misfit(physics: Any, y: Tensor, fit: Tensor) -> float:
     """The noise level that would leave what least squares leave of y, told by what they leave of white noise.
 
-    Errors of the coil maps count as noise here, as they should: where they are larger than it, the data are less certain.
+    Errors of the coil maps count as noise here, as they should: where they are larger than it, the data are less certain. It
+    is 0 where least squares can explain anything, as with a single coil.
     """
     observed = Problem(physics, y, 0.0).observed()
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y) * observed
     left = noise - physics.A(operators.least_squares(physics, noise, z=0.0, gamma=1 / RIDGE, iterations=60).x)
-    return float(((y - physics.A(fit)).square().sum() / left.square().sum()).sqrt())
+    share = left.square().sum()
+    if float(share) < TELLING * float(noise.square().sum()):
+        return 0.0
+    return float(((y - physics.A(fit)).square().sum() / share).sqrt())

@@ -32,15 +32,21 @@ def interval_of(card: Mapping[str, Any], samples: int) -> dict[str, Any]:
     """The factor on the standard deviation that makes an interval of LEVEL, and where it comes from.
 
     The prior's card has the one that covered LEVEL of the pixels of held-back images (split conformal prediction, Vovk et al.
-    2005). Without one it is what Gaussian errors would need, for so many samples.
+    2005); it is made wider for fewer samples than it was measured with. Without one it is what Gaussian errors would need.
     """
-    known = card.get("interval")
-    if known:
-        return {"level": known["level"], "factor": known["factor"], "source": known["source"]}
     if samples < 2:
         return {"level": LEVEL, "factor": 0.0, "source": "a single sample has none"}
-    factor = float(student.ppf(0.5 + LEVEL / 2, samples - 1)) * (1 + 1 / samples) ** 0.5
-    return {"level": LEVEL, "factor": factor, "source": "Student's t, not calibrated; too narrow where a prior errs"}
+    known = card.get("interval")
+    if not known:
+        source = "Student's t, not calibrated; too narrow where a prior errs"
+        return {"level": LEVEL, "factor": _student(samples), "source": source}
+    fewer = max(_student(samples) / _student(known.get("samples", 8)), 1.0)
+    return {"level": known["level"], "factor": known["factor"] * fewer, "source": known["source"]}
+
+
+def _student(samples: int) -> float:
+    """The factor for Gaussian errors, on the standard deviation of so many samples."""
+    return float(student.ppf(0.5 + LEVEL / 2, samples - 1)) * (1 + 1 / samples) ** 0.5
 
 
 def bounds(samples: Tensor, factor: float) -> tuple[Tensor, Tensor]:

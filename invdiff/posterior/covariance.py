@@ -52,7 +52,7 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
     `tolerance`.
     """
     sigma = max(problem.sigma_y, NOISE_FLOOR)
-    if has_closed_form(problem):
+    if has_closed_form(problem) and covariance.scale is None:
         problem.calls.operator += 2 * len(r)
         return rotate_colours_back(problem.physics.solve_stationary(covariance.power, rotate_colours(r), sigma))
     return conjugate_gradients(lambda v: problem.A(covariance(problem.A_adjoint(v))) + sigma**2 * v, r, start,
@@ -95,7 +95,7 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
     In closed form where the operator has one, else by conjugate gradients, for which a second result, None otherwise, is
     where to start the next. tolerance: of the relative residual; by default what a sampler's step needs.
     """
-    if has_closed_form(problem):
+    if has_closed_form(problem) and covariance.scale is None:
         return _condition_in_closed_form(problem, covariance, problem.y - problem.A(x0)), None
     if selects_orthonormal_rows(problem.physics):
         return _condition_on_data(problem, covariance, x0, start, tolerance or 0.1, iterations or 5)

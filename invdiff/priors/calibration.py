@@ -140,6 +140,11 @@ def _check(spectrum: ErrorSpectrum) -> None:
         raise ValueError(f"power of {tuple(spectrum.power.shape)} for {wanted[0]} levels and {wanted[1]} frequencies")
     if not bool((spectrum.power >= 0).all() & spectrum.power.isfinite().all()):
         raise ValueError("power that is negative or not finite")
+    local = spectrum.local
+    if local and (tuple(local.coefficients.shape) != (len(spectrum.sigmas), 3) or local.power.shape != spectrum.power.shape):
+        raise ValueError(f"local: coefficients {tuple(local.coefficients.shape)} and power {tuple(local.power.shape)}")
+    if local and not bool(local.coefficients.isfinite().all() & local.power.isfinite().all() & (local.power >= 0).all()):
+        raise ValueError("local: values that are negative or not finite")
 
 
 def find_record(name: str, prior: Denoiser) -> dict[str, Any] | None:

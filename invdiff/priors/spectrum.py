@@ -49,8 +49,8 @@ class ErrorSpectrum:
         return self._on_plane((curve * self._below(sigma)).clamp_max(sigma**2), size).to(device)
 
     def local_at(self, sigma: float, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """The covariance W S W to expect of the error of x0 (B, C, H, W): S as `at` gives it, (B, K, H, W // 2 + 1), and W
-        (B, 1, H, W), whose mean square over an image is 1. Raises ValueError where it was not measured."""
+        """The covariance W S W to expect of the error of x0 (B, C, H, W): S (B, K, H, W // 2 + 1), which does not exceed
+        sigma^2, and W (B, 1, H, W), whose mean square over an image is 1. Raises ValueError where it was not measured."""
         if self.local is None:
             raise ValueError("local_at: this spectrum was measured without it; expected one with `local`")
         total, scale = local_error.weights(x0, self._between(self.local.coefficients, sigma))
@@ -147,7 +147,7 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
         total, scale = local_error.weights(estimates, coefficients[-1])
         rows.append(power)
         frequencies, even = radial_spectrum(rotate_colours(errors / (scale * total.sqrt())).cpu(), bins)
-        local.append(even / (even * frequencies).sum(1, keepdim=True) * frequencies.sum())      # of mean power 1 in the plane
+        local.append(even / (even * frequencies).sum(1).mean() * frequencies.sum())     # of mean power 1, as whole rings count
     where = LocalError(torch.stack(coefficients), torch.stack(local))
     return ErrorSpectrum(torch.tensor(sigmas, dtype=torch.float32), frequencies, torch.stack(rows), source, where)
 

@@ -162,6 +162,9 @@ def test_a_single_coil_is_taken_as_uniform():
     assert prepared.problem.image_shape == (2, *SIZE)
     assert bool((prepared.support == 1).all())
     assert "uniform" in prepared.choices["coil_maps"]["source"]
+    levels = prepared.choices["sigma_y"]
+    assert levels["misfit"] == 0            # least squares explain anything, and tell nothing
+    assert levels["used"] == levels["noise"]
 
 
 # coil maps

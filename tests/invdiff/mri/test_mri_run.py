@@ -354,7 +354,9 @@ def test_a_noiseless_truth_is_legal(restore, work):
     np.save("truth.npy", head())
     code, _, err = restore("--truth", "truth.npy", "--set", "sigma_y=0", "--set", "operator.acceleration=2", steps=10)
     assert code == 0, err
-    assert report_of(work / "out")["slices"][0]["sigma_y"]["used"] < 0.01          # what the maps leave
+    (made,) = report_of(work / "out")["slices"]
+    assert made["noise"] == "not looked for"
+    assert made["sigma_y"]["used"] == made["sigma_y"]["misfit"] < 0.01             # what the maps leave
     assert yaml.safe_load((work / "out" / "config.yaml").read_text())["sigma_y"] == 0
 
 
