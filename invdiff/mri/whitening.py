@@ -12,6 +12,7 @@ from operators import mri
 ENOUGH = 8              # noise samples a coil: fewer tell a standard deviation, but no covariance
 BORDER = 0.1            # of k-space, where there is hardly any signal
 CONDITION = 1e-5        # of a covariance, below which it is taken for singular
+UNEQUAL = 100.0         # coils' noise differs by about ten (largest over smallest eigenvalue); by more, signal is among it
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ def find_whitening(scan: Scan, raw: RawSlice, source: str | None) -> Whitening:
     if samples is None:
         raise InputError(f"{scan.path}: the border of k-space shows no noise (it is zero, or was not sampled); give the noise "
                          "level: --set sigma_y=0.01 --set operator.noise=none")
+    values = torch.linalg.eigvalsh(mri.noise_covariance(samples))
+    if float(values[-1]) > UNEQUAL * float(values[0]) and samples.shape[1] >= ENOUGH * len(samples):
+        return Whitening(torch.eye(scan.coils, dtype=torch.complex64), 0.0, "not whitened: the border of k-space holds signal")
     return _from(samples, "border of k-space")
 
 

@@ -347,3 +347,13 @@ def test_a_simulated_scan_has_the_noise_that_was_asked_for():
     assert (images.abs() - clean.abs())[:, image == 0].square().mean().sqrt() < 3 * sigma
     assert prepare(scan, 0, ScanSettings()).choices["sigma_y"]["used"] == pytest.approx(sigma, rel=0.1)
     assert torch.equal(raw.kspace, scan.read(0).kspace)                   # the same noise whenever it is read
+
+
+def test_signal_in_the_border_is_not_taken_for_noise():
+    spike = torch.zeros(1, *SIZE, dtype=torch.complex64)
+    spike[:, 20, 17] = 10.0                             # its k-space is as strong in the corners as in the middle
+    maps = mri.birdcage_maps(SIZE, COILS)
+    signal = mri.fft(maps * spike, (-2, -1))
+    prepared = prepare(scan_of(kspace() + signal), 0, ScanSettings())
+    assert "border of k-space holds signal" in prepared.choices["noise"]
+    assert prepared.choices["sigma_y"]["noise"] == 0
