@@ -64,11 +64,18 @@ def restore(
         outcome = _run_with_progress(resolved, partial)
         outcome.save(folder)
     except KeyboardInterrupt:
-        if any(partial.parent.glob(f"{partial.name}*")):        # of a scan, one for the slice under way as well
-            typer.echo(f"{partial}: the samples finished so far; the same command goes on from there", err=True)
+        if kept := [path for path in (partial, *_beside(partial)) if path.exists()]:
+            typer.echo(f"{kept[0]}: the samples finished so far; the same command goes on from there", err=True)
         raise
-    remove_partial(partial)
+    for left in (partial, *_beside(partial)):
+        remove_partial(left)
     _show(outcome, folder)
+
+
+def _beside(partial: Path) -> list[Path]:
+    """What a scan keeps of slices that were interrupted: PARTIAL-3 ..."""
+    start = f"{partial.name}-"
+    return sorted(path for path in partial.parent.glob("*") if path.name.startswith(start) and path.name[len(start):].isdigit())
 
 
 @app.command()

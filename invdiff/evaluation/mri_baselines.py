@@ -73,11 +73,6 @@ BASELINES = {
 }
 
 
-def names() -> tuple[str, ...]:
-    """What `baseline` and `tuned` take; bart_l1_wavelet needs BART."""
-    return tuple(BASELINES)
-
-
 @torch.no_grad()
 def baseline(name: str, problem: Problem, weight: float | None = None, iterations: int | None = None) -> Tensor:
     """The reconstruction x (B, 2 M, H, W) of a problem's k-space.

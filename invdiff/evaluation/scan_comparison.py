@@ -66,7 +66,7 @@ def compare(path: Path, mask: str, options: argparse.Namespace, known: dict[str,
 def ours(prepared: Prepared, options: argparse.Namespace, truth: Tensor) -> dict[str, Any]:
     """Scores of the mean of the samples, and of the first, how its spread tells of the error, and the time."""
     prior = ScanPrior(load_prior(options.prior), prepared.support)
-    sampler = build_sampler({"name": options.sampler, "steps": options.steps} | json.loads(options.parameters))
+    sampler = build_sampler({"name": options.sampler, "steps": options.steps} | options.parameters)
     start = time.perf_counter()
     result = restore(prepared.problem, prior, sampler, samples=options.samples, seed=0, device=options.device,
                      precision=options.precision)
@@ -90,12 +90,16 @@ def spearman(deviation: Tensor, magnitude: Tensor, truth: Tensor) -> float:
 
 
 def measure(options: argparse.Namespace, say: Console) -> dict[str, Any]:
-    record: dict[str, Any] = {"cases": {}}
+    record: dict[str, Any] = {"made": {}, "cases": {}}
     if options.output.with_suffix(".json").is_file():
         record = json.loads(options.output.with_suffix(".json").read_text(encoding="utf-8"))
-    record["made"] = {"prior": options.prior, "sampler": options.sampler, "steps": options.steps, "samples": options.samples,
-                      "precision": options.precision, "hardware": hardware(find_device(options.device)),
-                      "versions": versions()}
+    made = {"prior": options.prior, "sampler": options.sampler, "parameters": options.parameters, "steps": options.steps,
+            "samples": options.samples, "precision": options.precision, "hardware": hardware(find_device(options.device)),
+            "versions": versions()}
+    kept = record["made"].setdefault(options.label, made)
+    if kept != made:
+        raise InputError(f"--label {options.label}: {options.output.with_suffix('.json')} holds rows of that name, made "
+                         "otherwise; choose another label or output")
     paths = [Path(options.scans, f"{name}.h5") for name in options.names]
     for path in paths:
         for mask in options.masks or MASKS:
@@ -117,10 +121,10 @@ def best(case: dict[str, Any], label: str) -> str:
 
 
 def to_markdown(record: dict[str, Any], label: str) -> str:
-    made = record["made"]
+    made, scans = record["made"][label], len({case.partition(",")[0] for case in record["cases"]})
     lines = ["# Real scans, undersampled", "", "Written by `python -m invdiff.evaluation.scan_comparison`. PSNR in dB / SSIM, "
              "as fastMRI defines them, of the whole slice and, in the second table, inside the head.", "",
-             "- K-space of four real scans, fully sampled, under masks with 11 to 24 lines, or a block, in the middle. "
+             f"- K-space of {scans} real scans, fully sampled, under masks with 11 to 24 lines, or a block, in the middle. "
              "The truth is the fully sampled scan, its coils combined by ESPIRiT maps of its own.",
              "- All methods get the same white coils, ESPIRiT maps from the undersampled data, and k-space. The weights of the "
              "classical ones are chosen with the truth in hand, for each scan and mask; ours has none.",
@@ -139,6 +143,15 @@ def to_markdown(record: dict[str, Any], label: str) -> str:
             rival = max(found[n]["psnr" + suffix] for n in CLASSICAL if n in found)
             lines.append(f"| {case} | {' | '.join(cells)} | {found[label]['psnr' + suffix] - rival:+.2f} |")
     return "\n".join([*lines, ""])
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    """The sampler's, from JSON. Raises InputError."""
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"--parameters: expected a JSON object, such as {{\"covariance\": \"spectral\"}}, got "
+                         f"{text}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", type=Path, default=Path("comparison-scans.md"), help="the table; the record is beside it, as .json")
     options = parser.parse_args(arguments)
     try:
+        options.parameters = _parameters(options.parameters)
         record = measure(options, Console())
     except InputError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from deepinv.models import Denoiser
 
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.io.results import output_folder, write_json, write_yaml
 from invdiff.io.scans import open_images, open_scan
 from invdiff.io.scans.scan import Header, Scan
+from invdiff.io.volumes.nifti import DESCRIPTION
 from invdiff.mri.scoring import report_of, score_volume
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
@@ -24,7 +26,6 @@ from invdiff.priors.calibration import fingerprint
 from invdiff.restoration import Stop, versions
 
 SAMPLE = ("data", "samples", "phantom.h5")
-NOTICE = "research only: not for diagnostic use"
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     scan, given = _scan(config, settings)
     if config.truth is not None and scan.noise is None:             # noiseless: what its border shows is signal
         settings = settings.model_copy(update={"noise": "none"})
-    numbers = _numbers(config, scan)
-    recipe = Recipe(settings, config.prior, build_sampler(config.sampler), config.samples, config.seed, given,
+    numbers, prior = _numbers(config, scan), _prior(config.prior)
+    recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, given,
                     tuple(config.baselines), config.device, config.batch_size, config.precision)
-    slices = Slices(checkpoint, _identity(config, scan))
+    slices = Slices(checkpoint, _identity(config, scan, prior))
     try:
         restore_slices(scan, numbers, recipe, slices, on_step)
     except Stop:
@@ -71,8 +72,9 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     runs = report_of(slices)
     report = {"task": config.task, "prior": config.prior, "seed": config.seed, **runs,
               "sampler": config.sampler["name"], "metrics": score_volume(slices),
-              "interval": interval_of(getattr(load_prior(config.prior), "card", {}), runs["samples"]),
-              "scan": _about(scan, numbers[: len(slices)], header), "notice": NOTICE, "config": config.model_dump(mode="json")}
+              "interval": interval_of(getattr(prior, "card", {}), runs["samples"]),
+              "scan": _about(scan, numbers[: len(slices)], header), "notice": DESCRIPTION,
+              "config": config.model_dump(mode="json")}
     return Reconstruction(config, slices, report, header)
 
 
@@ -94,13 +96,22 @@ def _numbers(config: RunConfig, scan: Scan) -> Sequence[int]:
     return range(first, last + 1)
 
 
-def _identity(config: RunConfig, scan: Scan) -> dict[str, Any]:
+def _prior(name: str) -> Denoiser:
+    """The prior of that name. Raises InputError if its images are not complex."""
+    prior = load_prior(name)
+    if (channels := getattr(prior, "channels", 2)) != 2:
+        raise InputError(f"prior: {name} is for photographs, of {channels} channels; a scan wants one of complex images, of 2, "
+                         "as brain")
+    return prior
+
+
+def _identity(config: RunConfig, scan: Scan, prior: Denoiser) -> dict[str, Any]:
     """What two runs share only if they are the same: all but what does not change the samples."""
     path = Path(scan.path)
     files = [file for file in (path, path.with_suffix(".cfl")) if file.is_file()]
     written = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     run = config.model_dump(mode="json", exclude={"write", "keep_identity", "device", "batch_size"})
-    return {"scan": path.name, "written": written, "run": run, "prior": fingerprint(load_prior(config.prior)),
+    return {"scan": path.name, "written": written, "run": run, "prior": fingerprint(prior),
             "versions": versions()}
 
 

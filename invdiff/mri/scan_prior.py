@@ -1,23 +1,25 @@
 """A prior of complex images for what a scan sees of them: within the coils' reach, and one image for each set of maps."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
-from invdiff.priors.spectrum import ErrorSpectrum
-
 
 class Repeated:
-    """A spectrum of any kind, for M images: `at` gives (2 M, H, W // 2 + 1)."""
+    """A spectrum of any kind, for M images: what it has of (..., K, H, W // 2 + 1) is (..., M K, H, W // 2 + 1)."""
 
     def __init__(self, spectrum: Any, sets: int):
         self.spectrum, self.sets, self.source = spectrum, sets, spectrum.source
+        self.local = getattr(spectrum, "local", None)
 
     def at(self, sigma: float, size: tuple[int, int], device: torch.device | str = "cpu") -> Tensor:
         return torch.cat([self.spectrum.at(sigma, size, device)] * self.sets, -3)
+
+    def local_at(self, sigma: float, x0: Tensor) -> tuple[Tensor, Tensor]:
+        power, scale = self.spectrum.local_at(sigma, x0)
+        return torch.cat([power] * self.sets, -3), scale
 
 
 class ScanPrior(Denoiser):
@@ -47,11 +49,4 @@ class ScanPrior(Denoiser):
         """The prior's own, for all images alike; None where it has none."""
         measured = getattr(self.prior, "error_spectrum", None)
         spectrum, sets = measured(2) if measured else None, channels // 2
-        if spectrum is None or sets == 1:
-            return spectrum
-        if not isinstance(spectrum, ErrorSpectrum):
-            return Repeated(spectrum, sets)
-        local = spectrum.local
-        if local:
-            local = replace(local, power=torch.cat([local.power] * sets, -2))
-        return replace(spectrum, power=torch.cat([spectrum.power] * sets, -2), local=local)
+        return spectrum if spectrum is None or sets == 1 else Repeated(spectrum, sets)

@@ -10,6 +10,7 @@ from invdiff.errors import InputError
 from operators.mri import sampling
 
 CENTER = 24         # lines, or side of the block, that a retrospective mask keeps in the middle
+FEWEST = 11         # lines in the middle that coil maps want, with the usual kernel
 COILS = 16          # more are compressed to so many
 
 Pattern = Literal["equispaced", "random", "gaussian", "gaussian_points", "poisson_disc"]
@@ -45,16 +46,14 @@ def retrospective_mask(settings: ScanSettings, size: tuple[int, int]) -> Tensor:
     """The mask (H, W) that the settings ask for. Raises InputError where it cannot be met."""
     assert settings.acceleration is not None
     shape = size[::-1] if settings.rows else size
-    lines = shape[-1]
-    center = CENTER if settings.center is None else settings.center
-    if settings.center is None:                             # half of what may be kept, of a small or much undersampled scan
-        center = min(center, max(int(lines / settings.acceleration / 2), 11))
     make: dict[str, Callable[..., Tensor]] = {
         "equispaced": sampling.equispaced_fraction_lines, "random": sampling.random_lines, "gaussian": sampling.gaussian_lines,
         "gaussian_points": sampling.gaussian_points, "poisson_disc": sampling.poisson_disc}
-    points = settings.pattern in ("gaussian_points", "poisson_disc")
-    middle: dict[str, Any] = {"calib": CENTER if settings.center is None else center} if points else {
-        "center_fraction": min(center / lines, 1.0)}
+    if settings.pattern in ("gaussian_points", "poisson_disc"):
+        middle: dict[str, Any] = {"calib": CENTER if settings.center is None else settings.center}
+    else:                                                   # half of what may be kept, of a small or much undersampled scan
+        half = max(int(shape[-1] / settings.acceleration / 2), FEWEST)
+        middle = {"center_fraction": min((min(CENTER, half) if settings.center is None else settings.center) / shape[-1], 1.0)}
     try:
         mask = make[settings.pattern](shape, settings.acceleration, seed=settings.mask_seed, **middle)
     except ValueError as error:

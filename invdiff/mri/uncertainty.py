@@ -49,7 +49,6 @@ def _student(samples: int) -> float:
     return float(student.ppf(0.5 + LEVEL / 2, samples - 1)) * (1 + 1 / samples) ** 0.5
 
 
-def bounds(samples: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """The interval's ends (h, w) for samples (S, 2 M, h, w)."""
-    magnitude, deviation = magnitudes(samples)
+def bounds(magnitude: Tensor, deviation: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """The interval's ends, (h, w), around what `magnitudes` gave."""
     return (magnitude - factor * deviation).clamp_min(0), magnitude + factor * deviation

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
-from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import baseline
 from invdiff.io.partial import PartialRun, remove_partial
 from invdiff.io.scans.scan import Scan
@@ -19,7 +19,6 @@ from invdiff.mri.scan_prior import ScanPrior
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import SimulatedScan
 from invdiff.posterior import Sampler
-from invdiff.priors import load_prior
 from invdiff.restoration import Progress, Result, Stop, restore
 from operators import mri
 
@@ -28,10 +27,10 @@ OnStep = Callable[[Progress], object]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How each slice is restored. sigma_y: in the scan's unit, per real channel; None estimates it."""
+    """How each slice is restored. prior: of complex images. sigma_y: in the scan's unit, a real channel; None estimates it."""
 
     settings: ScanSettings
-    prior: str
+    prior: Denoiser
     sampler: Sampler
     samples: int
     seed: int
@@ -71,7 +70,7 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
     `on_step` is called as by `restore`, counting over all slices; `Stop` raised by it comes out again, and `slices` holds those
     that were finished. Raises InputError as `prepare` and `restore` do.
     """
-    prior, stopped = _of_scans(recipe.prior), False
+    stopped = False
     left = list(numbers)[len(slices):]
     for done, number in enumerate(left):
         def tell(progress: Progress, done: int = done) -> None:
@@ -86,7 +85,7 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
         began = time.perf_counter()
         prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
         kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
-        result = restore(prepared.problem, ScanPrior(prior, prepared.support), recipe.sampler, samples=recipe.samples,
+        result = restore(prepared.problem, ScanPrior(recipe.prior, prepared.support), recipe.sampler, samples=recipe.samples,
                          seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
                          precision=recipe.precision, on_step=tell, checkpoint=kept)
         if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
@@ -99,15 +98,6 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
             remove_partial(kept)
         if stopped:
             raise Stop
-
-
-def _of_scans(name: str) -> Any:
-    """The prior of that name. Raises InputError if its images are not complex."""
-    prior = load_prior(name)
-    if (channels := getattr(prior, "channels", 2)) != 2:
-        raise InputError(f"prior: {name} is for photographs, of {channels} channels; a scan wants one of complex images, of 2, "
-                         "as brain")
-    return prior
 
 
 def _classical(prepared: Prepared, baselines: Sequence[str]) -> dict[str, Tensor]:

@@ -17,13 +17,12 @@ from invdiff.io.scans.scan import Header
 from invdiff.io.volumes.dicom import Labels, write_dicom
 from invdiff.io.volumes.fastmri import write_fastmri
 from invdiff.io.volumes.montage import write_montage
-from invdiff.io.volumes.nifti import write_nifti
+from invdiff.io.volumes.nifti import DESCRIPTION, write_nifti
 from invdiff.mri.scoring import estimates
 from invdiff.mri.uncertainty import bounds, magnitudes
 from invdiff.mri.volume import Slices
 
 Part = Mapping[str, Tensor]
-NOTICE = "invdiff: research only, not for diagnostic use"
 
 
 def write_result(path: Path, slices: Slices, factor: float, provenance: Mapping[str, Any]) -> None:
@@ -48,7 +47,7 @@ def _arrays(tensors: Part, channels: int, factor: float) -> dict[str, Tensor]:
     samples = torch.nn.functional.pad(tensors["samples"], (0, 0, 0, 0, 0, missing))
     magnitude, deviation = magnitudes(samples)
     std = samples.std(0, correction=1) if len(samples) > 1 else torch.zeros_like(samples[0])
-    lower, upper = bounds(samples, factor)
+    lower, upper = bounds(magnitude, deviation, factor)
     images = {"magnitude": magnitude, "magnitude_std": deviation, "lower": lower, "upper": upper,
               **{name: value for name, value in tensors.items() if name != "samples"}}
     return {"samples": samples, "mean": samples.mean(0), "std": std, **{name: value[None] for name, value in images.items()}}
@@ -59,11 +58,11 @@ def write_volumes(folder: Path, slices: Slices, header: Header, formats: tuple[s
     shape = (len(slices), *next(iter(slices))[0]["samples"].shape[-2:])
     magnitude, deviation = _stream(slices, lambda t: magnitudes(t["samples"])[0]), _stream(slices, _deviation)
     if "nifti" in formats:
-        write_nifti(folder / "magnitude.nii.gz", magnitude(), shape, header, NOTICE)
-        write_nifti(folder / "std.nii.gz", deviation(), shape, header, f"std; {NOTICE}")
+        write_nifti(folder / "magnitude.nii.gz", magnitude(), shape, header)
+        write_nifti(folder / "std.nii.gz", deviation(), shape, header, f"std; {DESCRIPTION}")
     if "complex" in formats:
         mean = _stream(slices, lambda t: torch.complex(*t["samples"].mean(0)[:2]))
-        write_nifti(folder / "complex.nii.gz", mean(), shape, header, NOTICE, np.complex64)
+        write_nifti(folder / "complex.nii.gz", mean(), shape, header, dtype=np.complex64)
     if "dicom" in formats:
         for number, (name, stream) in enumerate({"magnitude": magnitude, "std": deviation}.items(), 1):
             labels = Labels(name=name, derivation=f"{name} of posterior samples of a diffusion prior", number=number, seed=seed)

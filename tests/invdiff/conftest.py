@@ -7,6 +7,28 @@ import pytest
 from invdiff import cli
 
 
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory):
+    """Makes the file of a tiny untrained prior: D(x, sigma) is little more than x shrunk towards `centre`."""
+    def make(channels, centre):
+        import torch  # the tests that need no prior load no torch for it
+
+        from invdiff.priors import EDMDenoiser
+        from invdiff.priors.checkpoint import save_prior
+        from invdiff.priors.unet import UNet
+
+        torch.manual_seed(0)
+        architecture = {"channels": channels, "widths": [16, 16], "depths": [1, 1], "embedding": 16}
+        network = UNet(**architecture)
+        torch.nn.init.normal_(network.head.weight, std=0.01)
+        path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
+        preconditioning = {"sigma_data": 0.25, "centre": centre}
+        card = {"architecture": architecture, "preconditioning": preconditioning, "data": "none", "licence": "none"}
+        save_prior(path, EDMDenoiser(network, channels=channels, **preconditioning), card)
+        return path
+    return make
+
+
 @pytest.fixture
 def invdiff(monkeypatch, capsys):
     """Runs a command line in this process; returns its exit code, its output and its complaints."""

@@ -15,25 +15,15 @@ from invdiff.config import run_config, tasks
 from invdiff.io.images import sample_image, save_image
 from invdiff.io.results import load_arrays
 from invdiff.priors import EDMDenoiser
-from invdiff.priors.checkpoint import save_prior
-from invdiff.priors.unet import UNet
 
 FILES = {"restored.png", "measurement.png", "std.png", "comparison.png", "result.h5", "report.json", "config.yaml"}
 QUICK = ("--steps", "2", "--samples", "1")
 
 
 @pytest.fixture(scope="session")
-def prior(tmp_path_factory):
-    """A tiny untrained prior: D(x, sigma) is little more than x shrunk towards grey."""
-    torch.manual_seed(0)
-    architecture = {"channels": 3, "widths": [16, 16], "depths": [1, 1], "embedding": 16}
-    network = UNet(**architecture)
-    torch.nn.init.normal_(network.head.weight, std=0.01)
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    preconditioning = {"sigma_data": 0.25, "centre": 0.5}
-    card = {"architecture": architecture, "preconditioning": preconditioning, "data": "none", "licence": "none"}
-    save_prior(path, EDMDenoiser(network, **preconditioning), card)
-    return path
+def prior(tiny_prior):
+    """A tiny untrained prior of photographs."""
+    return tiny_prior(channels=3, centre=0.5)
 
 
 @pytest.fixture
@@ -321,7 +311,6 @@ def interrupt(*_arguments, **_keywords):
 
 def interrupt_after(calls, monkeypatch):
     """Ctrl-C in the network, after so many calls."""
-    from invdiff.priors import EDMDenoiser
 
     forward, seen = EDMDenoiser.forward, []
 

@@ -8,13 +8,13 @@ import operators
 from invdiff.errors import InputError
 from invdiff.evaluation import baselines, mri_sparse
 from invdiff.evaluation.bart import bart_l1_wavelet
-from invdiff.evaluation.mri_baselines import BASELINES, baseline, default_weight, names, tuned
+from invdiff.evaluation.mri_baselines import BASELINES, baseline, default_weight, tuned
 from invdiff.evaluation.wavelets import Wavelets
 from invdiff.problem import Problem, simulate
 from operators.mri import birdcage_maps, phantom, sampling, trajectories
 
 bart = pytest.mark.skipif(not shutil.which("bart"), reason="BART is not installed")
-OURS = tuple(name for name in names() if name != "bart_l1_wavelet")
+OURS = tuple(name for name in BASELINES if name != "bart_l1_wavelet")
 WEIGHTED = tuple(name for name in OURS if BASELINES[name].weight)
 
 

@@ -5,25 +5,15 @@ import json
 import h5py
 import numpy as np
 import pytest
-import torch
 
 from invdiff.evaluation import mri_intervals, scan_comparison
-from invdiff.priors import EDMDenoiser, load_prior
-from invdiff.priors.checkpoint import save_prior
-from invdiff.priors.unet import UNet
+from invdiff.priors import load_prior
 from operators.mri import phantom
 
 
-@pytest.fixture(scope="module")
-def prior(tmp_path_factory):
-    """A tiny untrained prior of complex images."""
-    torch.manual_seed(0)
-    architecture = {"channels": 2, "widths": [16, 16], "depths": [1, 1], "embedding": 16}
-    path = tmp_path_factory.mktemp("prior") / "tiny.safetensors"
-    preconditioning = {"sigma_data": 0.2, "centre": 0.0}
-    card = {"architecture": architecture, "preconditioning": preconditioning, "data": "none", "licence": "none"}
-    save_prior(path, EDMDenoiser(UNet(**architecture), **preconditioning, channels=2), card)
-    return path
+@pytest.fixture
+def prior(tiny_prior):
+    return tiny_prior(channels=2, centre=0.0)
 
 
 def test_the_comparison_of_a_scan(tmp_path, prior, capsys):
@@ -40,6 +30,12 @@ def test_the_comparison_of_a_scan(tmp_path, prior, capsys):
     gain = found["invdiff"]["psnr"] - max(found[name]["psnr"] for name in scan_comparison.CLASSICAL if name in found)
     assert f"{gain:+.2f}" in (tmp_path / "page.md").read_text()
     assert found["total_variation"]["psnr"] > found["zero_filled"]["psnr"]
+    kept = (tmp_path / "page.json").read_bytes()
+    assert scan_comparison.main([*options, "random 4×", "--steps", "3"]) == 2
+    assert "made otherwise" in " ".join(capsys.readouterr().err.split())
+    assert scan_comparison.main([*options, "random 4×", "--parameters", "{"]) == 2
+    assert "expected a JSON object" in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "page.json").read_bytes() == kept
     assert scan_comparison.main([*options[:3], "nobody", *options[4:], "random 4×"]) == 2
     assert "nobody.h5" in capsys.readouterr().err
 

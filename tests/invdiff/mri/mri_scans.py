@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from invdiff.io.scans.scan import RawSlice, Scan
+from operators import mri
 from operators.mri import phantom, sampling
 from operators.mri.trajectories import radial
 
 SIZE = (48, 40)
 COILS = 4
 SIGMA = 0.01
+MASKED = ("--set", "operator.acceleration=2", "--set", "operator.noise=none")
 
 
 def noise(*shape, sigma=SIGMA, seed=7):
@@ -112,3 +114,21 @@ def write_mrd(path, data, columns=None, noise_scan=None, calibration=None, perso
                 file.append_acquisition(line(data[d, :, :, column].numpy(), column, d,
                                              [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]))
     return path
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def head(size=(64, 56)):
+    return mri.combine_sets(phantom.image(size))[0, 0].numpy()
+
+
+def folded(tall=76, size=(64, 64), coils=8):
+    """K-space of a phantom on `tall` rows, of which so many are encoded: its ends fold over, noise is added once."""
+    full = mri.ifft(phantom.kspace((tall, size[1]), coils)[0], (-2, -1))
+    top = tall // 2 - size[0] // 2
+    images = full[:, top : top + size[0]].clone()
+    images[:, size[0] - top :] += full[:, :top]
+    images[:, : tall - top - size[0]] += full[:, top + size[0] :]
+    return (mri.fft(images, (-2, -1)) + noise(coils, *size))[None]

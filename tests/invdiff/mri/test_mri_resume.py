@@ -22,6 +22,7 @@ from invdiff.mri.settings import ScanSettings
 from invdiff.mri.uncertainty import interval_of
 from invdiff.mri.volume import Recipe, Slices, restore_slices
 from invdiff.mri.writing import write_result, write_volumes
+from invdiff.priors import load_prior
 from invdiff.restoration import Stop
 
 MASKED = ("--set", "operator.acceleration=2", "--set", "operator.noise=none")
@@ -183,7 +184,7 @@ def test_slices_are_read_one_at_a_time_each_once_and_none_ahead(complex_prior, w
         read.append((number, len(slices)))
         return RawSlice(data[number], torch.ones(SIZE, dtype=torch.bool))
 
-    recipe = Recipe(ScanSettings(acceleration=2, noise="none"), str(complex_prior),
+    recipe = Recipe(ScanSettings(acceleration=2, noise="none"), load_prior(complex_prior),
                     build_sampler({"name": "moment_matching", "steps": 1}), samples=1, seed=0)
     restore_slices(scan_of(data, read=reading), range(3), recipe, slices)
     assert read == [(0, 0), (1, 1), (2, 2)]                           # slice, and how many were finished and on disk

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from pathlib import Path
 
 import h5py
 import nibabel
@@ -11,15 +10,28 @@ import pydicom
 import pytest
 import torch
 import yaml
-from mri_scans import COILS, SIGMA, SIZE, kspace, lines, noise, write_cfl, write_fastmri, write_mrd, write_radial
+from mri_scans import (
+    COILS,
+    MASKED,
+    SIGMA,
+    SIZE,
+    folded,
+    head,
+    kspace,
+    lines,
+    names,
+    noise,
+    write_cfl,
+    write_fastmri,
+    write_mrd,
+    write_radial,
+)
 from PIL import Image
 
 from invdiff.evaluation.mri_metrics import head_mask, score
 from operators import mri
-from operators.mri import phantom
 
 FILES = {"result.h5", "report.json", "config.yaml", "comparison.png", "magnitude.nii.gz", "std.nii.gz", "montage.png"}
-MASKED = ("--set", "operator.acceleration=2", "--set", "operator.noise=none")
 
 
 def report_of(folder):
@@ -29,10 +41,6 @@ def report_of(folder):
 def arrays_of(folder):
     with h5py.File(folder / "result.h5") as file:
         return {name: file[name][()] for name in file}
-
-
-def names(folder):
-    return {path.name for path in folder.iterdir()}
 
 
 def close(image, truth):
@@ -139,10 +147,6 @@ def test_a_radial_scan(restore, work):
 
 
 # truths
-
-def head(size=(64, 56)):
-    return mri.combine_sets(phantom.image(size))[0, 0].numpy()
-
 
 def test_a_truth_in_nifti_is_simulated_and_scored_against_itself(restore, work):
     affine = np.array([[0, 2.0, 0, 5], [-3.0, 0, 0, 6], [0, 0, 4.0, 7], [0, 0, 0, 1]])
@@ -263,92 +267,7 @@ def test_slices_of_a_part_lie_where_the_whole_has_them(restore, work):
     assert [one["slice"] for one in report_of(work / "part")["slices"]] == [1, 2]
 
 
-# what is refused
-
-def truncated():
-    write_fastmri("scan.h5", kspace(3))
-    data = Path("scan.h5").read_bytes()
-    Path("scan.h5").write_bytes(data[: len(data) // 2])
-
-
-def nan():
-    data = kspace()
-    data[0, 1, 3, 4] = float("nan")
-    write_fastmri("scan.h5", data)
-
-
-def linked():
-    write_fastmri("other.h5", kspace())
-    with h5py.File("scan.h5", "w") as file:
-        file["kspace"] = h5py.ExternalLink("other.h5", "kspace")
-
-
-def million():
-    with h5py.File("scan.h5", "w") as file:
-        file.create_dataset("kspace", (10**6, 4, 48, 40), np.complex64, chunks=(1, 4, 48, 40))
-
-
-def mask_of_nothing():
-    write_fastmri("scan.h5", kspace())
-    with h5py.File("scan.h5", "a") as file:
-        file["mask"] = np.zeros(40, np.uint8)
-
-
-REFUSED = {
-    "truncated": (truncated, (), "scan.h5"),
-    "NaN": (nan, (), "NaN or infinite"),
-    "no coils": (lambda: write_fastmri("scan.h5", kspace()[:, :0]), (), "holds no values"),
-    "a mask of nothing": (mask_of_nothing, (), "the mask keeps no sample"),
-    "a link": (linked, (), "is a link to elsewhere"),
-    "a million slices": (million, (), "stores only"),
-    "a photo": (lambda: Image.new("RGB", (64, 64)).save("scan.h5", format="PNG"), (), "not k-space"),
-    "an unknown baseline": (lambda: write_fastmri("scan.h5", kspace()), ("--baseline", "sens"), "'sens'"),
-    "a mask over a mask": (lambda: write_fastmri("scan.h5", kspace(), lines()), MASKED, "undersampled already"),
-    "slices out of range": (lambda: write_fastmri("scan.h5", kspace(3)), ("--set", "slices=[1,3]"), "slices: expected"),
-    "slices in reverse": (lambda: write_fastmri("scan.h5", kspace(3)), ("--set", "slices=[2,1]"), "slices: expected"),
-    "too few lines": (lambda: write_fastmri("scan.h5", kspace(), lines(center=2)), MASKED[2:], "coil maps need"),
-    "zeros": (lambda: write_fastmri("scan.h5", 0 * kspace()), (), "zero everywhere"),
-    "no such file": (lambda: None, (), "no such file"),
-    "an unknown setting": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.accelerate=4"), "accelerate"),
-    "no noise scan": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.noise=scan"), "holds no noise scan"),
-    "a baseline that is not there": (lambda: write_radial("scan.h5"), ("--baseline", "bart_l1_wavelet"), "bart"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_input_at_fault_is_one_sentence_and_leaves_nothing_behind(what, restore, work):
-    make, more, says = REFUSED[what]
-    make()
-    before = names(work)
-    code, _, err = restore("--input", "scan.h5", *more)
-    assert code == 2, err
-    assert err.count("\n") == 1
-    assert err.startswith("error: ")
-    assert says.lower() in err.lower()
-    assert names(work) == before
-
-
-def test_a_prior_of_photographs_is_refused_before_anything_is_computed(restore, work, monkeypatch):
-    write_fastmri("scan.h5", kspace())
-    monkeypatch.setattr("invdiff.mri.volume.prepare", None)
-    code, _, err = restore("--input", "scan.h5", *MASKED, "--prior", "natural")
-    assert code == 2
-    assert err.count("\n") == 1
-    assert "natural is for photographs" in err
-    assert names(work) == {"scan.h5"}
-
-
-def test_a_truth_without_its_noise_is_refused(restore, work):
-    np.save("truth.npy", head())
-    code, _, err = restore("--truth", "truth.npy")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "--set sigma_y=0.01" in err
-    np.save("truth.npy", 0 * head())
-    code, _, err = restore("--truth", "truth.npy", "--set", "sigma_y=0.01")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "empty" in err
-    assert names(work) == {"truth.npy"}
-
+# what is legal
 
 def test_a_noiseless_truth_is_legal(restore, work):
     np.save("truth.npy", head())
@@ -361,7 +280,6 @@ def test_a_noiseless_truth_is_legal(restore, work):
 
 
 def test_the_slices_of_two_sets_and_of_one_are_kept_in_one_file(restore, work):
-    from test_mri_preparing import folded
     write_fastmri("scan.h5", torch.cat([folded(), kspace(size=(64, 64), coils=8)]))
     code, _, err = restore("--input", "scan.h5", "--set", "operator.noise=none", "--set", "sampler.steps=3")
     assert code == 0, err

@@ -1,0 +1,103 @@
+"""What `invdiff restore --task mri` refuses: one sentence, and nothing left behind."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from mri_scans import (
+    MASKED,
+    head,
+    kspace,
+    lines,
+    names,
+    write_fastmri,
+    write_radial,
+)
+from PIL import Image
+
+# what is refused
+
+def truncated():
+    write_fastmri("scan.h5", kspace(3))
+    data = Path("scan.h5").read_bytes()
+    Path("scan.h5").write_bytes(data[: len(data) // 2])
+
+
+def nan():
+    data = kspace()
+    data[0, 1, 3, 4] = float("nan")
+    write_fastmri("scan.h5", data)
+
+
+def linked():
+    write_fastmri("other.h5", kspace())
+    with h5py.File("scan.h5", "w") as file:
+        file["kspace"] = h5py.ExternalLink("other.h5", "kspace")
+
+
+def million():
+    with h5py.File("scan.h5", "w") as file:
+        file.create_dataset("kspace", (10**6, 4, 48, 40), np.complex64, chunks=(1, 4, 48, 40))
+
+
+def mask_of_nothing():
+    write_fastmri("scan.h5", kspace())
+    with h5py.File("scan.h5", "a") as file:
+        file["mask"] = np.zeros(40, np.uint8)
+
+
+REFUSED = {
+    "truncated": (truncated, (), "scan.h5"),
+    "NaN": (nan, (), "NaN or infinite"),
+    "no coils": (lambda: write_fastmri("scan.h5", kspace()[:, :0]), (), "holds no values"),
+    "a mask of nothing": (mask_of_nothing, (), "the mask keeps no sample"),
+    "a link": (linked, (), "is a link to elsewhere"),
+    "a million slices": (million, (), "stores only"),
+    "a photo": (lambda: Image.new("RGB", (64, 64)).save("scan.h5", format="PNG"), (), "not k-space"),
+    "an unknown baseline": (lambda: write_fastmri("scan.h5", kspace()), ("--baseline", "sens"), "'sens'"),
+    "a mask over a mask": (lambda: write_fastmri("scan.h5", kspace(), lines()), MASKED, "undersampled already"),
+    "slices out of range": (lambda: write_fastmri("scan.h5", kspace(3)), ("--set", "slices=[1,3]"), "slices: expected"),
+    "slices in reverse": (lambda: write_fastmri("scan.h5", kspace(3)), ("--set", "slices=[2,1]"), "slices: expected"),
+    "too few lines": (lambda: write_fastmri("scan.h5", kspace(), lines(center=2)), MASKED[2:], "coil maps need"),
+    "zeros": (lambda: write_fastmri("scan.h5", 0 * kspace()), (), "zero everywhere"),
+    "no such file": (lambda: None, (), "no such file"),
+    "an unknown setting": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.accelerate=4"), "accelerate"),
+    "no noise scan": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.noise=scan"), "holds no noise scan"),
+    "a baseline that is not there": (lambda: write_radial("scan.h5"), ("--baseline", "bart_l1_wavelet"), "bart"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_input_at_fault_is_one_sentence_and_leaves_nothing_behind(what, restore, work):
+    make, more, says = REFUSED[what]
+    make()
+    before = names(work)
+    code, _, err = restore("--input", "scan.h5", *more)
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert says.lower() in err.lower()
+    assert names(work) == before
+
+
+def test_a_prior_of_photographs_is_refused_before_anything_is_computed(restore, work, monkeypatch):
+    write_fastmri("scan.h5", kspace())
+    monkeypatch.setattr("invdiff.mri.volume.prepare", None)
+    code, _, err = restore("--input", "scan.h5", *MASKED, "--prior", "natural")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "natural is for photographs" in err
+    assert names(work) == {"scan.h5"}
+
+
+def test_a_truth_without_its_noise_is_refused(restore, work):
+    np.save("truth.npy", head())
+    code, _, err = restore("--truth", "truth.npy")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--set sigma_y=0.01" in err
+    np.save("truth.npy", 0 * head())
+    code, _, err = restore("--truth", "truth.npy", "--set", "sigma_y=0.01")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "empty" in err
+    assert names(work) == {"truth.npy"}
