@@ -9,8 +9,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveFloat
 from torch import Tensor
 
+from invdiff.diffusion.rates import LinearRate, SigmoidRate
+from invdiff.diffusion.sdes import UNIT, VP, Flow, even_in_time
+
 # DDPM's schedules were made for images in [-1, 1]; ours are in [0, 1]
-_DDPM_UNITS = 0.5
+DDPM_UNITS = UNIT
 
 
 class Schedule(BaseModel):
@@ -45,23 +48,47 @@ class DDPMLinear(Schedule):
     """beta_t rises linearly from 1e-4 to 0.02 over 1000 steps (Ho et al. 2020); time runs evenly between the ends."""
 
     def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
-        # continuous-time form: -log alpha_bar(t) = int_0^t beta, solved for t at the two ends
-        first, rise = 0.1, 19.9
-
-        def time(sigma: float) -> float:
-            integral = math.log1p((sigma / _DDPM_UNITS) ** 2)
-            return (math.sqrt(first**2 + 2 * rise * integral) - first) / rise
-
-        t = time(high) + ramp * (time(low) - time(high))
-        return _DDPM_UNITS * torch.expm1(first * t + rise * t**2 / 2).sqrt()
+        return even_in_time(VP(rate=LinearRate()), ramp, low, high)
 
 
 class Cosine(Schedule):
     """alpha_bar = cos^2 of an angle that falls linearly (Nichol & Dhariwal 2021, Eq. 17)."""
 
     def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
-        a, b = math.atan(high / _DDPM_UNITS), math.atan(low / _DDPM_UNITS)
-        return _DDPM_UNITS * torch.tan(a + ramp * (b - a))
+        a, b = math.atan(high / DDPM_UNITS), math.atan(low / DDPM_UNITS)
+        return DDPM_UNITS * torch.tan(a + ramp * (b - a))
+
+
+class Sigmoid(Schedule):
+    """alpha_bar falls along a sigmoid (Jabri et al. 2022; Chen 2023, Algorithm 1); time runs evenly between the ends."""
+
+    start: float = -3.0
+    end: float = 3.0
+    tau: PositiveFloat = 1.0
+
+    def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
+        return even_in_time(VP(rate=SigmoidRate(start=self.start, end=self.end, tau=self.tau)), ramp, low, high)
+
+
+class FlowMatching(Schedule):
+    """sigma = t / (1 - t) of images in [-1, 1], t evenly spaced (Lipman et al. 2023; Liu et al. 2023)."""
+
+    def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
+        return even_in_time(Flow(), ramp, low, high)
+
+
+class LogLinear(Schedule):
+    """sigma falls geometrically: even in log sigma, as in NCSN (Song & Ermon 2019, Section 4; Song et al. 2021, Eq. 30)."""
+
+    def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
+        return (math.log(high) + ramp * (math.log(low) - math.log(high))).exp()
+
+
+class Linear(Schedule):
+    """sigma falls evenly, EDM's process in time (Karras et al. 2022, Section 3, before rho)."""
+
+    def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
+        return high + ramp * (low - high)
 
 
 def linear_chain(steps: int = 1000) -> Tensor:
@@ -77,6 +104,12 @@ def cosine_chain(steps: int = 1000) -> Tensor:
     return (f[1:] / f[:-1]).clamp_min(0.001).cumprod(0)
 
 
+def sigmoid_chain(steps: int = 1000) -> Tensor:
+    """alpha_bar (steps,) of the sigmoid chain, float64, beta at most 0.999 (Chen 2023, Algorithm 1)."""
+    log = -SigmoidRate().integral(torch.arange(steps + 1, dtype=torch.float64) / steps)
+    return log.diff().exp().clamp_min(0.001).cumprod(0)
+
+
 def chain_sigmas(alpha_bar: Tensor) -> Tensor:
     """Noise levels of a chain's steps, in image units."""
-    return _DDPM_UNITS * ((1 - alpha_bar) / alpha_bar).sqrt()
+    return DDPM_UNITS * ((1 - alpha_bar) / alpha_bar).sqrt()

@@ -5,9 +5,22 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from invdiff.diffusion.schedules import Cosine, DDPMLinear, Karras
+from invdiff.diffusion.rates import CosineRate, SigmoidRate
+from invdiff.diffusion.schedules import (
+    Cosine,
+    DDPMLinear,
+    FlowMatching,
+    Karras,
+    Linear,
+    LogLinear,
+    Sigmoid,
+    chain_sigmas,
+    sigmoid_chain,
+)
+from invdiff.diffusion.sdes import EDM, VE, VP, Flow
 
-ALL = [Karras(), Karras(rho=3), DDPMLinear(), Cosine()]
+ALL = [Karras(), Karras(rho=3), DDPMLinear(), Cosine(), Sigmoid(), Sigmoid(start=0, tau=0.7), FlowMatching(), LogLinear(),
+       Linear()]
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=repr)
@@ -49,6 +62,40 @@ def test_cosine_levels_are_tangents_of_evenly_spaced_angles():
     np.testing.assert_allclose(np.diff(angles), (math.atan(2 * low) - math.atan(2 * high)) / (n - 1), rtol=1e-6)
 
 
+def test_sigmoid_levels_follow_algorithm_1_of_chen():
+    """gamma(t) = (sig(end / tau) - sig((t (end - start) + start) / tau)) / (sig(end / tau) - sig(start / tau))."""
+    def sig(x):
+        return 1 / (1 + np.exp(-x))
+
+    n, start, end, tau = 20, -2.0, 3.0, 0.8
+    t = np.linspace(0.95, 0.02, n)
+    alpha_bar = (sig(end / tau) - sig((t * (end - start) + start) / tau)) / (sig(end / tau) - sig(start / tau))
+    expected = 0.5 * np.sqrt(1 / alpha_bar - 1)
+    levels = Sigmoid(start=start, end=end, tau=tau)(n, expected[-1], expected[0])[:-1].numpy()
+    np.testing.assert_allclose(levels, expected, rtol=1e-9)
+
+
+def test_flow_matching_levels_are_t_over_one_minus_t_of_images_in_minus_one_to_one():
+    t = np.linspace(0.99, 0.01, 33)
+    expected = 0.5 * t / (1 - t)
+    np.testing.assert_allclose(FlowMatching()(33, expected[-1], expected[0])[:-1], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("schedule", "process"), [
+    (DDPMLinear(), VP()), (Cosine(), VP(rate=CosineRate(offset=0))), (Sigmoid(), VP(rate=SigmoidRate())),
+    (FlowMatching(), Flow()), (Linear(), EDM()), (LogLinear(), VE(low=1e-9, high=100.0))], ids=repr)
+def test_levels_are_even_in_the_time_of_their_process(schedule, process):
+    times = process.time(schedule(30, 0.01, 20.0)[:-1])
+    torch.testing.assert_close(times.diff(), ((times[-1] - times[0]) / 29).expand(29), rtol=1e-7, atol=0)
+
+
+def test_the_sigmoid_chain_is_the_process_at_whole_steps():
+    """Off the last steps, where beta is held at 0.999."""
+    t = torch.arange(1, 999, dtype=torch.float64) / 1000
+    torch.testing.assert_close(chain_sigmas(sigmoid_chain(1000))[:998], VP(rate=SigmoidRate()).sigma(t), rtol=1e-9, atol=0)
+    assert float(sigmoid_chain(1000)[-1]) > 0
+
+
 @pytest.mark.parametrize("schedule", ALL, ids=repr)
 @pytest.mark.parametrize(("steps", "low", "high"), [(0, 0.01, 1), (-3, 0.01, 1), (5, 0.0, 1), (5, -0.1, 1), (5, 2.0, 1.0),
                                                     (5, float("nan"), 1)])
@@ -64,3 +111,5 @@ def test_parameters_are_frozen_and_known():
         Karras(rho=-1)
     with pytest.raises(ValidationError):
         Karras().rho = 3
+    with pytest.raises(ValidationError):
+        Sigmoid(tau=0)
