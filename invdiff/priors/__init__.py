@@ -9,11 +9,12 @@ from invdiff.paths import bundled
 from invdiff.priors.calibrated import calibrate
 from invdiff.priors.calibration import find_record, read_record, with_spectrum
 from invdiff.priors.checkpoint import load_checkpoint
+from invdiff.priors.conditional import ClassifierGuided, Guided, with_class
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.foreign import FORMATS, is_foreign, load_foreign
 from invdiff.priors.foreign.options import check, join, split
 
-__all__ = ["FORMATS", "EDMDenoiser", "calibrate", "load_prior", "shipped_priors"]
+__all__ = ["FORMATS", "ClassifierGuided", "EDMDenoiser", "Guided", "calibrate", "load_prior", "shipped_priors"]
 
 
 def shipped_priors() -> dict[str, Path]:
@@ -26,22 +27,26 @@ def load_prior(name: str | Path) -> Denoiser:
 
     Those of others are named by format, such as "deepinv:drunet" or "guided-diffusion:ffhq_10m.pt"; docs/priors.md has them
     all. Whichever it is, the denoiser takes images in [0, 1] and sigma in the same units. An error spectrum that
-    `invdiff priors calibrate` stored for this name goes with it; "NAME?spectrum=FILE" takes one from a file.
+    `invdiff priors calibrate` stored for this name goes with it; "NAME?spectrum=FILE" takes one from a file. A prior of
+    images of several classes is one of a class as "NAME?class=3", and "&guidance=2" makes it guided.
 
     Raises:
         InputError: no such name or file, or a file that is no prior.
     """
     plain, options = split(str(name))
     spectrum = options.pop("spectrum", None)
+    ours = plain in shipped_priors() or not is_foreign(plain)
+    told: dict[str, str] = {key: options.pop(key) for key in ("class", "guidance") if ours and key in options}
     denoiser = _load(plain, options)
-    return with_spectrum(denoiser, read_record(spectrum) if spectrum else find_record(join(plain, options), denoiser))
+    record = read_record(spectrum) if spectrum else find_record(join(plain, options), denoiser)
+    return with_class(with_spectrum(denoiser, record), told, plain)
 
 
 def _load(plain: str, options: dict[str, str]) -> Denoiser:
     shipped = shipped_priors()
     if plain not in shipped and is_foreign(plain):
         return load_foreign(plain, options)
-    check(options, ("spectrum",), plain)
+    check(options, ("spectrum", "class", "guidance"), plain)
     if plain in shipped:
         return load_checkpoint(shipped[plain])
     if Path(plain).suffix == ".safetensors":

@@ -15,7 +15,8 @@ class EDMDenoiser(Denoiser):
     A one-channel x on a three-channel network is grey: it is repeated on the channels and averaged again.
 
     Args:
-        network: maps (x scaled to unit variance, label (B,)) to x's shape; its `stride` must divide what it is fed.
+        network: maps (x scaled to unit variance, log sigma (B,)) to x's shape, one for classes also (.., .., classes (B,));
+            its `stride` must divide what it is fed.
         channels: image channels of the network.
         sigma_data: standard deviation of clean images around `centre`.
         centre: the value the network sees as zero (0.5 for [0, 1] images, 0 for complex ones).
@@ -33,30 +34,42 @@ class EDMDenoiser(Denoiser):
         data = self.card.get("spectrum_grey" if grey else "spectrum")
         return ErrorSpectrum.from_dict(data) if data else None
 
-    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
-        """E[x0 | x], of x's shape. Raises ValueError for channels the network was not made for."""
+    @property
+    def classes(self) -> int:
+        """How many classes of images it knows; 0 if none."""
+        label = getattr(self.network, "label", None)
+        return label.num_embeddings - 1 if label is not None else 0
+
+    def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None, **kwargs: object) -> Tensor:
+        """E[x0 | x], of x's shape; of classes (B,), with -1 for any, or of any image at all (None).
+
+        Raises ValueError for channels the network was not made for, and for classes it does not know.
+        """
         grey = x.shape[1] == 1 and self.channels == 3
         if grey:
             x = x.expand(-1, 3, -1, -1)
         if x.shape[1] != self.channels:
             raise ValueError(f"x: expected {self.channels} channels, got {tuple(x.shape)}")
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(x.shape[0])
-        out = self.precondition(x, sigma)
+        if classes is not None and (not self.classes or int(classes.max()) >= self.classes):
+            raise ValueError(f"classes: expected numbers below {self.classes}, got {int(classes.max())}" if self.classes else
+                             "classes: this prior knows none")
+        out = self.precondition(x, sigma, classes)
         return out.mean(1, keepdim=True) if grey else out
 
-    def precondition(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def precondition(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> Tensor:
         """c_skip x + c_out F(c_in x, log sigma), around `centre`; sigma (B,)."""
         s = sigma.reshape(-1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         z = x - self.centre
-        f = self._padded(z / total.sqrt(), sigma.log()).to(x.dtype)
+        f = self._padded(z / total.sqrt(), sigma.log(), *([] if classes is None else [classes])).to(x.dtype)
         return self.centre + z * (self.sigma_data**2 / total) + f * (s * self.sigma_data / total.sqrt())
 
-    def _padded(self, z: Tensor, label: Tensor) -> Tensor:
+    def _padded(self, z: Tensor, *labels: Tensor) -> Tensor:
         h, w = z.shape[-2:]
         stride = getattr(self.network, "stride", 1)
         bottom, right = -h % stride, -w % stride
         if bottom or right:
             mode = "reflect" if bottom < h and right < w else "replicate"
             z = F.pad(z, (0, right, 0, bottom), mode=mode)
-        return self.network(z.contiguous(memory_format=torch.channels_last), label)[..., :h, :w]
+        return self.network(z.contiguous(memory_format=torch.channels_last), *labels)[..., :h, :w]

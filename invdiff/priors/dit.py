@@ -8,30 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invdiff.priors.unet import NoiseEmbedding
+from invdiff.priors.unet import ClassEmbedding, NoiseEmbedding
 
 
 class DiT(nn.Module):
     """Maps (x, noise label) to an image of x's shape; height and width must be multiples of `stride`, the patch's side.
 
-    width is divided among the heads, in parts that are multiples of four.
+    width is divided among the heads, in parts that are multiples of four. With `classes` it takes the class of each image too.
     """
 
-    def __init__(self, channels: int = 3, patch: int = 4, width: int = 256, depth: int = 8, heads: int = 4):
+    def __init__(self, channels: int = 3, patch: int = 4, width: int = 256, depth: int = 8, heads: int = 4,
+                 classes: int = 0):
         super().__init__()
         if width % (4 * heads):
             raise ValueError(f"width: expected a multiple of {4 * heads}, four for each head, got {width}")
         self.stride, self.heads = patch, heads
         self.embed = NoiseEmbedding(width)
+        self.label = ClassEmbedding(classes, width) if classes else None
         self.stem = nn.Linear(channels * patch**2, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.modulate = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, channels * patch**2)
         zero_(self.modulate, self.head)
 
-    def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
-        """x (B, C, H, W) of about unit variance, noise_label (B,) -> (B, C, H, W)."""
-        emb = self.embed(noise_label)
+    def forward(self, x: Tensor, noise_label: Tensor, classes: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) of about unit variance, noise_label (B,), classes (B,) or None for any -> (B, C, H, W)."""
+        emb = self.embed(noise_label, self.label(classes, len(x)) if self.label else None)
         planes = F.pixel_unshuffle(x, self.stride)                              # (B, C p^2, H / p, W / p)
         angles = rotations(planes.shape[-2], planes.shape[-1], self.modulate.in_features // self.heads, x.device)
         h = self.stem(planes.flatten(2).mT)                                     # (B, tokens, width)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, TypeAdapter
 from torch import Tensor, nn
 
 from invdiff.priors.dit import DiT
@@ -25,9 +25,10 @@ class UNetSettings(_Settings):
     widths: tuple[PositiveInt, ...] = (64, 128, 192, 224)
     depths: tuple[PositiveInt, ...] = (2, 2, 2, 1)
     embedding: PositiveInt = 256
+    classes: NonNegativeInt = 0
 
     def build(self) -> nn.Module:
-        return UNet(self.channels, self.widths, self.depths, self.embedding)
+        return UNet(self.channels, self.widths, self.depths, self.embedding, self.classes)
 
 
 class DiTSettings(_Settings):
@@ -38,9 +39,10 @@ class DiTSettings(_Settings):
     width: PositiveInt = 256
     depth: PositiveInt = 8
     heads: PositiveInt = 4
+    classes: NonNegativeInt = 0
 
     def build(self) -> nn.Module:
-        return DiT(self.channels, self.patch, self.width, self.depth, self.heads)
+        return DiT(self.channels, self.patch, self.width, self.depth, self.heads, self.classes)
 
 
 class _DeepinvSettings(_Settings):

@@ -51,23 +51,42 @@ class NoiseEmbedding(nn.Sequential):
         self.frequencies = size // 4
         super().__init__(nn.Linear(2 * self.frequencies, size), nn.SiLU(), nn.Linear(size, size), nn.SiLU())
 
-    def forward(self, noise_label: Tensor) -> Tensor:
-        return super().forward(fourier_features(noise_label, self.frequencies))
+    def forward(self, noise_label: Tensor, label: Tensor | None = None) -> Tensor:
+        """noise_label (B,), label an embedding of something else (B, size) -> (B, size)."""
+        h = self[0](fourier_features(noise_label, self.frequencies))
+        return self[3](self[2](self[1](h if label is None else h + label)))
+
+
+class ClassEmbedding(nn.Embedding):
+    """A class (B,) as a vector (B, size); one more, the last, stands for any class (Ho & Salimans 2022). Zero at first."""
+
+    def __init__(self, classes: int, size: int):
+        super().__init__(classes + 1, size)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, classes: Tensor | None, count: int = 1) -> Tensor:
+        """classes (B,), negative for any; None is any class for all `count` items."""
+        last = self.num_embeddings - 1
+        if classes is None:
+            classes = torch.full((count,), last, device=self.weight.device)
+        return super().forward(torch.where(classes < 0, last, classes))
 
 
 class UNet(nn.Module):
     """Maps (x, noise label) to an image of x's shape; height and width must be multiples of `stride`.
 
-    widths[i] channels and depths[i] residual blocks (each way) at 1 / 2^(i+1) of the input's resolution.
+    widths[i] channels and depths[i] residual blocks (each way) at 1 / 2^(i+1) of the input's resolution. With `classes` it
+    takes the class of each image too.
     """
 
     def __init__(self, channels: int = 3, widths: Sequence[int] = (64, 128, 192, 224), depths: Sequence[int] = (2, 2, 2, 1),
-                 embedding: int = 256):
+                 embedding: int = 256, classes: int = 0):
         super().__init__()
         if len(widths) != len(depths):
             raise ValueError(f"depths: expected {len(widths)} numbers, one for each width, got {len(depths)}")
         self.stride = 2 ** len(widths)
         self.embed = NoiseEmbedding(embedding)
+        self.label = ClassEmbedding(classes, embedding) if classes else None
         self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         stages = list(zip(widths, depths, strict=True))
         self.encoder = nn.ModuleList(Stage(w, d, embedding) for w, d in stages[:-1])
@@ -79,9 +98,9 @@ class UNet(nn.Module):
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor, noise_label: Tensor) -> Tensor:
-        """x (B, C, H, W) of about unit variance, noise_label (B,) -> (B, C, H, W)."""
-        emb = self.embed(noise_label)
+    def forward(self, x: Tensor, noise_label: Tensor, classes: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W) of about unit variance, noise_label (B,), classes (B,) or None for any -> (B, C, H, W)."""
+        emb = self.embed(noise_label, self.label(classes, len(x)) if self.label else None)
         h = stem = self.stem(F.pixel_unshuffle(x, 2))
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):

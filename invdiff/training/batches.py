@@ -11,20 +11,23 @@ from torch import Tensor
 
 
 class PatchSource(Protocol):
-    """`Patches`, or `ComplexPatches`."""
+    """`Patches`, `ComplexPatches` or `WholeImages`: clean images, which of them are grey, and, from the last, their classes."""
 
-    def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice) -> tuple[Tensor, Tensor]: ...
+    def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice) -> tuple[Tensor, ...]: ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's share of clean patches x0 and unit noise (B, C, H, W). `count` is the size of the whole batch, over all
-    processes, and `rng` the step's generator, from which its noise levels come next."""
+    """A step's share of clean patches x0 and unit noise (B, C, H, W), and of their classes (B,), where they have some.
+
+    `count` is the size of the whole batch, over all processes, and `rng` the step's generator, from which its noise levels
+    come next."""
 
     x0: Tensor
     noise: Tensor
     count: int
     rng: np.random.Generator
+    classes: Tensor | None = None
 
 
 class Batches:
@@ -64,12 +67,12 @@ class Batches:
         """The noise is the same on all channels where the patch is grey."""
         rng = np.random.default_rng([self.seed, step])
         count, size = self.count(step), self.sizes[step % len(self.sizes)]
-        x0, grey = self.patches.batch(count, size, rng, self.mine)
+        x0, grey, *classes = self.patches.batch(count, size, rng, self.mine)
         # drawn for all items, so that an item's noise does not depend on the number of processes
         noise = rng.standard_normal((count, *x0.shape[1:]), dtype=np.float32)[self.mine]
         noise[grey.numpy()] = noise[grey.numpy()][:, :1]
         batch = torch.from_numpy(np.ascontiguousarray(noise))
-        return Batch(x0.pin_memory() if self.pinned else x0, batch.pin_memory() if self.pinned else batch, count, rng)
+        return Batch(x0.pin_memory() if self.pinned else x0, batch.pin_memory() if self.pinned else batch, count, rng, *classes)
 
     def close(self) -> None:
         """Drop what was made ahead, and end the threads; `get` starts new ones."""

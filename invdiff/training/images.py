@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from invdiff.errors import InputError
+from invdiff.io.idx import read_idx
 
 _UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -105,7 +106,8 @@ def scaled(shape: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
-    """Images of a folder or of an HDF5 dataset, (H, W, 3): uint8, or float32 in [0, 1] where the file has floats.
+    """Images of a folder, or of an HDF5 dataset or a folder's idx file called `key`, (H, W, 3): uint8, or float32 in [0, 1]
+    where the file has floats.
 
     A dataset holds encoded images, as bytes, or arrays (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8 or float.
     Raises:
@@ -113,8 +115,10 @@ def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
             image's first bytes is found when the image is read.
     """
     path = Path(path)
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if path.is_dir() and (path / key).is_file():
+        images = _arrays(read_idx(path / key), f"{path / key}", cache)
+    elif path.is_dir():
+        files = image_files(path)
         shapes = [_shape(p, str(p)) for p in files]
         images = ImageSet(shapes, lambda i: decode(files[i].read_bytes(), str(files[i])), cache, 3)
     elif path.is_file() and h5py.is_hdf5(path):
@@ -130,6 +134,11 @@ def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
     if not len(images):
         raise InputError(f"{path}: no images found (looked for {', '.join(sorted(SUFFIXES))})")
     return images
+
+
+def image_files(path: Path) -> list[Path]:
+    """The images of a folder and of those below."""
+    return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
 
 
 def dataset(path: Path, key: str) -> Any:

@@ -113,7 +113,8 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         seed_dropout(stream_seed(self.settings.seed, self.step, self.processes.rank), self.device)
         with self._autocast():
-            minimised, losses = self.objective(x0, noise, mine)
+            minimised, losses = self.objective(x0, noise, mine, None if batch.classes is None else
+                                               batch.classes.to(self.device))
         # processes average their gradients, and shares may differ by one patch: the sum of theirs is the mean of the batch
         loss = (minimised * weight).sum() * self.processes.count / batch.count
         accelerator.backward(loss)

@@ -120,9 +120,9 @@ class Objective(nn.Module):
         super().__init__()
         self.denoiser, self.weighting, self.head = denoiser, weighting, weighting.head()
 
-    def forward(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """x0 and unit noise (B, C, H, W), sigma (B,) -> what is minimised, and the weighted error, (B,) each."""
-        error = self.denoiser.precondition(x0 + sigma.reshape(-1, 1, 1, 1) * noise, sigma) - x0
+    def forward(self, x0: Tensor, noise: Tensor, sigma: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x0 and unit noise (B, C, H, W), sigma and classes (B,) -> what is minimised, and the weighted error, (B,) each."""
+        error = self.denoiser.precondition(x0 + sigma.reshape(-1, 1, 1, 1) * noise, sigma, classes) - x0
         losses = self.weighting.weight(sigma, self.denoiser.sigma_data) * error.square().mean(dim=(1, 2, 3))
         if self.head is None:
             return losses, losses

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from invdiff.training.monitor import Monitor, best_average, centre_crops, sample
 from invdiff.training.processes import asking
 from invdiff.training.samples import save_sheet
 from invdiff.training.settings import TrainSettings
+from invdiff.training.whole import WholeImages, read_labels
 
 
 def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, save_seconds: float = 120.0,
@@ -81,13 +83,13 @@ def _writable(output: Path) -> None:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
 
 
-def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches, list[Tensor], list[Tensor]]:
+def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | WholeImages, list[Tensor], list[Tensor]]:
     """Training patches, the held-back images and the test images, (C, H, W) each. Raises InputError."""
     data, channels = settings.data, settings.network.channels
-    if data.test and Path(data.path).is_dir():
+    if data.test and Path(data.path).is_dir() and not (Path(data.path) / data.test).is_file():
         raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
-    if channels not in (2, 3):
-        raise InputError(f"network.channels: expected 3, for colour, or 2, for complex images, got {channels}")
+    if channels > 3:
+        raise InputError(f"network.channels: expected 3, for colour, 1, for grey, or 2, for complex images, got {channels}")
     kind: tuple = (open_complex, to_channels) if channels == 2 else (open_images, to_rgb)
     load, to_tensor = kind
     cache = Cache(data.cache_mb * 1e6)
@@ -95,8 +97,12 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches, list[T
     if data.holdout >= len(images):
         raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {data.holdout}")
     kept, held = images[: -data.holdout], images[-data.holdout :]
-    patches: Patches | ComplexPatches
-    if channels == 2:
+    patches: Patches | ComplexPatches | WholeImages
+    if channels == 1 or data.labels:
+        patches = whole_images(settings, kept, len(images))
+        _fill(cache, [patches.images])
+        to_tensor = _first_channels(channels)
+    elif channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
         magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
         patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales)
@@ -106,6 +112,20 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches, list[T
         _fill(cache, [patches.images])
     test = load(data.path, data.test, Cache(0)) if data.test else []
     return patches, [to_tensor(image) for image in held], [to_tensor(image) for image in test]
+
+
+def whole_images(settings: TrainSettings, kept: ImageSet, count: int) -> WholeImages:
+    """The images that are trained on, the first of `count`, with their classes. Raises InputError."""
+    data, classes = settings.data, getattr(settings.network, "classes", 0)
+    if bool(data.labels) != bool(classes):
+        raise InputError("data.labels: says the classes of the images, and network.classes how many there are, for a U-Net or "
+                         "a DiT; give both, or neither")
+    labels = read_labels(data.path, data.labels, count, classes)[: len(kept)] if data.labels else None
+    return WholeImages(kept, settings.network.channels, labels, data.drop_labels, data.flips)
+
+
+def _first_channels(channels: int) -> Callable[[np.ndarray], Tensor]:
+    return lambda image: to_rgb(image)[:channels]
 
 
 def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:
@@ -155,6 +175,8 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
         "name": s.name, "architecture": s.network.model_dump(),
         "preconditioning": {"sigma_data": s.noise.sigma_data, "centre": s.noise.centre},
         "sigma_range": [s.noise.low, s.noise.high],
+        **({"classes": list(s.data.class_names) or [str(i) for i in range(trainer.denoiser.classes)]}
+           if trainer.denoiser.classes else {}),
         "data": s.data.description, "licence": s.data.licence, "use": s.use,
         "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}), "steps": trainer.step,
                      "average": {"gamma": gamma, "relative_width": round(relative_width(gamma), 4)},

@@ -22,13 +22,15 @@ def draw_samples(denoiser: EDMDenoiser, count: int, size: int, steps: int, sigma
                  seed: int = 0) -> Tensor:
     """Unconditional samples (count, C, size, size) on the CPU, by DPM-Solver++(2M) over Karras' levels.
 
-    Sample i is the same whatever is drawn beside it, so the sheets of a run show it take shape.
+    Sample i is the same whatever is drawn beside it, so the sheets of a run show it take shape. Classes take turns.
     """
     device = next(denoiser.parameters()).device
     streams = Streams([stream_seed(seed, 0, i) for i in range(count)], device)
     shape = (denoiser.channels, size, size)
     x = denoiser.centre + sigma_max * streams.normal(shape)
-    for step in DPMSolverPP()(denoiser, Karras()(steps, sigma_min, sigma_max), x, lambda: streams.normal(shape)):
+    classes = torch.arange(count, device=device) % denoiser.classes if denoiser.classes else None
+    sigmas = Karras()(steps, sigma_min, sigma_max)
+    for step in DPMSolverPP()(lambda x, sigma: denoiser(x, sigma, classes), sigmas, x, lambda: streams.normal(shape)):
         x = step.x
     return x.cpu()
 

@@ -21,6 +21,11 @@ class DataSettings(Frozen):
     With a network of two channels, `key` and `test` are complex images (N, 2, H, W), and `magnitudes` may name another
     HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase.
 
+    With a network of one channel, or with `labels`, images are taken whole, all of one size, the only one in `patch`.
+    `labels` names a dataset of the HDF5 file, or an idx file of the folder, with the class of each image, or is "folders" where
+    an image's folder is its class; a share `drop_labels` of the images is shown without its class, so that the prior can be
+    guided (Ho & Salimans 2022). `flips`: is an image's mirror image as good?
+
     Steps take the sizes of `patch` in turn, multiples of 16; the batch is as many pixels for each.
 
     Decoded images stay in memory up to `cache_mb`; what does not fit is decoded when it is needed. `workers` threads make
@@ -34,6 +39,10 @@ class DataSettings(Frozen):
     patch: tuple[PositiveInt, ...] = Field((64,), min_length=1)
     scales: tuple[PositiveFloat, ...] = (1.0,)
     grey: float = Field(0.0, ge=0, le=1)
+    labels: str | None = None
+    class_names: tuple[str, ...] = ()
+    drop_labels: float = Field(0.1, ge=0, le=1)
+    flips: bool = True
     magnitudes: str | None = None
     magnitudes_key: str = "train_webp"
     cache_mb: int = Field(4000, ge=0)

@@ -22,7 +22,7 @@ class Gaussian(EDMDenoiser):
     def __init__(self, channels=3):
         super().__init__(torch.nn.Conv2d(channels, channels, 1), channels, sigma_data=0.25, centre=0.5)
 
-    def precondition(self, x, sigma):
+    def precondition(self, x, sigma, classes=None):
         shrink = self.sigma_data**2 / (self.sigma_data**2 + sigma.view(-1, 1, 1, 1) ** 2)
         return self.centre + shrink * (x - self.centre)
 
@@ -107,7 +107,7 @@ def test_tensorboard_gets_scalars_and_sheets(settings, tmp_path):
     ({"data": {"holdout": 3}}, r"data\.holdout: expected fewer than the 3 images there are, got 3"),
     ({"data": {"path": "/nowhere"}}, "/nowhere: expected a folder of images or an HDF5 file"),
     ({"data": {"test": "test"}}, r"data\.test: names a dataset of an HDF5 file"),
-    ({"network": {"channels": 1}}, r"network\.channels: expected 3, for colour, or 2, for complex images, got 1"),
+    ({"network": {"channels": 4}}, r"network\.channels: expected 3, for colour, 1, for grey, or 2, for complex images, got 4"),
 ])
 def test_unusable_input_is_named_before_anything_is_written(settings, tmp_path, changes, said):
     with pytest.raises(InputError, match=said):

@@ -1,0 +1,106 @@
+"""Priors told what to show: guidance by a class wraps a denoiser, and every integrator and sampler runs on the result."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.priors.spectrum import ErrorSpectrum
+
+
+class Guided(Denoiser):
+    """Classifier-free guidance, D(x) + scale (D(x | class) - D(x)) (Ho & Salimans 2022, Eq. 6, with scale = 1 + w).
+
+    scale = 1 is the class-conditional prior itself, one call of the network; any other needs two. Above 1, samples are more
+    typical of their class and vary less; they are then no samples of p(x | class).
+
+    Args:
+        prior: a denoiser that takes classes.
+        classes: the class of every image (B,), or one number for all.
+        scale: strength of the guidance.
+        interval: noise levels between which it acts; outside, scale is 1 (Kynkaanniemi et al. 2024).
+    """
+
+    def __init__(self, prior: Denoiser, classes: Tensor | int, scale: float = 1.0,
+                 interval: tuple[float, float] = (0.0, float("inf"))):
+        super().__init__()
+        self.prior, self.scale, self.interval = prior, scale, interval
+        self.register_buffer("classes", torch.as_tensor(classes).reshape(-1))
+        self.card: dict = getattr(prior, "card", {})
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        """E[x0 | x, class], extrapolated; x (B, C, H, W), sigma a float or (B,)."""
+        count = len(x)
+        classes = self.classes.expand(count) if len(self.classes) == 1 else self.classes
+        if self.scale == 1:
+            return self.prior(x, sigma, classes)
+        levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(count)
+        both = self.prior(torch.cat([x, x]), levels.repeat(2), torch.cat([classes, torch.full_like(classes, -1)]))
+        conditional, free = both.chunk(2)
+        acts = (levels >= self.interval[0]) & (levels <= self.interval[1])
+        scale = torch.where(acts, self.scale, 1.0).reshape(-1, 1, 1, 1).to(x.dtype)
+        return free + scale * (conditional - free)
+
+    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
+        """That of the prior without a class: no smaller than it would be with one."""
+        measured = getattr(self.prior, "error_spectrum", None)
+        return measured(channels) if measured else None
+
+
+class ClassifierGuided(Denoiser):
+    """Classifier guidance, D(x) + scale sigma^2 grad log p(class | x) (Dhariwal & Nichol 2021, Eq. 14 as a denoiser, by
+    Tweedie's formula).
+
+    Args:
+        prior: any denoiser.
+        log_probs: log p(class | x) of a classifier of noisy images, (x, sigma) -> (B, K).
+        classes, scale: as in `Guided`; scale 1 is Bayes' rule.
+    """
+
+    def __init__(self, prior: Denoiser, log_probs: Callable[[Tensor, Tensor], Tensor], classes: Tensor | int,
+                 scale: float = 1.0):
+        super().__init__()
+        self.prior, self.log_probs, self.scale = prior, log_probs, scale
+        self.register_buffer("classes", torch.as_tensor(classes).reshape(-1))
+
+    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
+        """x (B, C, H, W), sigma a float or (B,) -> (B, C, H, W)."""
+        levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x))
+        with torch.enable_grad():
+            at = x.detach().requires_grad_()
+            chosen = self.log_probs(at, levels).gather(1, self.classes.expand(len(x))[:, None])
+            (gradient,) = torch.autograd.grad(chosen.sum(), at)
+        return self.prior(x, sigma) + self.scale * levels.square().reshape(-1, 1, 1, 1) * gradient
+
+
+def with_class(prior: Denoiser, options: Mapping[str, str], name: str) -> Denoiser:
+    """A prior for the class, a number or a name, and the guidance of the options "class" and "guidance"; as it is without.
+
+    Raises InputError: no such class, a prior without classes, or a strength that is no number.
+    """
+    if "class" not in options:
+        if "guidance" in options:
+            raise InputError(f"{name}: guidance needs a class, such as ?class=0&guidance=2")
+        return prior
+    number = class_number(prior, options["class"], name)
+    try:
+        scale = float(options.get("guidance", "1"))
+    except ValueError:
+        raise InputError(f"{name}: guidance: expected a number, such as 2, got {options['guidance']!r}") from None
+    return Guided(prior, number, scale)
+
+
+def class_number(prior: Any, wanted: str, name: str) -> int:
+    """The number of a class given by number or name. Raises InputError where the prior knows no such class."""
+    names = getattr(prior, "card", {}).get("classes", [])
+    if not names:
+        raise InputError(f"{name}: class: this prior knows no classes; leave it out")
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(names):
+        return int(wanted)
+    listed = ", ".join(f"{i} {each}" for i, each in enumerate(names))
+    raise InputError(f"{name}: class: expected one of {listed}, got {wanted!r}")
