@@ -79,6 +79,9 @@ class Sampler(BaseModel):
 
     def _guided(self, start: Tensor | None, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         problem = for_chains(problem, seeds)
+        if self.integrator.adaptive and len(seeds) > 1:
+            yield from self._apart(start, prior, problem, seeds)
+            return
         noise = Streams(seeds, problem.y.device)
         shape = problem.image_shape
         denoise = self.posterior_denoiser(prior, problem)
@@ -89,6 +92,16 @@ class Sampler(BaseModel):
             # x0 is still missing from the state: without a better one, its estimate from almost nothing but noise
             estimate = denoise(self.sigma_max * draw, self.sigma_max) if start is None else start
             yield from self.integrator(denoise, sigmas, estimate + float(sigmas[0]) * draw, lambda: noise.normal(shape))
+
+    def _apart(self, start: Tensor | None, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
+        """Each chain for itself: with steps of its own it has levels of its own, and a rule is for one level."""
+        with torch.no_grad():
+            index = torch.arange(len(seeds), device=problem.y.device).split(1)
+            runs = [self._guided(None if start is None else start[i], prior, problem.rows(i), [seed])
+                    for i, seed in zip(index, seeds, strict=True)]
+            for steps in zip(*runs, strict=True):
+                yield Step(steps[0].sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]),
+                           {"calls": sum(step.info["calls"] for step in steps)})
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         """The guidance rule: E[x0 | x, y] as a function of (x, sigma)."""
