@@ -19,7 +19,6 @@ from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.averages import Averages
 from invdiff.training.batches import Batch, Batches, PatchSource
-from invdiff.training.losses import Objective
 from invdiff.training.noise_levels import RunningLoss
 from invdiff.training.processes import Processes
 from invdiff.training.settings import TrainSettings
@@ -58,9 +57,8 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.denoiser = build_denoiser(settings).to(self.device, memory_format=torch.channels_last)
         self.averages = Averages(self.denoiser, settings.optimiser.ema_gammas)
-        objective = Objective(self.denoiser, settings.loss).to(self.device)
-        self.head = objective.head
-        head = list(self.head.parameters()) if self.head else []
+        self.loss = settings.loss.objective(self.denoiser, settings.noise).to(self.device)
+        head = list(self.loss.head.parameters()) if self.loss.head else []
         self.parameters = list(self.denoiser.parameters())
         self.trained = self.parameters + head
         o = settings.optimiser
@@ -69,8 +67,8 @@ class Trainer:
         self.losses = RunningLoss(settings.noise.low, settings.noise.high)
         self.batches = self._batches(patches)
         if settings.compile:
-            objective.compile()         # in place: the state's names stay as they are
-        self.objective = self.processes.accelerator.prepare_model(objective, device_placement=False)
+            self.loss.compile()         # in place: the state's names stay as they are
+        self.objective = self.processes.accelerator.prepare_model(self.loss, device_placement=False)
 
     @property
     def average(self) -> EDMDenoiser:
@@ -104,14 +102,18 @@ class Trainer:
 
     def _advance(self) -> Progress:
         o, accelerator = self.settings.optimiser, self.processes.accelerator
+        phase = self.settings.loss.phase(self.step, o.steps)
+        if self.step == phase.start > 0:
+            self._turn()
         batch = self.batches.get(self.step, o.steps)
         sigma, weight = self._levels(batch)
         x0, noise, mine, weight = (t.to(self.device, non_blocking=True) for t in (
             batch.x0, batch.noise, sigma[self.batches.mine], weight[self.batches.mine]))
         for group in self.optimiser.param_groups:
-            group["lr"] = o.rate * learning_rate_factor(self.step, o.steps, o.warmup, o.decay)
+            group["lr"] = o.rate * learning_rate_factor(self.step - phase.start, len(phase), o.warmup, o.decay)
         self.optimiser.zero_grad(set_to_none=True)
         seed_dropout(stream_seed(self.settings.seed, self.step, self.processes.rank), self.device)
+        self.loss.at(self.step, o.steps)
         with self._autocast():
             minimised, losses = self.objective(x0, noise, mine, None if batch.classes is None else
                                                batch.classes.to(self.device))
@@ -126,14 +128,22 @@ class Trainer:
             raise InputError(f"step {progress.step}: the loss is {progress.loss}; start anew with a lower optimiser.rate, a "
                              "longer optimiser.warmup or precision=fp32, and see that the data hold numbers only")
         self.step += 1
-        self.averages.update(self.parameters, self.step)
+        self.averages.update(self.parameters, self.step - phase.start)
         self.losses.update(progress.losses.double().numpy(), sigma.double().numpy())
         self.whole = True
         return progress
 
+    def _turn(self) -> None:
+        """Begin a phase: from the average that the last one ended with, and with a new optimiser."""
+        self.whole = False
+        self.loss.turn(self.average)
+        self.denoiser.load_state_dict(self.average.state_dict())
+        self.optimiser.state.clear()
+
     def _levels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Noise levels of the whole batch and their weights, (count,) float32."""
-        sigma, weight = self.settings.noise.draw(batch.count, batch.rng, self.step, self.losses)
+        s = self.settings
+        sigma, weight = s.loss.draw(s.noise, batch.count, batch.rng, self.step, s.optimiser.steps, self.losses)
         return torch.from_numpy(sigma).float(), torch.from_numpy(weight).float()
 
     def _progress(self, loss: Tensor, losses: Tensor, sigma: Tensor) -> Progress:
@@ -153,7 +163,7 @@ class Trainer:
     def _modules(self) -> dict[str, torch.nn.Module]:
         """The modules of the state, by the names that a file knows them by."""
         averages = {f"average{i or ''}": average for i, average in enumerate(self.averages.copies)}
-        return {"net": self.denoiser, **averages, **({"head": self.head} if self.head else {})}
+        return {"net": self.denoiser, **averages, **self.loss.kept()}
 
     def save(self, path: str | Path) -> None:
         """Everything that the next step depends on, in one safetensors file, written whole or not at all."""
@@ -195,8 +205,12 @@ def seed_dropout(seed: int, device: torch.device) -> None:
 
 
 def identity(settings: TrainSettings) -> dict:
-    """The settings that make two runs the same run: all but its length, where the data lie, and what is looked at."""
-    return json.loads(settings.model_dump_json(exclude=_APART))
+    """The settings that make two runs the same run: all but where the data lie, what is looked at and, unless the loss goes
+    by it, its length."""
+    known = json.loads(settings.model_dump_json(exclude=_APART))
+    if settings.loss.of_one_length:
+        known["optimiser"]["steps"] = settings.optimiser.steps
+    return known
 
 
 def same_run(stored: dict | None, settings: TrainSettings) -> bool:

@@ -77,8 +77,12 @@ def _board(folder: Path, step: int) -> Any:
 
 
 def sample_sheet(trainer: Trainer, denoiser: EDMDenoiser) -> Image.Image:
-    """A sheet of the settings' number and size."""
-    m, noise = trainer.settings.monitor, trainer.settings.noise
+    """A sheet of the settings' number and size, drawn as a prior of few steps is to be, if it is one."""
+    s, m, noise = trainer.settings, trainer.settings.monitor, trainer.settings.noise
+    few = s.loss.sampling(noise, trainer.step, s.optimiser.steps)
+    if few:
+        return sheet(draw_samples(denoiser, m.sheet, m.sheet_size, few.steps, few.sigma_min, few.sigma_max,
+                                  integrator=few.integrator, schedule=few.schedule))
     return sheet(draw_samples(denoiser, m.sheet, m.sheet_size, m.sheet_steps, noise.low, noise.high))
 
 

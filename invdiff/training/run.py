@@ -171,18 +171,21 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
     """What a user must know of the prior: architecture, data, licence, how it was trained."""
     s = trainer.settings
     gamma = trainer.averages.gammas[average]
+    few = s.loss.sampling(s.noise, trainer.step, s.optimiser.steps)
     return {
         "name": s.name, "architecture": s.network.model_dump(),
         "preconditioning": {"sigma_data": s.noise.sigma_data, "centre": s.noise.centre},
         "sigma_range": [s.noise.low, s.noise.high],
+        **({"image_size": [s.data.patch[0]] * 2} if s.network.channels == 1 or s.data.labels else {}),
         **({"classes": list(s.data.class_names) or [str(i) for i in range(trainer.denoiser.classes)]}
            if trainer.denoiser.classes else {}),
+        **({"sampling": few.to_dict()} if few else {}),
         "data": s.data.description, "licence": s.data.licence, "use": s.use,
         "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}), "steps": trainer.step,
                      "average": {"gamma": gamma, "relative_width": round(relative_width(gamma), 4)},
                      "hours": round(trainer.seconds / 3600, 3), "hardware": hardware(trainer.device),
                      "processes": trainer.processes.count, "log": trainer.log,
-                     **({"initial": earlier(s.initial)} if s.initial else {})},
+                     **({"initial": earlier(s.initial)} if s.initial else {}), **trainer.loss.about()},
     }
 
 

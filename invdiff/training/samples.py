@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from invdiff.diffusion.integrators import DPMSolverPP
+from invdiff.diffusion.integrators import DPMSolverPP, Integrator
 from invdiff.diffusion.randomness import Streams, stream_seed
-from invdiff.diffusion.schedules import Karras
+from invdiff.diffusion.schedules import Karras, Schedule
 from invdiff.io.files import replacing
 from invdiff.priors.denoiser import EDMDenoiser
 
@@ -19,8 +19,8 @@ _GAP = 2        # pixels between samples
 
 @torch.no_grad()
 def draw_samples(denoiser: EDMDenoiser, count: int, size: int, steps: int, sigma_min: float, sigma_max: float,
-                 seed: int = 0) -> Tensor:
-    """Unconditional samples (count, C, size, size) on the CPU, by DPM-Solver++(2M) over Karras' levels.
+                 seed: int = 0, integrator: Integrator | None = None, schedule: Schedule | None = None) -> Tensor:
+    """Unconditional samples (count, C, size, size) on the CPU, if nothing else is said by DPM-Solver++(2M) over Karras' levels.
 
     Sample i is the same whatever is drawn beside it, so the sheets of a run show it take shape. Classes take turns.
     """
@@ -29,8 +29,9 @@ def draw_samples(denoiser: EDMDenoiser, count: int, size: int, steps: int, sigma
     shape = (denoiser.channels, size, size)
     x = denoiser.centre + sigma_max * streams.normal(shape)
     classes = torch.arange(count, device=device) % denoiser.classes if denoiser.classes else None
-    sigmas = Karras()(steps, sigma_min, sigma_max)
-    for step in DPMSolverPP()(lambda x, sigma: denoiser(x, sigma, classes), sigmas, x, lambda: streams.normal(shape)):
+    sigmas = (schedule or Karras())(steps, sigma_min, sigma_max)
+    solve = integrator or DPMSolverPP()
+    for step in solve(lambda x, sigma: denoiser(x, sigma, classes), sigmas, x, lambda: streams.normal(shape)):
         x = step.x
     return x.cpu()
 

@@ -12,10 +12,10 @@ from invdiff.training.losses import (
     ImageLoss,
     MinSNRLoss,
     NoiseLoss,
-    Objective,
     UncertaintyLoss,
     VelocityLoss,
 )
+from invdiff.training.noise_levels import LogNormal
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_loss_is_the_error_of_the_network_on_its_own_target():
     network = denoiser.network((z / total.sqrt()).float(), sigma.log())
     target = (z0 - d**2 / total * z) / (s * d / total.sqrt())
     expected = (network - target).square().mean(dim=(1, 2, 3))
-    minimised, got = Objective(denoiser, EDMLoss())(x0, noise, sigma)
+    minimised, got = EDMLoss().objective(denoiser, LogNormal())(x0, noise, sigma)
     assert got.shape == (3,)
     assert torch.equal(minimised, got)
     torch.testing.assert_close(got.double(), expected, rtol=2e-3, atol=0)
@@ -83,7 +83,7 @@ def test_a_silent_network_has_a_loss_of_one_at_every_level():
     sigma = torch.tensor([0.01, 0.25, 5.0])
     x0, noise = 0.5 + 0.25 * torch.randn(3, 3, 64, 64), torch.randn(3, 3, 64, 64)
     untrained = EDMDenoiser(UNet(3, (4, 4), (1, 1), 16)).requires_grad_(False)
-    loss = Objective(untrained, EDMLoss())(x0, noise, sigma)[1]
+    loss = EDMLoss().objective(untrained, LogNormal())(x0, noise, sigma)[1]
     torch.testing.assert_close(loss, torch.ones(3), atol=4 * (2 / x0[0].numel()) ** 0.5, rtol=0)
 
 
@@ -123,7 +123,7 @@ def test_the_learned_uncertainty_tends_to_the_log_of_the_loss():
 def test_uncertainty_only_rescales_the_gradient_of_the_denoiser(batch):
     x0, noise, sigma, _ = batch
     denoiser = EDMDenoiser(UNet(3, (4, 4), (1, 1), 16))
-    objective = Objective(denoiser, UncertaintyLoss(kind="uncertainty"))
+    objective = UncertaintyLoss(kind="uncertainty").objective(denoiser, LogNormal())
     torch.nn.init.constant_(objective.head.bias, 2.0)
     minimised, losses = objective(x0, noise, sigma)
     torch.testing.assert_close(minimised, losses / math.exp(2) + 2)
