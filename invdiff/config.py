@@ -56,12 +56,24 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "twisted_smc": posterior.TwistedSMC,
 }
 PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that have a name of their own
-    "integrator": {"ddim": integrators.DDIM, "heun": integrators.Heun, "dpm_solver_pp": integrators.DPMSolverPP,
-                   "renoise": integrators.Renoise},
-    "schedule": {"karras": schedules.Karras, "ddpm_linear": schedules.DDPMLinear, "cosine": schedules.Cosine},
+    "integrator": {"ddim": integrators.DDIM, "ddpm": integrators.DDPM, "renoise": integrators.Renoise,
+                   "heun": integrators.Heun, "rk45": integrators.RK45, "dpm_solver": integrators.DPMSolver,
+                   "dpm_solver_adaptive": integrators.DPMSolverAdaptive, "dpm_solver_pp": integrators.DPMSolverPP,
+                   "dpmpp_2s": integrators.DPMSolverPP2S, "dpmpp_3m": integrators.DPMSolverPP3M,
+                   "edm_stochastic": integrators.EDMStochastic, "euler_maruyama": integrators.EulerMaruyama,
+                   "predictor_corrector": integrators.PredictorCorrector, "langevin": integrators.Langevin,
+                   "euler": integrators.DDIM, "dpmpp_2m": integrators.DPMSolverPP},      # by other names
+    "schedule": {"karras": schedules.Karras, "ddpm_linear": schedules.DDPMLinear, "cosine": schedules.Cosine,
+                 "sigmoid": schedules.Sigmoid, "flow_matching": schedules.FlowMatching, "log_linear": schedules.LogLinear,
+                 "linear": schedules.Linear},
 }
 
-
+SHORT: dict[str, dict[str, Any]] = {                # integrators with a parameter set, by the names they go by
+    "dpm_solver_1": {"name": "dpm_solver", "order": 1},
+    "dpm_solver_2": {"name": "dpm_solver", "order": 2},
+    "dpm_solver_3": {"name": "dpm_solver", "order": 3},
+    "dpmpp_2m_sde": {"name": "dpm_solver_pp", "eta": 1.0},
+}
 DEFAULT_SAMPLER = "moment_matching"
 SAMPLE_ACCELERATION = 4.0
 Format = Literal["nifti", "complex", "dicom", "fastmri", "montage"]
@@ -180,13 +192,23 @@ def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
 def build_sampler(spec: Mapping[str, Any]) -> Sampler:
     """The sampler of a spec such as {"name": "dps", "steps": 500, "integrator": {"name": "ddim"}}. Raises InputError."""
     known, parameters = _named(spec, SAMPLERS, "sampler")
-    for part, table in PARTS.items():
+    for part in PARTS:
         value = parameters.get(part)
         if isinstance(value, str | Mapping):
-            usual = {"name": _name_of(known.model_fields[part].default, table)}
-            model, rest = _named({"name": value} if isinstance(value, str) else usual | dict(value), table, f"sampler.{part}")
-            parameters[part] = validate(model, rest, f"sampler.{part}")
+            parameters[part] = build_part(part, value, known.model_fields[part].default, f"sampler.{part}")
     return validate(known, parameters, "sampler")
+
+
+def build_part(part: str, spec: str | Mapping[str, Any], default: BaseModel, where: str) -> Any:
+    """An integrator or a schedule of a spec such as "ddim" or {"name": "ddim", "eta": 0.5}; without a name, of the default's
+    kind. Raises InputError."""
+    spec = {"name": spec} if isinstance(spec, str) else {"name": _name_of(default, PARTS[part])} | dict(spec)
+    model, rest = _named(SHORT.get(str(spec["name"]), {}) | spec | {"name": _long_name(str(spec["name"]))}, PARTS[part], where)
+    return validate(model, rest, where)
+
+
+def _long_name(name: str) -> str:
+    return str(SHORT.get(name, {}).get("name", name))
 
 
 def describe(sampler: Sampler) -> dict[str, Any]:

@@ -22,11 +22,13 @@ LEVELS = [
     {"evaluation", "chunks"},
     {"training"},
     {"config", "restoration"},
+    {"sampling"},
+    {"sample_config"},
     {"mri"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs"},
     {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.mri_intervals",
      "evaluation.crops"},      # for the command line
-    {"cli_benchmark", "cli_priors", "cli_train"},
+    {"cli_benchmark", "cli_priors", "cli_sample", "cli_train"},
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}

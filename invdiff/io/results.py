@@ -16,7 +16,7 @@ from invdiff.io.files import replacing, sibling
 
 MAX_BYTES = 2**33    # of arrays in one file: 8 GiB
 
-_RESULT_SUFFIXES = {".png", ".h5", ".json", ".yaml", ".csv", ".npy", ".nii", ".gz", ".dcm"}
+_RESULT_SUFFIXES = {".png", ".h5", ".json", ".yaml", ".csv", ".npy", ".npz", ".nii", ".gz", ".dcm"}
 _AXES = {
     "samples": "measurement, sample, channel, row, column",
     "mean": "measurement, channel, row, column",

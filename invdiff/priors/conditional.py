@@ -30,6 +30,7 @@ class Guided(Denoiser):
         self.prior, self.scale, self.interval = prior, scale, interval
         self.register_buffer("classes", torch.as_tensor(classes).reshape(-1))
         self.card: dict = getattr(prior, "card", {})
+        self.calls_each = 1 if scale == 1 else 2
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """E[x0 | x, class], extrapolated; x (B, C, H, W), sigma a float or (B,)."""

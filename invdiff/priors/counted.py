@@ -11,7 +11,7 @@ class Counted(Denoiser):
     """A prior under a precision, that answers for its spectrum and counts images.
 
     Attributes:
-        calls: images denoised.
+        calls: images that a network denoised; a prior with a `calls_each` needs that many for each.
         gradients: products of its Jacobian with an image, J^T v by a backward pass or J v by one through that.
     """
 
@@ -20,10 +20,10 @@ class Counted(Denoiser):
         self.prior, self.precision, self.kind = prior, precision, device.type
         self.calls = self.gradients = 0
 
-    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
-        self.calls += len(x)
+    def forward(self, x: Tensor, sigma: float | Tensor, *args: object, **kwargs: object) -> Tensor:
+        self.calls += len(x) * getattr(self.prior, "calls_each", 1)
         with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
-            x0 = self.prior(x, sigma).to(x.dtype)
+            x0 = self.prior(x, sigma, *args, **kwargs).to(x.dtype)
         if x0.requires_grad and x.requires_grad:
             x0.register_hook(self._on_gradient)
         return x0

@@ -14,11 +14,13 @@ from invdiff.evaluation.denoising import denoising_table
 from invdiff.priors import load_prior
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.checkpoint import save_prior
+from invdiff.priors.latent import save_latent_prior
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.training.averages import relative_width
 from invdiff.training.complex_data import ComplexPatches, open_complex, open_magnitudes, to_channels
 from invdiff.training.data import Patches, to_rgb
 from invdiff.training.images import Cache, ImageSet, open_images
+from invdiff.training.latents import Latents, autoencoder, encoded
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.monitor import Monitor, best_average, centre_crops, sample_sheet
 from invdiff.training.processes import asking
@@ -83,9 +85,11 @@ def _writable(output: Path) -> None:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
 
 
-def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | WholeImages, list[Tensor], list[Tensor]]:
-    """Training patches, the held-back images and the test images, (C, H, W) each. Raises InputError."""
-    data, channels = settings.data, settings.network.channels
+def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | WholeImages | Latents, list[Tensor], list[Tensor]]:
+    """Training patches, the held-back images and the test images, (C, H, W) each; of a run on latents, latents, and no test.
+    Raises InputError."""
+    data, coder = settings.data, autoencoder(settings) if settings.latent else None
+    channels = coder.channels if coder else settings.network.channels
     if data.test and Path(data.path).is_dir() and not (Path(data.path) / data.test).is_file():
         raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
     if channels > 3:
@@ -97,9 +101,12 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     if data.holdout >= len(images):
         raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {data.holdout}")
     kept, held = images[: -data.holdout], images[-data.holdout :]
+    if coder:
+        shown, later = (encoded(coder, whole_images(settings, part, len(images), channels)) for part in (kept, held))
+        return shown, list(later.z), []
     patches: Patches | ComplexPatches | WholeImages
     if channels == 1 or data.labels:
-        patches = whole_images(settings, kept, len(images))
+        patches = whole_images(settings, kept, len(images), channels)
         _fill(cache, [patches.images])
         to_tensor = _first_channels(channels)
     elif channels == 2:
@@ -114,14 +121,14 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     return patches, [to_tensor(image) for image in held], [to_tensor(image) for image in test]
 
 
-def whole_images(settings: TrainSettings, kept: ImageSet, count: int) -> WholeImages:
+def whole_images(settings: TrainSettings, kept: ImageSet, count: int, channels: int) -> WholeImages:
     """The images that are trained on, the first of `count`, with their classes. Raises InputError."""
     data, classes = settings.data, getattr(settings.network, "classes", 0)
     if bool(data.labels) != bool(classes):
         raise InputError("data.labels: says the classes of the images, and network.classes how many there are, for a U-Net or "
                          "a DiT; give both, or neither")
     labels = read_labels(data.path, data.labels, count, classes)[: len(kept)] if data.labels else None
-    return WholeImages(kept, settings.network.channels, labels, data.drop_labels, data.flips)
+    return WholeImages(kept, channels, labels, data.drop_labels, data.flips)
 
 
 def _first_channels(channels: int) -> Callable[[np.ndarray], Tensor]:
@@ -145,7 +152,7 @@ def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], pat
     card = make_card(trainer, number)
     source = f"measured on {len(crops)} held-back training images"
     card["spectrum"] = measure_spectrum(denoiser, list(crops), LEVELS, source).to_dict()
-    if trainer.settings.network.channels == 3:
+    if trainer.settings.network.channels == 3 and not trainer.settings.latent:
         grey = [crop.mean(0, keepdim=True) for crop in crops]
         card["spectrum_grey"] = measure_spectrum(denoiser, grey, LEVELS, source).to_dict()
     if test:
@@ -155,7 +162,10 @@ def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], pat
     if trainer.settings.monitor.sheet:
         card["samples"] = f"{path.stem}.png"
         save_sheet(path.with_suffix(".png"), sample_sheet(trainer, denoiser))
-    save_prior(path, denoiser, card)
+    if trainer.settings.latent:
+        save_latent_prior(path, denoiser, autoencoder(trainer.settings), card)
+    else:
+        save_prior(path, denoiser, card)
     return path
 
 
@@ -176,6 +186,7 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
         "name": s.name, "architecture": s.network.model_dump(),
         "preconditioning": {"sigma_data": s.noise.sigma_data, "centre": s.noise.centre},
         "sigma_range": [s.noise.low, s.noise.high],
+        **({"image_size": [max(s.data.patch)] * 2} if s.latent else {}),
         **({"image_size": [s.data.patch[0]] * 2} if s.network.channels == 1 or s.data.labels else {}),
         **({"classes": list(s.data.class_names) or [str(i) for i in range(trainer.denoiser.classes)]}
            if trainer.denoiser.classes else {}),

@@ -1,0 +1,71 @@
+"""What `invdiff sample` and `invdiff evaluate` draw: its schema, with a prior's own defaults, and the drawing of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from invdiff.config import build_part
+from invdiff.diffusion.integrators import DPMSolverPP
+from invdiff.diffusion.schedules import Karras
+from invdiff.errors import InputError
+from invdiff.priors import load_prior
+from invdiff.priors.conditional import class_number
+from invdiff.sampling import Samples, sample
+from invdiff.validation import override, validate
+
+
+class SampleConfig(BaseModel):
+    """Images to draw from a prior.
+
+    solver, schedule: a name, or a mapping with a `name` and parameters.
+    class_: a class by number or name; "each", which is the default where a prior knows classes, lets them take turns, and
+        "any" tells the prior none.
+    sigma_min, sigma_max: without them, the range that the prior was trained on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    prior: str
+    count: PositiveInt = 64
+    solver: str | dict[str, Any] = "dpmpp_2m"
+    steps: PositiveInt = 20
+    schedule: str | dict[str, Any] = "karras"
+    sigma_min: PositiveFloat | None = None
+    sigma_max: PositiveFloat | None = None
+    class_: str = Field("each", alias="class")
+    guidance: float = 1.0
+    size: tuple[PositiveInt, PositiveInt] | None = None
+    seed: int = Field(0, ge=0, lt=2**63)
+    batch_size: PositiveInt | None = None
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+def sample_config(given: Mapping[str, Any], assignments: Sequence[str] = ()) -> tuple[SampleConfig, Any]:
+    """The config of what was given, and the prior it names. What was not given is what the prior's card says of its own
+    sampling, as few-step priors' do, and the default where it says nothing. Raises InputError."""
+    given = override({key: value for key, value in given.items() if value is not None}, assignments)
+    if "prior" not in given:
+        raise InputError("prior: give the prior to draw from; `invdiff priors` lists them")
+    prior = load_prior(str(given["prior"]))
+    usual = dict(getattr(prior, "card", {}).get("sampling", {}))
+    if "solver" in given:               # the levels that belong to a solver go with it
+        usual = {}
+    return validate(SampleConfig, {**usual, **given}, "sample"), prior
+
+
+def draw(config: SampleConfig, prior: Any, on_step: Callable[[Any], object] | None = None) -> Samples:
+    """The images of a config. Raises InputError as `sample` does."""
+    known = int(getattr(prior, "classes", 0))
+    classes: list[int] | None = None
+    if config.class_ not in ("each", "any"):
+        classes = [class_number(prior, config.class_, config.prior)]
+    elif known and config.class_ == "each":
+        classes = [i % known for i in range(config.count)]
+    drawn = sample(prior, config.count, build_part("integrator", config.solver, DPMSolverPP(), "solver"), steps=config.steps,
+                   schedule=build_part("schedule", config.schedule, Karras(), "schedule"), sigma_min=config.sigma_min,
+                   sigma_max=config.sigma_max, size=config.size, classes=classes, guidance=config.guidance, seed=config.seed,
+                   batch_size=config.batch_size, device=config.device, precision=config.precision, on_step=on_step)
+    drawn.report.update(prior=config.prior, config=config.model_dump(mode="json", by_alias=True))
+    return drawn

@@ -1,0 +1,167 @@
+"""sample(): images drawn from a prior alone, what `invdiff sample`, the app and the evaluation call."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+from invdiff.diffusion.integrators import Integrator
+from invdiff.diffusion.randomness import Streams, stream_seed
+from invdiff.diffusion.schedules import Karras, Schedule
+from invdiff.errors import InputError
+from invdiff.io.results import output_folder, write_json
+from invdiff.priors import Guided
+from invdiff.priors.counted import Counted
+from invdiff.restoration import Progress, Stop, find_device, versions
+from invdiff.training.samples import save_sheet, sheet
+
+_PIXELS = 2**18         # of images drawn together, if nothing else is said
+_SHEET = 100            # images on a sheet, at most
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Images drawn from a prior.
+
+    Attributes:
+        images: (N, C, H, W), on the CPU, in image units, not clipped.
+        classes: (N,), or None where the prior was told none.
+        report: plain dict: solver, steps, noise levels, guidance, seed, seconds, network calls an image, versions.
+    """
+
+    images: Tensor
+    classes: Tensor | None
+    report: dict[str, Any]
+
+    def save(self, path: str | Path) -> None:
+        """Write samples.npz (`images` float32 and, if there are some, `classes`), a sheet of the first hundred as samples.png,
+        and report.json into the folder `path`, whole or not at all. Raises InputError."""
+        arrays = {"images": self.images.numpy()}
+        if self.classes is not None:
+            arrays["classes"] = self.classes.numpy()
+        with output_folder(path) as folder:
+            np.savez(folder / "samples.npz", allow_pickle=False, **arrays)
+            save_sheet(folder / "samples.png", sheet(self.images[:_SHEET]))
+            write_json(folder / "report.json", self.report)
+
+
+def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 20, schedule: Schedule | None = None,
+           sigma_min: float | None = None, sigma_max: float | None = None, size: tuple[int, int] | None = None,
+           classes: Sequence[int] | None = None, guidance: float = 1.0, seed: int = 0, batch_size: int | None = None,
+           device: str = "auto", precision: str = "fp32", on_step: Callable[[Progress], object] | None = None) -> Samples:
+    """Draw images from a prior.
+
+    Args:
+        prior: any deepinv Denoiser, or a latent prior of ours.
+        count: how many images.
+        integrator, steps, schedule: how the noise is taken away; Karras' levels without a schedule.
+        sigma_min, sigma_max: the lowest level but 0, and the first; the range of the prior's card without them.
+        size: (H, W) in pixels; without it that of the images the prior was trained on, or 64 x 64.
+        classes: of each image, -1 for any, or one number for all.
+        guidance: strength of classifier-free guidance; 1 is none.
+        seed: integer >= 0. Image i depends on (seed, i) and its class, and on nothing beside it.
+        batch_size: images drawn together.
+        on_step: called after each step. `Stop` raised by it ends the run with the images that are finished.
+
+    Raises:
+        InputError: an argument out of range, classes for a prior that knows none, or nothing finished by a `Stop`.
+    """
+    if count < 1 or seed < 0 or steps < 1 or (batch_size is not None and batch_size < 1) or precision not in ("fp32", "bf16"):
+        raise InputError(f"sample: expected count, steps and batch_size >= 1, seed >= 0 and precision fp32 or bf16, got "
+                         f"{count}, {steps}, {batch_size}, {seed}, {precision!r}")
+    where = find_device(device)
+    labels = _labels(prior, classes, count, guidance)
+    low, high = card_range(prior)
+    sigmas = _levels(schedule or Karras(), steps, sigma_min or low, sigma_max or high)
+    draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size), guidance, seed, where, precision, on_step)
+    height, width = draw.shape[-2:]
+    together = batch_size or max(1, _PIXELS // (height * width))
+    images: list[Tensor] = []
+    began = time.perf_counter()
+    try:
+        for first in range(0, count, together):
+            numbers = range(first, min(first + together, count))
+            draw.ahead = -(-(count - first) // together)
+            images.append(draw(numbers, None if labels is None else labels[first : first + together]))
+    except Stop:
+        if not images:
+            raise
+    drawn = torch.cat(images)
+    report = {"solver": {"name": type(integrator).__name__, **integrator.model_dump()}, "steps": steps,
+              "schedule": {"name": type(schedule or Karras()).__name__, **(schedule or Karras()).model_dump()},
+              "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance, "seed": seed,
+              "count": len(drawn), "size": [height, width], "seconds": round(time.perf_counter() - began, 3),
+              "network_calls": draw.prior.calls / len(drawn), "device": str(where), "precision": precision,
+              "versions": versions()}
+    return Samples(drawn, None if labels is None else labels[: len(drawn)], report)
+
+
+def card_range(prior: Denoiser) -> tuple[float, float]:
+    """The noise levels that a prior was trained on, as its card says; 0.002 to 40 without one."""
+    low, high = getattr(prior, "card", {}).get("sigma_range") or (0.002, 40.0)
+    return float(low), float(high)
+
+
+class _Draw:
+    """Draws a batch of images."""
+
+    def __init__(self, prior: Denoiser, integrator: Integrator, sigmas: Tensor, shape: tuple[int, ...], guidance: float,
+                 seed: int, device: torch.device, precision: str, on_step: Callable[[Progress], object] | None):
+        self.prior, self.latent = Counted(prior, precision, device), getattr(prior, "latent", False)
+        self.integrator, self.sigmas, self.shape, self.guidance = integrator, sigmas, shape, guidance
+        self.seed, self.device, self.on_step = seed, device, on_step
+        self.centre = float(getattr(prior, "centre", 0.0 if shape[0] == 2 or self.latent else 0.5))
+        self.done, self.ahead = 0, 1
+
+    @torch.no_grad()
+    def __call__(self, numbers: Sequence[int], classes: Tensor | None) -> Tensor:
+        """The images of these numbers (N, C, H, W), on the CPU."""
+        streams = Streams([stream_seed(self.seed, 0, i) for i in numbers], self.device)
+        denoise = self.prior if classes is None else Guided(self.prior, classes.to(self.device), self.guidance)
+        x = self.centre + float(self.sigmas[0]) * streams.normal(self.shape)
+        total = self.done + self.ahead * (len(self.sigmas) - 1)
+        for step in self.integrator(denoise, self.sigmas, x, lambda: streams.normal(self.shape)):
+            self.done += 1
+            x = step.x
+            if self.on_step:
+                self.on_step(Progress(self.done, max(total, self.done), step))
+        return (self.prior.prior.decode(x) if self.latent else x).float().cpu()
+
+
+def _levels(schedule: Schedule, steps: int, low: float, high: float) -> Tensor:
+    try:
+        return schedule(steps, low, high)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _labels(prior: Denoiser, classes: Sequence[int] | None, count: int, guidance: float) -> Tensor | None:
+    known = int(getattr(prior, "classes", 0))
+    if classes is None:
+        if guidance != 1:
+            raise InputError(f"guidance: {guidance:g} needs classes to guide towards; give them, or leave it at 1")
+        return None
+    labels = torch.as_tensor(list(classes), dtype=torch.long)
+    labels = labels.expand(count) if len(labels) == 1 else labels
+    if not known:
+        raise InputError("classes: this prior knows none; leave them out")
+    if len(labels) != count or int(labels.max()) >= known or int(labels.min()) < -1:
+        raise InputError(f"classes: expected {count} numbers from -1, for any, to {known - 1}, got {len(labels)} from "
+                         f"{int(labels.min())} to {int(labels.max())}")
+    return labels
+
+
+def _shape(prior: Any, size: tuple[int, int] | None) -> tuple[int, ...]:
+    card = getattr(prior, "card", {})
+    height, width = size or card.get("image_size") or (64, 64)
+    if min(height, width) < 1:
+        raise InputError(f"size: expected positive numbers of pixels, got {height} x {width}")
+    if getattr(prior, "latent", False):
+        return tuple(prior.latent_shape((height, width)))
+    return (int(getattr(prior, "channels", card.get("architecture", {}).get("channels", 3))), height, width)

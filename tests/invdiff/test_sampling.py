@@ -1,0 +1,127 @@
+"""Images from a prior alone: their distribution, what they depend on, what is counted, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invdiff import InputError, Stop
+from invdiff.diffusion.integrators import DDIM, DPMSolverPP, Heun
+from invdiff.priors import Guided
+from invdiff.priors.analytic import GaussianPrior
+from invdiff.sample_config import draw, sample_config
+from invdiff.sampling import sample
+
+
+class TwoGaussians(torch.nn.Module):
+    """Of two classes, white Gaussians around 0.2 and 0.8; of any class, the one around 0.5."""
+
+    classes, channels, std = 2, 1, 0.1
+
+    def __init__(self):
+        super().__init__()
+        self.card = {"image_size": [2, 3], "sigma_range": [0.01, 10.0], "classes": ["dark", "bright"]}
+        self.each = [GaussianPrior(torch.full((1, 2, 3), m), self.std**2 * torch.eye(6)) for m in (0.2, 0.8, 0.5)]
+
+    def forward(self, x, sigma, classes=None):
+        classes = torch.full((len(x),), -1) if classes is None else classes
+        return torch.stack([each(x, sigma) for each in self.each])[classes, torch.arange(len(x))]
+
+
+def test_samples_are_the_prior_s_and_of_the_class_asked_for():
+    drawn = sample(TwoGaussians(), 2000, DPMSolverPP(), steps=40, classes=[0, 1] * 1000)
+    assert drawn.images.shape == (2000, 1, 2, 3)
+    for k, mean in ((0, 0.2), (1, 0.8)):
+        mine = drawn.images[drawn.classes == k]
+        assert mine.mean().item() == pytest.approx(mean, abs=0.005)       # the start's mean is 0.5
+        assert mine.std().item() == pytest.approx(TwoGaussians.std, rel=0.03)
+    free = sample(TwoGaussians(), 500, DPMSolverPP(), steps=40).images
+    assert free.mean().item() == pytest.approx(0.5, abs=4 * 0.1 / 3000**0.5)
+
+
+def test_an_image_depends_on_the_seed_its_number_and_its_class_alone():
+    prior, options = TwoGaussians(), {"steps": 5, "classes": [0, 1, 1, 0, 1]}
+    whole = sample(prior, 5, DPMSolverPP(eta=1.0), **options)
+    parts = sample(prior, 5, DPMSolverPP(eta=1.0), batch_size=2, **options)
+    torch.testing.assert_close(whole.images, parts.images)
+    fewer = sample(prior, 2, DPMSolverPP(eta=1.0), steps=5, classes=[0, 1])
+    torch.testing.assert_close(whole.images[:2], fewer.images)
+    other = sample(prior, 5, DPMSolverPP(eta=1.0), seed=1, **options)
+    assert not torch.allclose(whole.images, other.images)
+
+
+@pytest.mark.parametrize(("integrator", "guidance", "calls"), [(DDIM(), 1.0, 7), (Heun(), 1.0, 13), (DDIM(), 2.0, 14)])
+def test_every_call_of_the_network_is_counted(integrator, guidance, calls):
+    drawn = sample(TwoGaussians(), 3, integrator, steps=7, classes=[0], guidance=guidance)
+    assert drawn.report["network_calls"] == calls
+    assert drawn.report["guidance"] == guidance
+
+
+def test_a_guided_prior_counts_two_calls_in_a_restoration_too():
+    prior = TwoGaussians()
+    assert Guided(prior, 0).calls_each == 1
+    assert Guided(prior, 0, 2.0).calls_each == 2
+
+
+def test_a_stop_keeps_what_is_finished():
+    def after(steps):
+        def stop(progress):
+            if progress.done > steps:
+                raise Stop
+        return stop
+
+    kept = sample(TwoGaussians(), 6, DDIM(), steps=4, batch_size=2, on_step=after(9))
+    assert len(kept.images) == kept.report["count"] == 4
+    with pytest.raises(Stop):
+        sample(TwoGaussians(), 6, DDIM(), steps=4, batch_size=2, on_step=after(2))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"classes": [2]}, "classes: expected 4 numbers from -1, for any, to 1, got 1 from 2 to 2|got 4 from 2 to 2"),
+    ({"classes": [0, 1]}, "got 2 from 0 to 1"), ({"guidance": 2.0}, "needs classes"), ({"steps": 0}, "steps"),
+    ({"sigma_min": 50.0}, "sigma_min"), ({"size": (0, 3)}, "size"), ({"precision": "fp16"}, "precision")])
+def test_what_makes_no_sense_is_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        sample(TwoGaussians(), 4, DDIM(), **change)
+
+
+def test_the_command_writes_a_sheet_the_numbers_and_a_report(invdiff, tiny_prior, tmp_path):
+    prior, out = tiny_prior(1, 0.5), tmp_path / "out"
+    arguments = ["sample", "--prior", prior, "-n", 5, "--steps", 2, "--size", "16x20", "-o", out]
+    code, said, _ = invdiff(*arguments)
+    assert code == 0
+    assert "5 images of 16 x 20" in said
+    with np.load(out / "samples.npz", allow_pickle=False) as file:
+        images = file["images"]
+        assert sorted(file) == ["images"]
+    assert images.shape == (5, 1, 16, 20)
+    assert Image.open(out / "samples.png").size == (3 * 22 + 2, 2 * 18 + 2)
+    assert invdiff(*arguments, "--solver", "dpmpp_2m_sde", "--set", "schedule=cosine")[0] == 0        # replaces its own result
+    with np.load(out / "samples.npz", allow_pickle=False) as file:
+        assert not np.allclose(file["images"], images)
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    (["--solver", "heum"], "did you mean 'heun'"), (["--size", "16"], "expected HEIGHTxWIDTH"),
+    (["--class", "3"], "no classes"), (["--guidance", "2"], "needs classes"), (["-n", "0"], "count"), (["--set", "schedule=karas"], "did you mean 'karras'"),
+    (["--set", "solver.etta=1"], "did you mean 'eta'"), (["--prior", "nobody"], "no prior is called 'nobody'")])
+def test_the_command_refuses_in_one_sentence(invdiff, tiny_prior, tmp_path, options, words):
+    given = [] if "--prior" in options else ["--prior", tiny_prior(1, 0.5)]
+    code, _, complaint = invdiff("sample", *given, *options, "-o", tmp_path / "out")
+    assert code == 2
+    assert words in complaint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_may_say_how_its_prior_is_sampled(monkeypatch):
+    prior = TwoGaussians()
+    prior.card["sampling"] = {"solver": "ddim", "steps": 2, "sigma_max": 3.0}
+    monkeypatch.setattr("invdiff.sample_config.load_prior", lambda name: prior)
+    config, loaded = sample_config({"prior": "few", "count": 4})
+    drawn = draw(config, loaded)
+    assert drawn.report["network_calls"] == 2
+    assert drawn.report["sigma_max"] == pytest.approx(3.0)
+    assert drawn.classes.tolist() == [0, 1, 0, 1]
+    config, _ = sample_config({"prior": "few", "solver": "heun", "class": "bright"})
+    assert (config.steps, config.sigma_max) == (20, None)           # another solver, and nothing of the card's
+    assert draw(config, loaded).classes.unique().tolist() == [1]
