@@ -1,0 +1,98 @@
+"""All scores of a set of images against a reference, and the floor: the same scores of real images that were kept apart."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from invdiff.errors import InputError
+from invdiff.evaluation.generative.features import Looked
+from invdiff.evaluation.generative.scores import (
+    Statistics,
+    density_coverage,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    precision_recall,
+)
+
+METRICS = {
+    "fid": "Fréchet distance of the features", "kid": "kernel distance of the features, × 1000", "is": "Inception score",
+    "pr": "precision and recall", "dc": "density and coverage", "accuracy": "classified as their class",
+}
+LABELS = {
+    "fid": "Fréchet distance ↓", "kid": "KID × 1000 ↓", "inception_score": "Inception score ↑", "precision": "precision ↑",
+    "recall": "recall ↑", "density": "density ↑", "coverage": "coverage ↑", "class_accuracy": "classified as their class ↑",
+}
+ALL = tuple(METRICS)
+_NEIGHBOURS = 10_000        # images of each kind, at most, for what compares all pairs
+
+
+def chosen_metrics(text: str) -> tuple[str, ...]:
+    """"fid,kid" as names. Raises InputError for one that is unknown."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names or set(names) - set(METRICS):
+        raise InputError(f"metrics: expected some of {', '.join(METRICS)}, separated by commas, got {text!r}")
+    return names
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images to compare with, their statistics computed once, and others of the same kind for the floor, if there are."""
+
+    images: Looked
+    statistics: Statistics
+    kept_apart: Looked | None = None
+
+    @classmethod
+    def of(cls, images: Looked, kept_apart: Looked | None = None) -> "Reference":
+        """Raises InputError for fewer than 10 images."""
+        if len(images) < 10:
+            raise InputError(f"reference: expected at least 10 images, got {len(images)}")
+        return cls(images, Statistics.of(images.features), kept_apart)
+
+
+def evaluate(samples: Looked, reference: Reference, metrics: Sequence[str] = ALL, seed: int = 0) -> dict[str, float]:
+    """Scores of samples: fid, kid and inception_score with their spreads (kid_spread ...), precision, recall, density,
+    coverage, class_accuracy.
+
+    The last one needs the samples' classes, and is left out without. What compares neighbours takes the same number of each
+    kind. Raises InputError for fewer than 10 samples.
+    """
+    if len(samples) < 10:
+        raise InputError(f"samples: expected at least 10 images, got {len(samples)}")
+    real, found = reference.images, {}
+    if "fid" in metrics:
+        found["fid"] = frechet_distance(Statistics.of(samples.features), reference.statistics)
+    if "kid" in metrics:
+        found["kid"], found["kid_spread"] = (1000 * v for v in kernel_distance(real.features, samples.features, seed=seed))
+    if "is" in metrics:
+        found["inception_score"], found["inception_score_spread"] = inception_score(samples.log_probs, seed=seed)
+    if {"pr", "dc"} & set(metrics):
+        count = min(len(samples), len(real), _NEIGHBOURS)
+        a, b = some(real, count, seed).features, some(samples, count, seed + 1).features
+        if "pr" in metrics:
+            found["precision"], found["recall"] = precision_recall(a, b)
+        if "dc" in metrics:
+            found["density"], found["coverage"] = density_coverage(a, b)
+    if "accuracy" in metrics and samples.classes is not None:
+        known = samples.classes >= 0
+        if known.any():
+            right = samples.log_probs[known].argmax(1) == samples.classes[known]
+            found["class_accuracy"] = float(right.double().mean())
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
+
+
+def floor(reference: Reference, count: int, metrics: Sequence[str] = ALL, seed: int = 0) -> dict[str, float]:
+    """The scores of real images that are not in the reference, as many as there are samples if there are so many; {} if there
+    are none. No set of samples from the true distribution does better, but for chance."""
+    if reference.kept_apart is None:
+        return {}
+    return evaluate(some(reference.kept_apart, min(count, len(reference.kept_apart)), seed), reference, metrics, seed)
+
+
+def some(images: Looked, count: int, seed: int) -> Looked:
+    """A random `count` of them, all in their order where there are no more."""
+    if count >= len(images):
+        return images
+    return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count])
