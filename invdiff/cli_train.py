@@ -1,7 +1,7 @@
 """`invdiff train`: what the terminal shows of a run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +15,12 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
           assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. loss.kind=v; repeatable.")] = None,
           output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
           device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None) -> None:
-    """Train a prior. Started again with the same output folder, it goes on where it was stopped or killed.
+    """Train a prior, or what the config's `kind` says. Started again with the same output folder, a prior goes on where it was
+    stopped or killed.
 
     On several GPUs: torchrun --nproc-per-node GPUS --no-python invdiff train CONFIG.
     """
-    from invdiff.config import train_settings
+    from invdiff.config import RUNS, train_settings
     from invdiff.restoration import find_device
     from invdiff.training.processes import leave
     from invdiff.training.run import train as run
@@ -27,6 +28,10 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
     settings = train_settings(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
     where = str(find_device(device or "auto"))
     folder = output or Path("runs") / settings.name
+    if other := next((train for model, train in RUNS.values() if isinstance(settings, model)), None):
+        path = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show))
+        typer.echo(f"{path}: the {settings.kind}; log.jsonl beside it")
+        return
     view = View(settings)
     try:
         path = run(settings, folder, where, on_step=view.show)
@@ -35,6 +40,24 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
         leave()
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"{path}: the prior; log.jsonl, samples/ and {path.stem}.png beside it")
+
+
+def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Path]) -> Path:
+    """`work(show)` with a bar that `show(steps done, loss)` moves on. In a file instead of a terminal: ten lines."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console()
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+                  TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"), console=console) as bar:
+        line = bar.add_task(settings.name, total=settings.steps, loss=float("nan"))
+
+        def show(done: int, loss: float) -> None:
+            bar.update(line, completed=done, loss=loss)
+            if not console.is_terminal and done % -(-settings.steps // 10) == 0:
+                console.print(f"step {done}: loss {loss:.4f}", soft_wrap=True)
+
+        return work(show)
 
 
 class View:

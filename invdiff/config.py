@@ -16,6 +16,7 @@ from invdiff.evaluation.mri_baselines import BASELINES
 from invdiff.mri.settings import ScanSettings
 from invdiff.paths import bundled
 from invdiff.posterior import Sampler
+from invdiff.training.classifier import ClassifierSettings, train_classifier
 from invdiff.training.settings import TrainSettings
 from invdiff.validation import nearest, override, read_yaml, validate
 
@@ -68,6 +69,9 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that ha
                  "linear": schedules.Linear},
 }
 
+RUNS: dict[str, tuple[type[BaseModel], Callable[..., Path]]] = {     # trainings of something that is no prior, by `kind`
+    "classifier": (ClassifierSettings, train_classifier),
+}
 SHORT: dict[str, dict[str, Any]] = {                # integrators with a parameter set, by the names they go by
     "dpm_solver_1": {"name": "dpm_solver", "order": 1},
     "dpm_solver_2": {"name": "dpm_solver", "order": 2},
@@ -173,9 +177,13 @@ def _check_image(config: RunConfig, path: str, noise_given: bool) -> None:
         raise InputError(f"{path}: sigma_y is missing; give the noise's standard deviation (white is 1; 0 is noiseless)")
 
 
-def train_settings(path: str | Path, assignments: Sequence[str] = ()) -> TrainSettings:
-    """The settings of a training config. Raises InputError."""
-    return validate(TrainSettings, override(read_yaml(path), assignments), str(path))
+def train_settings(path: str | Path, assignments: Sequence[str] = ()) -> Any:
+    """The settings of a training config: TrainSettings, or, where it has a `kind`, its model in RUNS. Raises InputError."""
+    data = override(read_yaml(path), assignments)
+    kind = data.get("kind")
+    if "kind" in data and kind not in RUNS:
+        raise InputError(f"{path}: kind: unknown kind {kind!r}; {nearest(str(kind), RUNS)}, or leave it out for a prior")
+    return validate(RUNS[kind][0] if kind in RUNS else TrainSettings, data, str(path))
 
 
 def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:

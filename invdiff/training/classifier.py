@@ -1,0 +1,210 @@
+"""Training of a classifier of clean and of noisy images: `invdiff train configs/train/fashion-classifier.yaml`."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.evaluation.generative.classifier import Classifier, save_classifier
+from invdiff.training.images import Cache, in_unit_range, open_images
+from invdiff.training.processes import asking
+from invdiff.training.run import hardware
+from invdiff.training.settings import Frozen
+from invdiff.training.whole import read_labels
+
+LEVELS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)      # of the card's accuracies
+
+
+class LabelledSettings(Frozen):
+    """Images of one size and their classes: idx files of a folder, or datasets of an HDF5 file. `test` and `test_labels` are
+    for the card's accuracies alone."""
+
+    path: str
+    key: str
+    labels: str
+    test: str
+    test_labels: str
+    class_names: tuple[str, ...] = Field(min_length=2)
+    description: str = ""
+    licence: str = ""
+
+
+class ClassifierNetwork(Frozen):
+    """`invdiff.evaluation.generative.classifier.Classifier` says what each means."""
+
+    channels: Literal[1, 3] = 1
+    widths: tuple[PositiveInt, ...] = Field((32, 64, 128), min_length=1)
+    depths: tuple[PositiveInt, ...] = Field((1, 2, 2), min_length=1)
+    grid: PositiveInt = 4
+    num_features: PositiveInt = 128
+    embedding: int = Field(128, ge=8)
+    sigma_data: PositiveFloat = 0.35
+    centre: float = 0.29
+    low: PositiveFloat = 0.002
+
+
+class ClassifierSettings(Frozen):
+    """One run. A share `noisy` of each batch is x0 + sigma n, with log sigma uniform from network.low to `high`; the rest is
+    clean. Images are moved by up to `shift` pixels each way. AdamW with warm-up, and over the last `decay` of the steps a
+    linear decay of the rate to zero; `ema_gamma` sets over which share of the run the weights are averaged
+    (invdiff.training.averages)."""
+
+    kind: Literal["classifier"]
+    name: str
+    data: LabelledSettings
+    network: ClassifierNetwork = ClassifierNetwork()
+    noisy: float = Field(0.5, ge=0, le=1)
+    high: PositiveFloat = 40.0
+    shift: int = Field(2, ge=0)
+    steps: PositiveInt = 5000
+    batch: PositiveInt = 128
+    rate: PositiveFloat = 2e-3
+    warmup: PositiveInt = 100
+    decay: float = Field(0.6, gt=0, le=1)
+    weight_decay: float = Field(0.05, ge=0)
+    clip: PositiveFloat = 1.0
+    ema_gamma: PositiveFloat = 16.0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = Field(0, ge=0)
+    use: str = ""
+
+
+class ClassifierTrainer:
+    """The state of a run: network, its averaged copy, optimiser, and the data, uint8 or float, in memory."""
+
+    def __init__(self, settings: ClassifierSettings, device: str | torch.device = "cpu"):
+        s = self.settings = settings
+        self.device = torch.device(device)
+        classes = len(s.data.class_names)
+        self.images, self.labels = load_labelled(s.data.path, s.data.key, s.data.labels, classes, s.network.channels)
+        self.test = load_labelled(s.data.path, s.data.test, s.data.test_labels, classes, s.network.channels)
+        torch.manual_seed(s.seed)
+        self.architecture = {"classes": classes, **s.network.model_dump(mode="json")}
+        self.network = Classifier(**self.architecture).to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, weight_decay=s.weight_decay)
+        # seconds of all cores together on a CPU, where another run may take its time
+        self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        self.seconds = 0.0
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, C, H, W), sigma (B,), classes (B,): a function of the seed and the step."""
+        s, rng = self.settings, np.random.default_rng([self.settings.seed, step])
+        per_epoch = max(1, len(self.images) // s.batch)
+        order = np.random.default_rng([s.seed, step // per_epoch, 1]).permutation(len(self.images))
+        chosen = np.take(order, range(step % per_epoch * s.batch, (step % per_epoch + 1) * s.batch), mode="wrap")
+        x = moved(in_unit_range(self.images[chosen]), s.shift, rng)
+        sigma = np.exp(rng.uniform(math.log(s.network.low), math.log(s.high), s.batch))
+        sigma[: s.batch - round(s.noisy * s.batch)] = 0
+        x = x + sigma.astype(np.float32)[:, None, None, None] * rng.standard_normal(x.shape, dtype=np.float32)
+        return torch.from_numpy(x), torch.from_numpy(sigma).float(), torch.from_numpy(self.labels[chosen])
+
+    def step(self, number: int) -> float:
+        """The step of a number, from 0; returns its mean cross entropy, in nats."""
+        s, started = self.settings, self.clock()
+        x, sigma, classes = (part.to(self.device) for part in self.batch(number))
+        left = (1 - number / s.steps) / s.decay
+        for group in self.optimiser.param_groups:
+            group["lr"] = s.rate * min(1.0, (number + 1) / s.warmup, left)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            features = self.network.features(x, sigma)
+        loss = F.nll_loss(self.network.of_features(features.float()), classes)
+        if not loss.isfinite():
+            raise InputError(f"step {number + 1}: the loss is {loss.item()}; set a lower rate")
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
+        self.optimiser.step()
+        weight = 1 - (1 - 1 / (number + 1)) ** (s.ema_gamma + 1)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), weight)
+        self.seconds += self.clock() - started
+        return loss.item()
+
+
+def train_classifier(settings: ClassifierSettings, output: str | Path, device: str = "cpu", *,
+                     on_step: Callable[[int, float], object] | None = None) -> Path:
+    """Train to the end; returns the path of NAME.safetensors in `output`, beside log.jsonl. `on_step` gets the number of steps
+    done and the loss of the last one. It takes minutes, and cannot go on from the middle.
+
+    Raises InputError for unusable data or where it diverges, and KeyboardInterrupt.
+    """
+    trainer = ClassifierTrainer(settings, device)
+    output = Path(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        log = (output / "log.jsonl").open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+    asked: list[bool] = []
+    with log, asking(lambda: asked.append(True)):
+        mean = math.log(len(settings.data.class_names))
+        for number in range(settings.steps):
+            loss = trainer.step(number)
+            mean += 0.02 * (loss - mean)
+            if (number + 1) % 100 == 0 or number + 1 == settings.steps:
+                line = {"step": number + 1, "loss": round(mean, 4), "seconds": round(trainer.seconds, 1)}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+            if on_step:
+                on_step(number + 1, mean)
+            if asked:
+                raise KeyboardInterrupt
+    path = output / f"{settings.name}.safetensors"
+    save_classifier(path, trainer.average, make_card(trainer))
+    return path
+
+
+def make_card(trainer: ClassifierTrainer) -> dict[str, Any]:
+    """What a user must know of the classifier, with the accuracy on test images at several noise levels."""
+    s = trainer.settings
+    images, labels = trainer.test
+    return {
+        "name": s.name, "architecture": trainer.architecture, "classes": list(s.data.class_names),
+        "sigma_range": [0.0, s.high], "data": s.data.description, "licence": s.data.licence, "use": s.use,
+        "accuracy": {f"{level:g}": accuracy(trainer.average, images, labels, level) for level in LEVELS},
+        "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}),
+                     "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device)},
+    }
+
+
+@torch.no_grad()
+def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray, sigma: float = 0.0, batch: int = 500) -> float:
+    """Share of images (N, C, H, W), with white noise of `sigma` added, whose likeliest class is the right one."""
+    device, rng, right = next(classifier.parameters()).device, np.random.default_rng(0), 0
+    for i in range(0, len(images), batch):
+        x = in_unit_range(images[i : i + batch])
+        x = x + np.float32(sigma) * rng.standard_normal(x.shape, dtype=np.float32)
+        guesses = classifier.log_probs(torch.from_numpy(x).to(device), sigma).argmax(1).cpu().numpy()
+        right += int((guesses == labels[i : i + batch]).sum())
+    return round(right / len(images), 4)
+
+
+def moved(x: np.ndarray, shift: int, rng: np.random.Generator) -> np.ndarray:
+    """Each image of (B, C, H, W) moved by its own whole number of pixels, up to `shift` each way; zeros come in."""
+    if not shift:
+        return x
+    (count, _, height, width), offsets = x.shape, rng.integers(0, 2 * shift + 1, (len(x), 2))
+    padded = np.pad(x, ((0, 0), (0, 0), (shift, shift), (shift, shift)))
+    rows, columns = (offsets[:, [axis]] + np.arange(n) for axis, n in enumerate((height, width)))
+    numbers = np.arange(count)[:, None, None]
+    return padded.transpose(0, 2, 3, 1)[numbers, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
+
+
+def load_labelled(path: str | Path, key: str, labels: str, classes: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """All images, (N, C, H, W) as they are stored, and their classes (N,) int64. Raises InputError."""
+    images = open_images(path, key, Cache(0))
+    if len(set(images.shapes)) > 1:
+        raise InputError(f"{path}: the images of {key} are of several sizes; a classifier takes one")
+    array = np.stack([image[..., :channels].transpose(2, 0, 1) for image in images])
+    return array, read_labels(path, labels, len(array), classes)
