@@ -197,7 +197,7 @@ def test_a_state_of_the_first_version_goes_on(tmp_path):
     assert_bitwise(*({k: v for k, v in state.items() if not k.startswith("losses.")} for state in (here, there)))
 
 
-LOSSES = ("edm", "x0", "eps", "v", "min_snr", "uncertainty")
+LOSSES = ("edm", "x0", "eps", "v", "min_snr", "flow", "uncertainty")
 LEVELS = ("log_uniform", "linear", "cosine", "curriculum", "adaptive")
 
 

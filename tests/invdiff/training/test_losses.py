@@ -9,6 +9,7 @@ from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.unet import UNet
 from invdiff.training.losses import (
     EDMLoss,
+    FlowLoss,
     ImageLoss,
     MinSNRLoss,
     NoiseLoss,
@@ -51,6 +52,27 @@ def test_the_velocity_loss_is_the_squared_error_of_v(batch, unit):
     truth, predicted = alpha * noise - s * x0 / unit, (alpha * z - estimate / unit) / s
     torch.testing.assert_close(VelocityLoss(kind="v", unit=unit).weight(sigma, 0.25) * per_item(estimate - x0),
                                per_item(predicted - truth), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("unit", [0.25, 0.5])
+def test_the_flow_loss_is_the_squared_error_of_the_velocity(batch, unit):
+    x0, noise, sigma, estimate = batch
+    s = sigma.view(-1, 1, 1, 1)
+    t = s / (s + unit)
+    z = (1 - t) * x0 / unit + t * noise                     # x = x0 + sigma n is z unit / (1 - t)
+    truth = noise - x0 / unit
+    predicted = (z - estimate / unit) / t                   # of z = (1 - t) x0 / unit + t n: n - x0 / unit = (z - x0 / unit) / t
+    torch.testing.assert_close(FlowLoss(kind="flow", unit=unit).weight(sigma, 0.25) * per_item(estimate - x0),
+                               per_item(predicted - truth), rtol=1e-3, atol=0)
+
+
+def test_the_noise_loss_is_sigma_squared_times_that_of_the_score(batch):
+    """NCSN's denoising score matching with lambda = sigma^2 (Song & Ermon 2019, Eqs. 5 and 6)."""
+    x0, noise, sigma, estimate = batch
+    s = sigma.view(-1, 1, 1, 1)
+    score, truth = (estimate - (x0 + s * noise)) / s**2, -noise / s
+    torch.testing.assert_close(NoiseLoss(kind="eps").weight(sigma, 0.25) * per_item(estimate - x0),
+                               sigma**2 * per_item(score - truth), rtol=1e-3, atol=0)
 
 
 def test_velocity_in_units_of_the_data_is_edm(batch):
