@@ -61,7 +61,7 @@ def test_the_flow_loss_is_the_squared_error_of_the_velocity(batch, unit):
     t = s / (s + unit)
     z = (1 - t) * x0 / unit + t * noise                     # x = x0 + sigma n is z unit / (1 - t)
     truth = noise - x0 / unit
-    predicted = (z - estimate / unit) / t                   # of z = (1 - t) x0 / unit + t n: n - x0 / unit = (z - x0 / unit) / t
+    predicted = (z - estimate / unit) / t                   # as n - x0 / unit = (z - x0 / unit) / t
     torch.testing.assert_close(FlowLoss(kind="flow", unit=unit).weight(sigma, 0.25) * per_item(estimate - x0),
                                per_item(predicted - truth), rtol=1e-3, atol=0)
 
