@@ -180,10 +180,12 @@ def _check_image(config: RunConfig, path: str, noise_given: bool) -> None:
 def train_settings(path: str | Path, assignments: Sequence[str] = ()) -> Any:
     """The settings of a training config: TrainSettings, or, where it has a `kind`, its model in RUNS. Raises InputError."""
     data = override(read_yaml(path), assignments)
-    kind = data.get("kind")
-    if "kind" in data and kind not in RUNS:
-        raise InputError(f"{path}: kind: unknown kind {kind!r}; {nearest(str(kind), RUNS)}, or leave it out for a prior")
-    return validate(RUNS[kind][0] if kind in RUNS else TrainSettings, data, str(path))
+    if "kind" not in data:
+        return validate(TrainSettings, data, str(path))
+    kind = str(data["kind"])
+    if kind not in RUNS:
+        raise InputError(f"{path}: kind: unknown kind {kind!r}; {nearest(kind, RUNS)}, or leave it out for a prior")
+    return validate(RUNS[kind][0], data, str(path))
 
 
 def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
