@@ -101,7 +101,7 @@ class Sampler(BaseModel):
                     for i, seed in zip(index, seeds, strict=True)]
             for steps in zip(*runs, strict=True):
                 yield Step(steps[0].sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]),
-                           {"calls": sum(step.info["calls"] for step in steps)})
+                           {"calls": sum(step.info["calls"] for step in steps) / len(steps)})
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         """The guidance rule: E[x0 | x, y] as a function of (x, sigma)."""
