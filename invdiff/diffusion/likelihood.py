@@ -1,0 +1,200 @@
+"""The exact log-likelihood of a denoiser's model, along the probability-flow ODE.
+
+With tau = log sigma the flow is dx/dtau = x - D(x, sigma), and the log-density along it falls by the divergence
+d - tr(dD/dx) (Song et al. 2021, "Score-based generative modeling through SDEs", Eqs. 39 and 40; Chen et al. 2018, Eq. 8):
+
+    log p(x; sigma_min) = log N(x_max; centre, w_max^2) + int (d - tr dD/dx) dtau,   w^2 = sigma^2 + spread^2.
+
+So the model is what the flow makes of that Gaussian at sigma_max, a density that sums to one whatever the denoiser is. The
+trace is estimated by random probes (Hutchinson 1990), without bias in log p for given steps. What is integrated is
+y = (x - centre) / w and the divergence beyond the Gaussian's d sigma^2 / w^2: both stand still at the ends of the flow, and
+everywhere if the images are that Gaussian.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, SerializeAsAny
+from torch import Tensor
+
+from invdiff.diffusion.adaptive import ERROR, NODES, STAGES
+from invdiff.diffusion.randomness import Streams, stream_seed
+from invdiff.diffusion.schedules import LogLinear, Schedule
+from invdiff.diffusion.stepping import Denoise
+from invdiff.errors import InputError
+
+# (y, tau (B,), which items these are (B,)) to (dy / dtau, the log-density lost a unit of tau (B,))
+Rates = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+FIRST, SHORTEST = 0.1, 1e-3         # steps in log sigma; the shortest is taken whatever its error
+SAFETY, LEAST, MOST = 0.9, 0.2, 5.0
+
+
+class Trace(BaseModel):
+    """Base of the traces: probes v with E[v v^T] = I, of which tr J is the mean of v^T J v. They are held along the flow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def probes(self, x: Tensor, streams: Streams) -> Tensor:
+        """(K, *x.shape), whose v^T J v are summed."""
+        raise NotImplementedError
+
+
+class Rademacher(Trace):
+    """Signs: a variance of 2 |J|^2 off the diagonal, of J's symmetric part (Hutchinson 1990, Proposition 1)."""
+
+    count: PositiveInt = 1
+
+    def probes(self, x: Tensor, streams: Streams) -> Tensor:
+        draws = torch.stack([streams.normal(x.shape[1:]) for _ in range(self.count)])
+        return torch.where(draws < 0, -1.0, 1.0).to(x) / math.sqrt(self.count)
+
+
+class Normal(Trace):
+    """Gaussian probes: a variance of 2 |J|^2, the diagonal included."""
+
+    count: PositiveInt = 1
+
+    def probes(self, x: Tensor, streams: Streams) -> Tensor:
+        return torch.stack([streams.normal(x.shape[1:]) for _ in range(self.count)]).to(x) / math.sqrt(self.count)
+
+
+class Exact(Trace):
+    """A probe for each of the d axes, d backward passes a step: for small images."""
+
+    def probes(self, x: Tensor, streams: Streams) -> Tensor:
+        axes = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device).reshape(-1, 1, *x.shape[1:])
+        return axes.expand(-1, *x.shape)
+
+
+class Solver(BaseModel):
+    """Base of the solvers: from y at log sigma `low`, the y at `high` and the log-density lost between (B,), float64."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __call__(self, rates: Rates, y: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+
+class HeunSteps(Solver):
+    """Heun's method in log sigma, two calls a step, second order; what the steps cost is measured by doubling them."""
+
+    steps: PositiveInt = 32
+    schedule: SerializeAsAny[Schedule] = LogLinear()
+
+    def __call__(self, rates: Rates, y: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+        levels = self.schedule(self.steps + 1, math.exp(low), math.exp(high))[:-1].flip(0).log().tolist()
+        everyone = torch.arange(len(y), device=y.device)
+        lost = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+        for tau, after in pairwise(levels):
+            here, there = (torch.full_like(lost, level) for level in (tau, after))
+            slope, loss = rates(y, here, everyone)
+            ahead, loss_ahead = rates(y + (after - tau) * slope, there, everyone)
+            y = y + (after - tau) / 2 * (slope + ahead)
+            lost = lost + (after - tau) / 2 * (loss + loss_ahead)
+        return y, lost
+
+
+class AdaptiveSteps(Solver):
+    """Dormand & Prince's pair of orders 5 and 4 in log sigma, with steps for each item of its own, six calls each.
+
+    rtol, atol: an error of a step is one, root mean square over the values and the log-density a value, if it is
+        atol + rtol |y|.
+    """
+
+    rtol: PositiveFloat = 1e-4
+    atol: PositiveFloat = 1e-4
+
+    def __call__(self, rates: Rates, y: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+        lost = torch.zeros(len(y), dtype=torch.float64, device=y.device)
+        tau, length = torch.full_like(lost, low), torch.full_like(lost, FIRST)
+        rows = torch.arange(len(y), device=y.device)            # items still on their way
+        while len(rows):
+            step = torch.minimum(length[rows], high - tau[rows])
+            ahead, gained, error = self._attempt(rates, y[rows], tau[rows], step, rows)
+            good = (error <= 1) | (step <= SHORTEST)
+            done = rows[good]
+            y = y.index_copy(0, done, ahead[good])
+            lost[done] += gained[good]
+            tau[done] += step[good]
+            length[rows] = (step * (SAFETY * error**-0.2).clamp(LEAST, MOST)).clamp_min(SHORTEST)
+            rows = rows[tau[rows] < high - 1e-12]
+        return y, lost
+
+    def _attempt(self, rates: Rates, y: Tensor, tau: Tensor, step: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The state ahead, the log-density lost on the way (B,), and the error in units of the tolerance (B,)."""
+        slope, loss = rates(y, tau, rows)
+        slopes, losses = [slope], [loss]
+        ahead = y
+        for node, row in zip(NODES, STAGES, strict=True):
+            ahead = y + _like(step, y) * _weighted(row, slopes)
+            slope, loss = rates(ahead, tau + node * step, rows)
+            slopes.append(slope)
+            losses.append(loss)
+        gained = step * _weighted(STAGES[-1], losses)
+        wrong = _like(step, y) * _weighted(ERROR, slopes) / (self.atol + self.rtol * torch.maximum(y.abs(), ahead.abs()))
+        d = y[0].numel()
+        wrong_loss = step * _weighted(ERROR, losses) / d / (self.atol + self.rtol * gained.abs() / d)
+        squares = wrong.double().square().flatten(1).mean(1) + wrong_loss.square()
+        # not a number: no step would help
+        return ahead, gained, squares.sqrt().nan_to_num(0.0, posinf=math.inf).clamp_min(1e-10)
+
+
+def log_likelihood(denoiser: Denoise, x: Tensor, seeds: Sequence[int], sigma_min: float, sigma_max: float,
+                   centre: float | Tensor = 0.5, spread: float = 0.25, trace: Trace = Rademacher(),
+                   solver: Solver = HeunSteps()) -> Tensor:
+    """log p(x; sigma_min), the model's density of images with noise of sigma_min, (B,) in nats, float64.
+
+    Args:
+        denoiser: D(x, sigma) for sigma (B,), differentiable in x.
+        x: (B, C, H, W), at sigma_min: clean images need noise of that level, or dequantisation of about it.
+        seeds: one for each item, of its probes: an item's result does not depend on the batch.
+        sigma_min, sigma_max: between which the flow runs, in image units.
+        centre, spread: mean and standard deviation of clean images, for the Gaussian at sigma_max.
+        trace: how the divergence is found.
+        solver: how the flow is followed.
+
+    Raises InputError for seeds or levels that do not fit.
+    """
+    if len(seeds) != len(x):
+        raise InputError(f"seeds: expected {len(x)}, one for each image, got {len(seeds)}")
+    if not 0 < sigma_min < sigma_max < math.inf:
+        raise InputError(f"likelihood: expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+    # seeds of their own: x's noise may come from the same ones, and a probe must not know it
+    probes = trace.probes(x, Streams([stream_seed(seed, 1, 0) for seed in seeds], x.device))
+
+    d = x[0].numel()
+
+    def rates(y: Tensor, tau: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = tau.exp()
+        total = sigma.square() + spread**2
+        share, w = sigma.square() / total, _like(total.sqrt(), y)
+        x0, trace = _denoise_with_trace(denoiser, centre + w * y, sigma.to(y.dtype), probes[:, rows])
+        return y - (x0 - centre) / w - _like(share, y) * y, d * (1 - share) - trace
+
+    narrow = math.sqrt(sigma_min**2 + spread**2)
+    y, lost = solver(rates, (x - centre) / narrow, math.log(sigma_min), math.log(sigma_max))
+    return lost - y.double().square().flatten(1).sum(1) / 2 - d * math.log(math.sqrt(2 * math.pi) * narrow)
+
+
+def _denoise_with_trace(denoiser: Denoise, x: Tensor, sigma: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """D (B, ...) and the sum over probes (K, B, ...) of v^T J v, (B,) in float64."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        x0 = denoiser(x, sigma)
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for k, probe in enumerate(probes):
+            (product,) = torch.autograd.grad(x0, x, probe, retain_graph=k + 1 < len(probes))
+            total = total + (product * probe).double().flatten(1).sum(1)
+    return x0.detach(), total
+
+
+def _like(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _weighted(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    terms = (weight * slope for weight, slope in zip(weights, slopes, strict=False) if weight)
+    return sum(terms, start=torch.zeros_like(slopes[0]))
