@@ -1,6 +1,7 @@
 """What a run says of itself as it goes: validation, log.jsonl, sheets of samples, TensorBoard."""
 
 import json
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.training.latents import autoencoder
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.samples import draw_samples, save_sheet, sheet
 
@@ -77,19 +79,25 @@ def _board(folder: Path, step: int) -> Any:
 
 
 def sample_sheet(trainer: Trainer, denoiser: EDMDenoiser) -> Image.Image:
-    """A sheet of the settings' number and size, drawn as a prior of few steps is to be, if it is one."""
+    """A sheet of the settings' number and size, drawn as a prior of few steps is to be, if it is one; latents are decoded."""
     s, m, noise = trainer.settings, trainer.settings.monitor, trainer.settings.noise
+    coder = autoencoder(s) if s.latent else None
+    size = m.sheet_size // (coder.factor if coder else 1)
     few = s.loss.sampling(noise, trainer.step, s.optimiser.steps)
     if few:
-        return sheet(draw_samples(denoiser, m.sheet, m.sheet_size, few.steps, few.sigma_min, few.sigma_max,
-                                  integrator=few.integrator, schedule=few.schedule))
-    return sheet(draw_samples(denoiser, m.sheet, m.sheet_size, m.sheet_steps, noise.low, noise.high))
+        samples = draw_samples(denoiser, m.sheet, size, few.steps, few.sigma_min, few.sigma_max, integrator=few.integrator,
+                               schedule=few.schedule)
+    else:
+        samples = draw_samples(denoiser, m.sheet, size, m.sheet_steps, noise.low, noise.high)
+    with torch.no_grad():
+        return sheet(coder.decode(samples) if coder else samples)
 
 
 def log_line(trainer: Trainer, recent: Sequence[Progress], crops: Tensor) -> dict:
     """Mean loss since the last line, in all and by noise band, and PSNR on held-back images."""
     losses, sigmas = torch.cat([p.losses for p in recent]), torch.cat([p.sigmas for p in recent])
-    psnr = {f"{sigma:.3g}": round(denoising_psnr(trainer.average, crops, sigma), 3) for sigma in VALIDATION}
+    clip = not trainer.settings.latent
+    psnr = {f"{sigma:.3g}": round(denoising_psnr(trainer.average, crops, sigma, clip=clip), 3) for sigma in VALIDATION}
     return {"step": trainer.step, "seconds": round(trainer.seconds, 1), "loss": round(float(losses.mean()), 5),
             "loss_by_band": loss_by_band(losses, sigmas), "psnr": psnr}
 
@@ -105,18 +113,20 @@ def band_names() -> list[str]:
 
 
 @torch.no_grad()
-def denoising_psnr(denoiser: EDMDenoiser, images: Tensor, sigma: float, seed: int = 0) -> float:
-    """Mean PSNR in dB over images (N, C, H, W) of D(x0 + sigma n, sigma), clipped; the peak is 1."""
+def denoising_psnr(denoiser: EDMDenoiser, images: Tensor, sigma: float, seed: int = 0, clip: bool = True) -> float:
+    """Mean PSNR in dB over images (N, C, H, W) of D(x0 + sigma n, sigma), clipped unless they are latents; the peak is 1."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
-    low = -1.0 if images.shape[1] == 2 else 0.0
-    error = [(denoiser(x[None] + sigma * n[None], sigma).clamp(low, 1) - x).square().mean()
+    low, high = (-1.0 if images.shape[1] == 2 else 0.0, 1.0) if clip else (-math.inf, math.inf)
+    error = [(denoiser(x[None] + sigma * n[None], sigma).clamp(low, high) - x).square().mean()
              for x, n in zip(images, noise, strict=True)]
     return float(-10 * torch.stack(error).log10().mean())
 
 
 def best_average(trainer: Trainer, crops: Tensor) -> int:
     """Which of the averages denoises the crops (N, C, H, W) best, in mean PSNR over the levels of `VALIDATION`."""
-    scores = [sum(denoising_psnr(average, crops, sigma) for sigma in VALIDATION) for average in trainer.averages.copies]
+    clip = not trainer.settings.latent
+    scores = [sum(denoising_psnr(average, crops, sigma, clip=clip) for sigma in VALIDATION)
+              for average in trainer.averages.copies]
     return int(np.argmax(scores))
 
 

@@ -51,6 +51,13 @@ class DataSettings(Frozen):
     licence: str = ""
 
 
+class LatentSettings(Frozen):
+    """Train on the latents of an autoencoder: the file that its training wrote, or diffusers-vae:FOLDER. The network's channels
+    and the noise levels are then the latents', which have unit variance; `data.patch` and `monitor.sheet_size` are pixels."""
+
+    autoencoder: str
+
+
 class OptimiserSettings(Frozen):
     """AdamW with warm-up, a constant rate, and a linear decay to zero over the last `decay` of the steps.
 
@@ -103,6 +110,7 @@ class TrainSettings(Frozen):
     name: str
     initial: str | None = None
     data: DataSettings
+    latent: LatentSettings | None = None
     network: NetworkSettings = UNetSettings()
     noise: NoiseSettings = LogNormal()
     loss: LossSettings = EDMLoss()

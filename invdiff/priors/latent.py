@@ -1,0 +1,134 @@
+"""Latent diffusion: a prior whose denoiser works on the latents of an autoencoder, and its file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor, nn
+
+from invdiff.errors import InputError
+from invdiff.priors.autoencoder import build_autoencoder, half_precision
+from invdiff.priors.checkpoint import read_tensors, write_tensors
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.networks import build_network
+
+FORMAT = "invdiff-latent-prior-1"
+SAMPLERS = "psld, resample"         # those that restore with a prior of latents
+
+
+class LatentPrior(Denoiser):
+    """D(z, sigma) = E[z0 | z] of latents z = z0 + sigma n, and the autoencoder between them and images (Rombach et al. 2022).
+
+    It is no denoiser of images: sigma is in units of the latents, which have about zero mean and unit variance.
+
+    Args:
+        denoiser: of latents, (B, latent_channels, h, w).
+        autoencoder: see `invdiff.priors.autoencoder.Coder`.
+        card: what is known of it.
+
+    Attributes:
+        error: root mean square of x - decode(encode(x)), what no latent can say of an image x.
+    """
+
+    latent = True
+
+    def __init__(self, denoiser: Denoiser, autoencoder: Any, card: dict[str, Any] | None = None):
+        super().__init__()
+        self.denoiser, self.autoencoder = denoiser, autoencoder
+        self.card: dict[str, Any] = card or {}
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return self.autoencoder.channels
+
+    @property
+    def classes(self) -> int:
+        """How many classes of images it knows; 0 if none."""
+        return int(getattr(self.denoiser, "classes", 0))
+
+    @property
+    def error(self) -> float:
+        psnr = self.card.get("autoencoder", {}).get("psnr")
+        return 10 ** (-psnr["mean"] / 20) if psnr else 0.0
+
+    def forward(self, z: Tensor, sigma: float | Tensor, *classes: Tensor, **kwargs: object) -> Tensor:
+        """E[z0 | z] of latents z (B, latent_channels, h, w); sigma a float or (B,), classes as `EDMDenoiser` takes them.
+
+        Raises InputError for anything but latents."""
+        if z.shape[1] != self.autoencoder.latent_channels:
+            raise refusal(f"an image of {z.shape[1]} channels was to be denoised")
+        return self.denoiser(z, sigma, *classes)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents of images (B, channels, H, W) in [0, 1]."""
+        return self.autoencoder.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Images (B, channels, H, W), not clipped, of latents."""
+        return self.autoencoder.decode(z)
+
+    def latent_shape(self, size: Sequence[int]) -> tuple[int, int, int]:
+        """(latent_channels, h, w) for images of a size (..., H, W). Raises InputError for sides that it cannot divide."""
+        factor, (height, width) = self.autoencoder.factor, size[-2:]
+        if height % factor or width % factor:
+            raise InputError(f"size: the prior's latents are for images whose sides are multiples of {factor}, got {height} x "
+                             f"{width}; crop or enlarge the image")
+        return self.autoencoder.latent_channels, height // factor, width // factor
+
+    def error_spectrum(self, channels: int) -> Any:
+        """The measured error spectrum of D(z, sigma) - z0, or None."""
+        measured = getattr(self.denoiser, "error_spectrum", None)
+        return measured(channels) if measured else None
+
+
+def refusal(reason: str) -> InputError:
+    """What a sampler of images says of a prior of latents."""
+    return InputError(f"prior: it is one of latents, and no denoiser of images ({reason}); these samplers work with it: "
+                      f"{SAMPLERS}")
+
+
+def latent_of(prior: nn.Module) -> LatentPrior | None:
+    """The prior of latents that a prior is, or that it wraps (`Guided`, `Counted`); None for priors of images."""
+    inner: Any = prior
+    while not isinstance(inner, LatentPrior):
+        inner = getattr(inner, "prior", None)
+        if inner is None:
+            return None
+    return inner
+
+
+def save_latent_prior(path: str | Path, denoiser: EDMDenoiser, autoencoder: Any, card: dict[str, Any]) -> None:
+    """Write the weights of both (float16) and one card, which says what the autoencoder's says as `autoencoder`."""
+    about = {**getattr(autoencoder, "card", {}), "architecture": autoencoder.architecture}
+    tensors = half_precision(denoiser.network, "network.") | half_precision(autoencoder, "autoencoder.")
+    write_tensors(path, tensors, {"format": FORMAT, "card": json.dumps({**card, "autoencoder": about})})
+
+
+def load_latent_prior(path: str | Path) -> LatentPrior:
+    """The prior of a file that `save_latent_prior` wrote, in evaluation mode, with its `.card`.
+
+    Raises InputError: missing, truncated, of another format, or weights that do not fit the card.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{path}: not a prior of latents; expected the format {FORMAT!r}, got {metadata.get('format')!r}")
+    try:
+        card = json.loads(metadata["card"])
+        network = build_network(card["architecture"])
+        network.load_state_dict({k: v.float() for k, v in _part(tensors, "network.").items()})
+        denoiser = EDMDenoiser(network, channels=card["architecture"]["channels"], **card["preconditioning"])
+        autoencoder = build_autoencoder(card["autoencoder"]["architecture"], _part(tensors, "autoencoder."))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: the weights and the card of this prior of latents do not match ({reason})") from error
+    denoiser.card = card
+    autoencoder.card = card["autoencoder"]
+    return LatentPrior(denoiser, autoencoder, card).eval().requires_grad_(False)
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,196 @@
+"""Training of an autoencoder: `invdiff train configs/train/fashion-autoencoder.yaml`."""
+
+import copy
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
+from invdiff.training.images import Cache, in_unit_range, open_images
+from invdiff.training.loop import learning_rate_factor
+from invdiff.training.processes import asking
+from invdiff.training.run import hardware
+from invdiff.training.settings import Frozen
+
+
+class ImageSettings(Frozen):
+    """Images of one size: an idx file of a folder, or a dataset of an HDF5 file. `test` is for the card's PSNR alone."""
+
+    path: str
+    key: str
+    test: str
+    description: str = ""
+    licence: str = ""
+
+
+class AutoencoderNetwork(Frozen):
+    """`invdiff.priors.autoencoder.Autoencoder` says what each means."""
+
+    channels: Literal[1, 3] = 1
+    latent_channels: PositiveInt = 4
+    widths: tuple[PositiveInt, ...] = Field((64, 128), min_length=1)
+    depths: tuple[PositiveInt, ...] = Field((2, 2), min_length=1)
+
+
+class AutoencoderSettings(Frozen):
+    """One run. What is minimised is the negative evidence lower bound of images with white noise of standard deviation
+    `noise`, in units of 1 / (2 noise^2) and by pixel: |x - decode(z)|^2 + 2 noise^2 KL(z | x) (Kingma & Welling 2014, Eq. 3).
+    The smaller `noise`, the nearer images come back, and the less smooth the latents are.
+
+    AdamW with warm-up, and over the last `decay` of the steps a linear decay of the rate to zero; the weights are averaged
+    over a share of the run (invdiff.training.averages) that `ema_gamma` sets.
+    """
+
+    kind: Literal["autoencoder"]
+    name: str
+    data: ImageSettings
+    network: AutoencoderNetwork = AutoencoderNetwork()
+    noise: PositiveFloat = 0.03
+    steps: PositiveInt = 6000
+    batch: PositiveInt = 64
+    rate: PositiveFloat = 1e-3
+    warmup: PositiveInt = 100
+    decay: float = Field(0.6, gt=0, le=1)
+    clip: PositiveFloat = 0.1
+    ema_gamma: PositiveFloat = 16.0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    seed: int = Field(0, ge=0)
+    use: str = ""
+
+
+class AutoencoderTrainer:
+    """The state of a run: network, its averaged copy, optimiser, and the images, uint8 or float, in memory."""
+
+    def __init__(self, settings: AutoencoderSettings, device: str | torch.device = "cpu"):
+        s = self.settings = settings
+        self.device = torch.device(device)
+        self.images, self.test = (load_whole(s.data.path, key, s.network.channels) for key in (s.data.key, s.data.test))
+        torch.manual_seed(s.seed)
+        self.network = Autoencoder(**s.network.model_dump()).to(self.device).to(memory_format=torch.channels_last)
+        height, width = self.images.shape[-2:]
+        if height % self.network.factor or width % self.network.factor:
+            raise InputError(f"network.widths: {len(s.network.widths)} of them need images whose sides are multiples of "
+                             f"{self.network.factor}, got {height} x {width}")
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, betas=(0.9, 0.99), weight_decay=0.0,
+                                           fused=True)
+        self.seconds = 0.0
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images x (B, C, H, W) and unit noise of the latents' shape: a function of the seed and the step."""
+        s, rng = self.settings, np.random.default_rng([self.settings.seed, step])
+        x = torch.from_numpy(in_unit_range(self.images[rng.integers(len(self.images), size=s.batch)]))
+        shape = (s.batch, s.network.latent_channels, *(n // self.network.factor for n in x.shape[-2:]))
+        return x, torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+
+    def step(self, number: int) -> tuple[float, float]:
+        """The step of a number, from 0; returns the mean squared error and the KL divergence by pixel, in nats."""
+        s, started = self.settings, time.perf_counter()
+        x, noise = (part.to(self.device) for part in self.batch(number))
+        for group in self.optimiser.param_groups:
+            group["lr"] = s.rate * learning_rate_factor(number, s.steps, s.warmup, s.decay)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            mean, log_variance = self.network.moments(x)
+            back = self.network.decode(mean + (log_variance / 2).exp() * noise)
+        error, kl = (back - x).square().mean(), divergence(mean, log_variance) / x[0].numel()
+        loss = error + 2 * s.noise**2 * kl
+        if not loss.isfinite():
+            raise InputError(f"step {number + 1}: the loss is {loss.item()}; start anew with a lower rate or precision=fp32")
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
+        self.optimiser.step()
+        weight = 1 - (1 - 1 / (number + 1)) ** (s.ema_gamma + 1)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), weight)
+        self.seconds += time.perf_counter() - started
+        return error.item(), kl.item()
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) | N(0, 1)), the mean over items (B, ...), in nats (Kingma & Welling 2014, appendix B)."""
+    return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1).mean() / 2
+
+
+def train_autoencoder(settings: AutoencoderSettings, output: str | Path, device: str = "cpu", *,
+                      on_step: Callable[[int, float], object] | None = None) -> Path:
+    """Train to the end; returns the path of NAME.safetensors in `output`, beside log.jsonl. `on_step` gets the number of steps
+    done and the running mean squared error. It takes minutes, and cannot go on from the middle.
+
+    Raises InputError for unusable data or where it diverges, and KeyboardInterrupt.
+    """
+    trainer, output = AutoencoderTrainer(settings, device), Path(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        log = (output / "log.jsonl").open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+    asked: list[bool] = []
+    means = np.zeros(2)
+    with log, asking(lambda: asked.append(True)):
+        for number in range(settings.steps):
+            means += max(0.02, 1 / (number + 1)) * (np.array(trainer.step(number)) - means)
+            if (number + 1) % 100 == 0 or number + 1 == settings.steps:
+                line = {"step": number + 1, "psnr": round(-10 * float(np.log10(means[0])), 3), "kl": round(float(means[1]), 4),
+                        "seconds": round(trainer.seconds, 1)}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+            if on_step:
+                on_step(number + 1, float(means[0]))
+            if asked:
+                raise KeyboardInterrupt
+    trainer.average.standardise(*latent_statistics(trainer.average, trainer.images))
+    path = output / f"{settings.name}.safetensors"
+    save_autoencoder(path, trainer.average, make_card(trainer))
+    return path
+
+
+def make_card(trainer: AutoencoderTrainer) -> dict[str, Any]:
+    """What a user must know of the autoencoder, with how near test images come back."""
+    s = trainer.settings
+    return {"name": s.name, "data": s.data.description, "licence": s.data.licence, "use": s.use,
+            "psnr": {"mean": reconstruction_psnr(trainer.average, trainer.test), "images": len(trainer.test)},
+            "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}),
+                         "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device)}}
+
+
+@torch.no_grad()
+def latent_statistics(autoencoder: Autoencoder, images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of `encode` over images (N, C, H, W)."""
+    z = encode_all(autoencoder, images)
+    return z.mean((0, 2, 3)).tolist(), z.std((0, 2, 3)).tolist()
+
+
+@torch.no_grad()
+def encode_all(autoencoder: Any, images: np.ndarray, batch: int = 500) -> Tensor:
+    """The latents of images (N, C, H, W), uint8 or float32 in [0, 1], on the CPU."""
+    device = next(autoencoder.parameters()).device
+    parts = [torch.from_numpy(in_unit_range(images[i : i + batch])).to(device) for i in range(0, len(images), batch)]
+    return torch.cat([autoencoder.encode(part).cpu() for part in parts])
+
+
+@torch.no_grad()
+def reconstruction_psnr(autoencoder: Any, images: np.ndarray, batch: int = 500) -> float:
+    """Mean PSNR in dB over images of decode(encode(x)), clipped; the peak is 1."""
+    device, scores = next(autoencoder.parameters()).device, []
+    for i in range(0, len(images), batch):
+        x = torch.from_numpy(in_unit_range(images[i : i + batch])).to(device)
+        error = (autoencoder.decode(autoencoder.encode(x)).clamp(0, 1) - x).square().mean((1, 2, 3))
+        scores.append(-10 * error.clamp_min(1e-12).log10())
+    return round(float(torch.cat(scores).mean()), 3)
+
+
+def load_whole(path: str | Path, key: str, channels: int) -> np.ndarray:
+    """All images, (N, C, H, W) as they are stored. Raises InputError."""
+    images = open_images(path, key, Cache(0))
+    if len(set(images.shapes)) > 1:
+        raise InputError(f"{path}: the images of {key} are of several sizes; expected one")
+    return np.stack([image[..., :channels].transpose(2, 0, 1) for image in images])

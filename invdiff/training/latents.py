@@ -1,0 +1,69 @@
+"""What a prior of latents is trained on: whole images, encoded once."""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.priors.autoencoder import load_autoencoder
+from invdiff.training.images import in_unit_range
+from invdiff.training.settings import TrainSettings
+from invdiff.training.whole import WholeImages
+
+
+class Latents:
+    """Latents of images of one size, each as likely as any other.
+
+    Args:
+        z: (N, C, h, w) float32.
+        labels: the class of each (N,), or None.
+        drop: share of them shown without their class, as -1.
+    """
+
+    def __init__(self, z: Tensor, labels: np.ndarray | None = None, drop: float = 0.1):
+        self.z, self.labels, self.drop = z, labels, drop
+
+    def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, ...]:
+        """As `WholeImages.batch`: latents (count, C, h, w), which of them are grey (none), classes; of all, `mine`."""
+        chosen = rng.integers(len(self.z), size=count)
+        z0 = self.z[torch.from_numpy(chosen[mine])]
+        grey = torch.zeros(len(z0), dtype=torch.bool)
+        if self.labels is None:
+            return z0, grey
+        classes = np.where(rng.random(count) < self.drop, -1, self.labels[chosen])[mine]
+        return z0, grey, torch.from_numpy(classes.astype(np.int64))
+
+
+@lru_cache(maxsize=1)
+def coder_of(settings_latent: str) -> Any:
+    """The autoencoder of a run, by name, read once."""
+    return load_autoencoder(settings_latent)
+
+
+def autoencoder(settings: TrainSettings) -> Any:
+    """The autoencoder that `latent` names. Raises InputError where it does not fit the network or the data."""
+    coder = coder_of(settings.latent.autoencoder if settings.latent else "")
+    given = settings.network.channels
+    if coder.latent_channels != given:
+        raise InputError(f"network.channels: expected {coder.latent_channels}, as the autoencoder's latents have, got {given}")
+    sides = [n for n in settings.data.patch if n % coder.factor]
+    if sides or len(settings.data.patch) != 1:
+        raise InputError(f"data.patch: latents are of whole images, of one size that is a multiple of {coder.factor}, got "
+                         f"{list(settings.data.patch)}")
+    return coder
+
+
+@torch.no_grad()
+def encoded(coder: Any, images: WholeImages, batch: int = 500) -> Latents:
+    """The latents of images, and of their mirror images where these are as good."""
+    parts = []
+    for flip in (False, True) if images.flips else (False,):
+        for first in range(0, len(images.images), batch):
+            x = in_unit_range(np.stack([images.images[i] for i in range(first, min(first + batch, len(images.images)))]))
+            x = x[:, :, ::-1] if flip else x
+            parts.append(coder.encode(torch.from_numpy(np.ascontiguousarray(x[..., : images.channels].transpose(0, 3, 1, 2)))))
+    labels = images.labels
+    return Latents(torch.cat(parts), np.tile(labels, 2) if labels is not None and images.flips else labels, images.drop)
