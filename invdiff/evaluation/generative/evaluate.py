@@ -14,6 +14,7 @@ from invdiff.evaluation.generative.scores import (
     inception_score,
     kernel_distance,
     precision_recall,
+    torchmetrics,
 )
 
 METRICS = {
@@ -29,10 +30,12 @@ _NEIGHBOURS = 10_000        # images of each kind, at most, for what compares al
 
 
 def chosen_metrics(text: str) -> tuple[str, ...]:
-    """"fid,kid" as names. Raises InputError for one that is unknown."""
+    """"fid,kid" as names. Raises InputError for one that is unknown, or that needs a package that is not installed."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names or set(names) - set(METRICS):
         raise InputError(f"metrics: expected some of {', '.join(METRICS)}, separated by commas, got {text!r}")
+    if {"kid", "is"} & set(names):
+        torchmetrics("kid")
     return names
 
 

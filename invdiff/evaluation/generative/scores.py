@@ -64,7 +64,8 @@ def torchmetrics(part: str) -> Any:
     try:
         return importlib.import_module(f"torchmetrics.image.{part}")
     except ImportError as error:
-        raise InputError('KID and the Inception score need torchmetrics: pip install "invdiff[evaluate]"') from error
+        raise InputError('KID and the Inception score need torchmetrics: pip install "invdiff[evaluate]", or leave '
+                         "them out") from error
 
 
 def _quiet(make: Callable[..., Any], **arguments: Any) -> Any:

@@ -1,0 +1,133 @@
+"""`invdiff evaluate`: how good the images are that a prior draws."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invdiff.errors import InputError
+
+DEFAULT = "fid,kid,is,pr,dc,accuracy"
+_DRAWING = ("prior", "solver", "steps", "class", "guidance", "seed", "precision")
+
+Data = Annotated[Path, typer.Option(help="Real images: a folder of them or of idx files, or an HDF5 file.")]
+Drawn = Annotated[Path | None, typer.Option(help="Images drawn before, instead of --prior: a folder, .npz or .npy.")]
+Class = Annotated[str | None, typer.Option("--class", help="Number or name; each: in turn; any: none is told.")]
+Key = Annotated[str | None, typer.Option(help="Dataset or idx file of the real images [default: those for training].")]
+Floor = Annotated[str | None, typer.Option("--floor", help="Dataset or idx file of other real images, whose scores are the "
+                                                           "floor [default: those for testing].")]
+Assign = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. schedule=cosine; repeatable.")]
+
+
+def evaluate(data: Data,
+             prior: Annotated[str | None, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = None,
+             samples: Drawn = None,
+             count: Annotated[int | None, typer.Option("--count", "-n", help="How many to draw [default: 10000].")] = None,
+             solver: Annotated[str | None, typer.Option(help="ddim, ddpm, heun, dpmpp_2m, dpmpp_2m_sde ...")] = None,
+             steps: Annotated[int | None, typer.Option(help="Noise levels to visit.")] = None, klass: Class = None,
+             guidance: Annotated[float | None, typer.Option(help="Strength of guidance by the class; 1 is none.")] = None,
+             features: Annotated[str, typer.Option(help="A classifier's name or file, inception, or inception:FILE.")]
+             = "fashion-classifier", metrics: Annotated[str, typer.Option(help="Some of them.")] = DEFAULT, key: Key = None,
+             kept_apart: Floor = None, assign: Assign = None,
+             batch_size: Annotated[int | None, typer.Option(help="Images drawn, and looked at, together.")] = None,
+             seed: Annotated[int | None, typer.Option(help="Random seed, 0 or larger.")] = None,
+             device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None,
+             precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the prior's network.")] = None,
+             output: Annotated[Path | None, typer.Option("--output", "-o", help="The scores as JSON.")] = None) -> None:
+    """Score drawn images against real ones: Fréchet distance, KID, Inception score, precision and recall, density and coverage,
+    and how many are classified as their class; beside them the floor, the same scores of real images kept apart."""
+    from invdiff.evaluation.generative.evaluate import chosen_metrics, floor
+    from invdiff.evaluation.generative.evaluate import evaluate as score
+    from invdiff.evaluation.generative.features import feature_network
+    from invdiff.evaluation.image_sets import reference, sample_images
+    from invdiff.restoration import find_device, versions
+
+    options = {"prior": prior, "samples": samples, "count": count, "solver": solver, "steps": steps, "class": klass,
+               "guidance": guidance, "seed": seed, "precision": precision, "set": assign or [], "data": data, "key": key,
+               "floor": kept_apart, "features": features, "metrics": metrics, "batch-size": batch_size}
+    _check(options, output)
+    wanted, network = chosen_metrics(metrics), feature_network(features, find_device(device or "auto"))
+    images, report = (sample_images(samples), {}) if samples else _drawn(options, device, network)
+    real, names = reference(network, data, key, kept_apart, batch_size)
+    seen = images.seen_by(network, batch_size)
+    found, lowest = score(seen, real, wanted), floor(real, len(seen), wanted)
+    made = {"command": _command(options), "samples": images.source, "count": len(seen), "features": network.name, **names,
+            "real": len(real.images), **({"sampling": report} if report else {}), "versions": versions()}
+    _show(found, lowest, made)
+    if output:
+        _save(output, {"made": made, "scores": found, "floor": lowest})
+
+
+def _check(options: dict[str, Any], output: Path | None) -> None:
+    """Before a long computation."""
+    if (options["prior"] is None) == (options["samples"] is None):
+        raise InputError("evaluate: give either --prior, to draw images, or --samples, the images")
+    drawing = [name for name in (*_DRAWING, "count", "set") if options[name] not in (None, [])]
+    if options["samples"] and drawing:
+        raise InputError(f"evaluate: --samples are drawn already; leave out --{drawing[0]}")
+    if options["batch-size"] is not None and options["batch-size"] < 1:
+        raise InputError(f"--batch-size: expected at least 1, got {options['batch-size']}")
+    if output and (output.suffix != ".json" or not output.parent.is_dir()):
+        raise InputError(f"--output: expected a name that ends in .json, in an existing folder, got {output}")
+
+
+def _drawn(options: dict[str, Any], device: str | None, network: Any) -> tuple[Any, dict[str, Any]]:
+    from invdiff.cli_sample import with_progress
+    from invdiff.evaluation.image_sets import drawn_images
+    from invdiff.sample_config import draw, sample_config
+
+    given = {name: options[name] for name in _DRAWING if name != "solver"}
+    given |= {"solver": options["solver"] and {"name": options["solver"]}, "count": options["count"] or 10_000,
+              "batch_size": options["batch-size"], "device": device}
+    config, prior = sample_config(given, options["set"])
+    drawn = with_progress(lambda show: draw(config, prior, show))
+    kept = ("solver", "steps", "schedule", "sigma_min", "sigma_max", "guidance", "seed", "size", "network_calls", "precision")
+    report = drawn.report
+    typer.echo(f"drawn in {report['seconds']:.1f} s on {report['device']}, {report['network_calls']:g} network calls each")
+    images = drawn_images(drawn.images, drawn.classes, prior, network, Path(config.prior).stem)
+    return images, {name: report[name] for name in kept}
+
+
+def _command(options: dict[str, Any]) -> str:
+    """What was asked for, files by their names alone."""
+    parts = ["invdiff evaluate"]
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None:
+                shown = Path(one).name if name in ("data", "samples", "prior", "features") else one
+                parts.append(f"--{name} {shown}")
+    return " ".join(parts)
+
+
+def _show(found: dict[str, float], lowest: dict[str, float], made: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from invdiff.evaluation.generative.evaluate import LABELS
+    from invdiff.evaluation.generative.tables import shown
+
+    kept_apart = f"; floor: {made['kept_apart']}" if lowest else ""
+    table = Table(title=f"{made['count']:,} images, {made['samples']}", caption=f"features of {made['features']} against "
+                  f"{made['real']:,} real images, {made['reference']}{kept_apart}")
+    for name in ("", "samples", *(["floor"] if lowest else [])):
+        table.add_column(name, justify="right" if name else "left")
+    for name, label in LABELS.items():
+        if name in found or name in lowest:
+            cells = [found, lowest] if lowest else [found]
+            table.add_row(label, *(_cell(scores, name, shown) for scores in cells))
+    Console().print(table)
+
+
+def _cell(scores: dict[str, float], name: str, shown: Any) -> str:
+    spread = scores.get(f"{name}_spread")
+    return shown(scores.get(name)) + (f" ± {spread:.2g}" if spread is not None else "")
+
+
+def _save(output: Path, record: dict[str, Any]) -> None:
+    from invdiff.io.results import write_json
+
+    try:
+        write_json(output, record)
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+    typer.echo(f"{output}: the scores")

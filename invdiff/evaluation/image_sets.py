@@ -1,0 +1,152 @@
+"""Images to be scored, and those to score them against, in batches of 8-bit pixels."""
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.evaluation.generative.evaluate import Reference
+from invdiff.evaluation.generative.features import FeatureNetwork, Looked, look, to_bytes
+from invdiff.training.images import Cache, ImageSet, open_images
+from invdiff.training.whole import read_labels
+
+MAX_BYTES = 8 * 1024**3
+TRAIN, TEST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one size, by number, and their classes (N,), where they are known. `source` says where they are from."""
+
+    images: ImageSet | Tensor
+    classes: Tensor | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, size: int = _BATCH) -> Iterator[Tensor]:
+        """uint8 (B, C, H, W), C = 1 or 3."""
+        for first in range(0, len(self), size):
+            part = self.images[first : first + size]
+            if isinstance(part, Tensor):
+                yield to_bytes(part)
+            else:
+                yield to_bytes(torch.from_numpy(np.stack(list(part)))).permute(0, 3, 1, 2)
+
+    def seen_by(self, network: FeatureNetwork, batch_size: int | None = None) -> Looked:
+        """What a network sees of them. Their classes go along where the network was trained to tell classes."""
+        classes = self.classes if network.classes else None
+        if classes is not None and len(classes) and int(classes.max()) >= len(network.classes):
+            raise InputError(f"{self.source}: expected classes below {len(network.classes)}, as {network.name} knows no more, "
+                             f"got {int(classes.max())}")
+        return look(network, self.batches(batch_size or _BATCH), classes)
+
+
+def reference(network: FeatureNetwork, data: str | Path, key: str | None = None, kept_apart: str | None = None,
+              batch_size: int | None = None) -> tuple[Reference, dict[str, str]]:
+    """What a network sees of `reference_images`, and the names of the two sets. Raises InputError."""
+    real, apart = reference_images(data, key, kept_apart)
+    found = Reference.of(real.seen_by(network, batch_size), apart and apart.seen_by(network, batch_size))
+    return found, {"reference": real.source, **({"kept_apart": apart.source} if apart else {})}
+
+
+def reference_images(data: str | Path, key: str | None, kept_apart: str | None) -> tuple[Images, Images | None]:
+    """The reference, and the images kept apart from it for the floor, if there are.
+
+    Args:
+        data: a folder of images, or of idx files, or an HDF5 file.
+        key: the idx file or the dataset of the reference; the training images, if nothing else is said.
+        kept_apart: likewise, for the floor: the test images of a folder of idx files, else none.
+
+    Raises:
+        InputError: not there, of another kind, or images of several sizes.
+    """
+    data = Path(data)
+    known = [_found(data, names) for names in (TRAIN, TEST)]
+    first = _open(data, key or (known[0][0] if known[0] else "train_jpeg"), known)
+    second = kept_apart or (known[1][0] if known[1] and (not key or key != known[1][0]) else None)
+    return first, _open(data, second, known) if second else None
+
+
+def _found(folder: Path, names: Sequence[str]) -> tuple[str, str] | None:
+    """The idx files of images and of labels in a folder, as they are called there; no labels are ""."""
+    there = [next((name + end for end in (".gz", "") if (folder / (name + end)).is_file()), "") for name in names]
+    return (there[0], there[1]) if there[0] else None
+
+
+def _open(data: Path, key: str, known: Sequence[tuple[str, str] | None]) -> Images:
+    images = open_images(data, key, Cache(0))
+    if len(set(images.shapes)) > 1:
+        raise InputError(f"{data}: images of several sizes; scores compare images of one, so resize or crop them")
+    labels = next((pair[1] for pair in known if pair and pair[0] == key), "")
+    classes = torch.from_numpy(read_labels(data, labels, len(images), 2**31)) if labels else None
+    return Images(images, classes, key if (data / key).is_file() or data.is_file() else data.name)
+
+
+def drawn_images(images: Tensor, classes: Tensor | None, prior: Any, network: FeatureNetwork, name: str) -> Images:
+    """Images that a prior drew, with their classes if the prior and the network have the same ones."""
+    same = getattr(prior, "card", {}).get("classes") == network.classes
+    return Images(images, classes if same else None, name)
+
+
+def sample_images(path: str | Path) -> Images:
+    """Images that were drawn: a folder that `invdiff sample` wrote, another folder of images, a .npy file of them, or a .npz
+    file with `images` and, perhaps, `classes`. Arrays are (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or floats in [0, 1].
+
+    Raises InputError for anything else; nothing is unpickled.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "samples.npz").is_file():
+        path = path / "samples.npz"
+    if path.is_dir():
+        images = open_images(path, "", Cache(0))
+        if len(set(images.shapes)) > 1:
+            raise InputError(f"{path}: images of several sizes; scores compare images of one, so resize or crop them")
+        return Images(images, None, path.name)
+    arrays = _arrays(path)
+    if "images" not in arrays:
+        raise InputError(f"{path}: expected an array called images, got {', '.join(arrays) or 'none'}")
+    images, classes = _channels_first(path, arrays["images"]), arrays.get("classes")
+    if classes is not None and (classes.shape != (len(images),) or classes.dtype.kind not in "iu"):
+        raise InputError(f"{path}: classes: expected {len(images)} whole numbers, got {classes.dtype} {classes.shape}")
+    return Images(images, None if classes is None else torch.from_numpy(classes.astype(np.int64)), path.name)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        if path.suffix == ".npz" and zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+                    raise InputError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes; give fewer images")
+        found: Any = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return {"images": found}
+        with found:
+            return {name: found[name] for name in found.files if name in ("images", "classes")}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; give a folder of images, or a .npz or .npy file") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected a folder of images, or a .npz or .npy file of numbers ({error})") from error
+
+
+def _channels_first(path: Path, array: np.ndarray) -> Tensor:
+    shape = array.shape
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
+        raise InputError(f"{path}: images: expected (N, H, W), (N, C, H, W) or (N, H, W, C), C = 1 or 3, uint8 or floats, "
+                         f"got {array.dtype} {shape}")
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and np.abs(array).max(initial=0) <= 2):
+        raise InputError(f"{path}: images: expected finite floats, in [0, 1] or a little outside, got "
+                         f"{array.min():g} to {array.max():g}")
+    return torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.uint8 else array.astype(np.float32)))

@@ -1,0 +1,156 @@
+"""`invdiff evaluate`, and the page of quality against network calls."""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("torchmetrics")
+
+from invdiff.errors import InputError  # noqa: E402
+from invdiff.evaluation import quality  # noqa: E402
+from invdiff.evaluation.generative.classifier import Classifier, save_classifier  # noqa: E402
+from invdiff.evaluation.generative.evaluate import Reference  # noqa: E402
+from invdiff.evaluation.generative.features import Looked, feature_network  # noqa: E402
+
+TINY = {"classes": 3, "channels": 1, "widths": [8], "depths": [1], "grid": 2, "num_features": 6, "embedding": 16}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a tiny classifier, and idx files of 60 and 40 random images of 8 x 8."""
+    folder, rng = tmp_path_factory.mktemp("evaluate"), np.random.default_rng(0)
+    torch.manual_seed(0)
+    save_classifier(folder / "eyes.safetensors", Classifier(**TINY), {"architecture": TINY, "classes": ["a", "b", "c"]})
+    (folder / "idx").mkdir()
+    for name, count in (("train", 60), ("t10k", 40)):
+        for part, array in (("images-idx3", rng.integers(0, 256, (count, 8, 8), dtype=np.uint8)),
+                            ("labels-idx1", (np.arange(count) % 3).astype(np.uint8))):
+            head = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            (folder / "idx" / f"{name}-{part}-ubyte.gz").write_bytes(gzip.compress(head + array.tobytes()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def usual(place):
+    return ["--data", place / "idx", "--features", place / "eyes.safetensors", "--device", "cpu"]
+
+
+class TestCommand:
+    def test_images_that_were_drawn_before(self, invdiff, place, usual, tmp_path):
+        """The test images as samples: all scores are the floor's."""
+        from invdiff.io.idx import read_idx
+
+        names = [f"t10k-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1")]
+        images, classes = (read_idx(place / "idx" / name) for name in names)
+        np.savez(tmp_path / "drawn.npz", images=images, classes=classes)
+        code, out, err = invdiff("evaluate", "--samples", tmp_path / "drawn.npz", *usual, "-o", tmp_path / "scores.json")
+        assert (code, err) == (0, "")
+        assert "Fréchet distance" in out
+        assert "± " in out
+        record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+        scores, floor = record["scores"], record["floor"]
+        assert set(scores) == {"fid", "kid", "kid_spread", "inception_score", "inception_score_spread", "precision", "recall",
+                               "density", "coverage", "class_accuracy"}
+        for name in set(scores) - {"precision", "recall", "density", "coverage"}:       # of a random part of the reference
+            assert scores[name] == pytest.approx(floor[name], rel=1e-4, abs=1e-6)
+        assert (record["made"]["count"], record["made"]["real"]) == (40, 60)
+        assert str(tmp_path) not in json.dumps(record)
+        assert str(place) not in json.dumps(record)
+        assert record["made"]["command"].startswith("invdiff evaluate --samples drawn.npz --data idx")
+
+    def test_images_that_a_prior_draws(self, invdiff, usual, tiny_prior, tmp_path):
+        code, _, err = invdiff("evaluate", "--prior", tiny_prior(1, 0.5), "-n", 12, "--solver", "ddim", "--steps", 3, "--set",
+                               "size=[8,8]", *usual, "--metrics", "fid,pr", "-o", tmp_path / "scores.json")
+        assert (code, err) == (0, "")
+        record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+        assert set(record["scores"]) == {"fid", "precision", "recall"}
+        assert record["made"]["sampling"]["steps"] == 3
+        assert record["made"]["sampling"]["network_calls"] == 3
+        assert "seconds" not in record["made"]["sampling"]
+
+    def test_mistakes_are_told_before_anything_is_drawn(self, invdiff, usual, tmp_path):
+        for arguments, words in (
+            ([], "give either --prior"),
+            (["--prior", "natural", "--samples", tmp_path], "give either --prior"),
+            (["--samples", tmp_path, "--steps", 3], "leave out --steps"),
+            (["--samples", tmp_path, "-n", 3], "leave out --count"),
+            (["--prior", "natural", "--metrics", "fod"], "expected some of fid"),
+            (["--prior", "natural", "-o", tmp_path / "absent" / "x.json"], "in an existing folder"),
+            (["--prior", "natural", "-o", tmp_path / "x.csv"], "ends in .json"),
+            (["--prior", "natural", "--batch-size", 0], "--batch-size: expected at least 1"),
+            (["--prior", "natural", "--features", "nobody"], "none is called 'nobody'"),
+            (["--samples", tmp_path / "absent.npz"], "no such file"),
+        ):
+            code, _, err = invdiff("evaluate", *usual[:2], *arguments, *([] if "--features" in arguments else usual[2:]))
+            assert code == 2
+            assert words in err
+            assert err.count("\n") == 1
+
+
+@pytest.fixture
+def table(place, tiny_prior, tmp_path):
+    """Makes the page of rows of a tiny prior."""
+    network, prior = feature_network(str(place / "eyes.safetensors")), str(tiny_prior(1, 0.5))
+    features = torch.rand(60, 6, generator=torch.Generator().manual_seed(0))
+    seen = [Looked(features[i::2], torch.zeros(30, 3)) for i in (0, 1)]
+
+    def make(*texts, count=12, on_row=None):
+        given = {"prior": prior, "count": count, "size": [8, 8], "device": "cpu"}
+        return quality.quality_table(quality.parse_rows(texts, given), Reference.of(*seen), network, tmp_path / "page.md",
+                                     {"prior": "tiny", "guidance": 1.0, "precision": "fp32"}, on_row=on_row)
+    return make
+
+
+class TestQuality:
+    def test_rows_have_their_calls_and_the_files_are_there(self, table, tmp_path):
+        record = table("ddim:2,4", "heun:3")
+        assert list(record["rows"]) == ["ddim, 2", "ddim, 4", "heun, 3"]
+        assert [row["calls"] for row in record["rows"].values()] == [2, 4, 5]       # Heun's last step is Euler's
+        assert all(row["scores"]["fid"] > 0 and row["seconds"] > 0 for row in record["rows"].values())
+        assert json.loads((tmp_path / "page.json").read_text(encoding="utf-8")) == record
+        page = (tmp_path / "page.md").read_text(encoding="utf-8")
+        assert "| heun | 3 | 5 |" in page
+        assert "| floor |" in page
+        assert "(page.svg)" in page
+        assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in (tmp_path / "page.svg").read_bytes()
+
+    def test_it_goes_on_where_it_stopped(self, table):
+        def stop(name, row):
+            if name == "ddim, 2":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            table("ddim:2,3", on_row=stop)
+        drawn = []
+        first = table("ddim:2,3", on_row=lambda name, row: drawn.append(name))
+        assert drawn == ["ddim, 3"]
+        assert table("ddim:2,3") == first           # the seconds, too
+
+    def test_other_rows_are_not_mixed_in(self, table, tmp_path):
+        table("ddim:2")
+        with pytest.raises(InputError, match="another count, 12 and not 15"):
+            table("ddim:2", count=15)
+        (tmp_path / "page.json").write_text("[]")
+        with pytest.raises(InputError, match="is no record"):
+            table("ddim:2")
+
+    def test_the_fewest_calls_that_reach_a_quality(self):
+        from invdiff.evaluation.generative.tables import quality_markdown
+
+        fid = {("ddim", 10): 9.0, ("ddim", 50): 2.5, ("ddim", 100): 1.2, ("heun", 19): 4.0}
+        rows = {f"{solver}, {calls}": {"solver": solver, "steps": calls, "calls": calls, "seconds": 1.0, "seconds_a_step": 0.1,
+                                       "scores": {"fid": value}} for (solver, calls), value in fid.items()}
+        record = {"made": {"count": 10, "features": "f", "real": 10}, "floor": {"fid": 1.0}, "rows": rows}
+        page = quality_markdown(record, "p.svg")
+        assert "| ddim | 50 | 50 | 100 | 100 |" in page        # 5, 3, 2 and 1.5 times the floor
+        assert "| heun | 19 | – | – | – |" in page
+
+    def test_rows_that_are_none(self):
+        for text in ("ddim", "ddim:", "ddim:a", ":3", "ddim:0"):
+            with pytest.raises(InputError, match="expected SOLVER:STEPS"):
+                quality.parse_rows([text], {"prior": "natural"})
