@@ -90,7 +90,7 @@ class ClassifierTrainer:
         self.test = load_labelled(s.data.path, s.data.test, s.data.test_labels, classes, s.network.channels)
         torch.manual_seed(s.seed)
         self.architecture = {"classes": classes, **s.network.model_dump(mode="json")}
-        self.network = Classifier(**self.architecture).to(self.device, memory_format=torch.channels_last)
+        self.network = Classifier(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, weight_decay=s.weight_decay)
         # seconds of all cores together on a CPU, where another run may take its time
