@@ -16,7 +16,7 @@ class EDMDenoiser(Denoiser):
 
     Args:
         network: maps (x scaled to unit variance, log sigma (B,)) to x's shape, one for classes also (.., .., classes (B,));
-            its `stride` must divide what it is fed.
+            its `stride` must divide what it is fed. One that tells variances gives twice the channels.
         channels: image channels of the network.
         sigma_data: standard deviation of clean images around `centre`.
         centre: the value the network sees as zero (0.5 for [0, 1] images, 0 for complex ones).
@@ -40,6 +40,11 @@ class EDMDenoiser(Denoiser):
         label = getattr(self.network, "label", None)
         return label.num_embeddings - 1 if label is not None else 0
 
+    @property
+    def tells_variance(self) -> bool:
+        """Has the network a second output, the variance of a step (Nichol & Dhariwal 2021)?"""
+        return bool(getattr(self.network, "variance", False))
+
     def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None, **kwargs: object) -> Tensor:
         """E[x0 | x], of x's shape; of classes (B,), with -1 for any, or of any image at all (None).
 
@@ -59,11 +64,19 @@ class EDMDenoiser(Denoiser):
 
     def precondition(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> Tensor:
         """c_skip x + c_out F(c_in x, log sigma), around `centre`; sigma (B,)."""
+        return self.with_variance(x, sigma, classes)[0]
+
+    def with_variance(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The same, and what the network says of the variance of a step from there, of x's shape, if it does: -1 is the
+        lower choice, 1 the upper one (`invdiff.diffusion.elbo.vlb_terms`)."""
         s = sigma.reshape(-1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         z = x - self.centre
         f = self._padded(z / total.sqrt(), sigma.log(), *([] if classes is None else [classes])).to(x.dtype)
-        return self.centre + z * (self.sigma_data**2 / total) + f * (s * self.sigma_data / total.sqrt())
+        variance = None
+        if self.tells_variance:
+            f, variance = f.chunk(2, 1)
+        return self.centre + z * (self.sigma_data**2 / total) + f * (s * self.sigma_data / total.sqrt()), variance
 
     def _padded(self, z: Tensor, *labels: Tensor) -> Tensor:
         h, w = z.shape[-2:]

@@ -26,9 +26,10 @@ class UNetSettings(_Settings):
     depths: tuple[PositiveInt, ...] = (2, 2, 2, 1)
     embedding: PositiveInt = 256
     classes: NonNegativeInt = 0
+    variance: bool = False
 
     def build(self) -> nn.Module:
-        return UNet(self.channels, self.widths, self.depths, self.embedding, self.classes)
+        return UNet(self.channels, self.widths, self.depths, self.embedding, self.classes, self.variance)
 
 
 class DiTSettings(_Settings):

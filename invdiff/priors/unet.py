@@ -76,11 +76,11 @@ class UNet(nn.Module):
     """Maps (x, noise label) to an image of x's shape; height and width must be multiples of `stride`.
 
     widths[i] channels and depths[i] residual blocks (each way) at 1 / 2^(i+1) of the input's resolution. With `classes` it
-    takes the class of each image too.
+    takes the class of each image too. With `variance` it gives twice the channels.
     """
 
     def __init__(self, channels: int = 3, widths: Sequence[int] = (64, 128, 192, 224), depths: Sequence[int] = (2, 2, 2, 1),
-                 embedding: int = 256, classes: int = 0):
+                 embedding: int = 256, classes: int = 0, variance: bool = False):
         super().__init__()
         if len(widths) != len(depths):
             raise ValueError(f"depths: expected {len(widths)} numbers, one for each width, got {len(depths)}")
@@ -94,12 +94,13 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(Stage(w, d, embedding) for w, d in reversed(stages[:-1]))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in reversed(list(pairwise(widths))))
-        self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
+        self.variance = variance
+        self.head = nn.Conv2d(widths[0], (8 if variance else 4) * channels, 3, padding=1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, noise_label: Tensor, classes: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) of about unit variance, noise_label (B,), classes (B,) or None for any -> (B, C, H, W)."""
+        """x (B, C, H, W) of about unit variance, noise_label (B,), classes (B,) or None for any -> (B, C or 2 C, H, W)."""
         emb = self.embed(noise_label, self.label(classes, len(x)) if self.label else None)
         h = stem = self.stem(F.pixel_unshuffle(x, 2))
         skips = []

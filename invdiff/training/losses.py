@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from invdiff.priors.unet import fourier_features
 from invdiff.training.consistency import ConsistencyLoss
+from invdiff.training.hybrid import HybridLoss
 from invdiff.training.objectives import Loss
 from invdiff.training.progressive import ProgressiveLoss
 
@@ -96,7 +97,7 @@ class FlowLoss(Loss):
 
 
 LossSettings = Annotated[EDMLoss | ImageLoss | NoiseLoss | VelocityLoss | MinSNRLoss | FlowLoss | UncertaintyLoss
-                         | ConsistencyLoss | ProgressiveLoss, Field(discriminator="kind")]
+                         | HybridLoss | ConsistencyLoss | ProgressiveLoss, Field(discriminator="kind")]
 
 
 class Uncertainty(nn.Module):

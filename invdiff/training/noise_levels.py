@@ -7,8 +7,10 @@ from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
+from invdiff.diffusion import elbo
 from invdiff.diffusion.schedules import chain_sigmas, cosine_chain, linear_chain
 
 BANDS = 24                      # bands of log sigma in which the running loss is kept
@@ -112,6 +114,10 @@ class Chain(Noise):
         """The chain's levels in [low, high], rising."""
         sigma = chain_sigmas(_CHAINS[self.kind](self.steps)).numpy()
         return sigma[(sigma >= self.low) & (sigma <= self.high)]
+
+    def bound(self) -> elbo.Chain:
+        """The same levels, as the variational bound takes them."""
+        return elbo.Chain(torch.from_numpy(self.inside()))
 
     def levels(self, count: int, rng: np.random.Generator, step: int) -> np.ndarray:
         inside = self.inside()

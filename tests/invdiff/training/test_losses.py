@@ -2,11 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from invdiff.diffusion.elbo import vlb_terms
+from invdiff.errors import InputError
+from invdiff.priors import load_prior
+from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.unet import UNet
+from invdiff.training.loop import Trainer, build_denoiser
 from invdiff.training.losses import (
     EDMLoss,
     FlowLoss,
@@ -16,7 +22,10 @@ from invdiff.training.losses import (
     UncertaintyLoss,
     VelocityLoss,
 )
-from invdiff.training.noise_levels import LogNormal
+from invdiff.training.noise_levels import LogNormal, LogUniform
+from invdiff.training.run import make_card
+from invdiff.training.settings import TrainSettings
+from invdiff.training.whole import WholeImages
 
 
 @pytest.fixture
@@ -154,3 +163,71 @@ def test_uncertainty_only_rescales_the_gradient_of_the_denoiser(batch):
     plain = torch.autograd.grad(losses.sum(), parameters)
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b / math.exp(2))
+
+
+def small(variance=True, **noise):
+    """Settings of a grey network that tells variances, with the hybrid loss."""
+    return TrainSettings.model_validate({
+        "name": "small", "data": {"path": "nowhere", "patch": [8]}, "precision": "fp32", "loss": {"kind": "hybrid"},
+        "network": {"channels": 1, "widths": [8, 8], "depths": [1, 1], "embedding": 16, "variance": variance},
+        "noise": {"kind": "linear", "high": 100.0} | noise, "optimiser": {"steps": 4, "batch": 4, "warmup": 1}})
+
+
+def grey(count=6):
+    return WholeImages(list(np.random.default_rng(0).integers(0, 255, (count, 8, 8, 3)).astype(np.uint8)), 1)
+
+
+def test_the_hybrid_loss_is_the_noise_loss_and_a_share_of_the_bound():
+    """Summed over all levels of the chain, it is the bound of `elbo` without its first term."""
+    settings = small(steps=20, high=1e9)
+    torch.manual_seed(0)
+    denoiser = build_denoiser(settings)
+    for parameter in denoiser.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    objective, chain = settings.loss.objective(denoiser, settings.noise), settings.noise.bound()
+    assert chain.steps == 20
+    sigma = chain.sigma(torch.arange(1, 21)).float()
+    x0, noise = (torch.randint(0, 256, (1, 1, 8, 8)) / 255).expand(20, -1, -1, -1), torch.randn(20, 1, 8, 8)
+    minimised, losses = objective(x0, noise, sigma)
+    x = x0 + sigma.view(-1, 1, 1, 1) * noise
+    estimate, variance = denoiser.with_variance(x, sigma)
+    torch.testing.assert_close(losses, NoiseLoss(kind="eps").objective(denoiser, settings.noise)(x0, noise, sigma)[0])
+    terms = [vlb_terms(x0[:1], x[i : i + 1], torch.tensor([i + 1]), estimate[i : i + 1], variance[i : i + 1], chain=chain)
+             for i in range(20)]
+    torch.testing.assert_close((minimised - losses).mean(), 0.001 * torch.cat(terms).sum().float(), rtol=1e-3, atol=0)
+
+
+def test_the_bound_trains_the_variance_and_the_noise_loss_the_image():
+    settings = small()
+    denoiser = build_denoiser(settings)
+    objective, head = settings.loss.objective(denoiser, settings.noise), denoiser.network.head
+    x0, noise = torch.randint(0, 256, (8, 1, 8, 8)) / 255, torch.randn(8, 1, 8, 8)
+    sigma = settings.noise.bound().sigma(torch.tensor([1, 2, 10, 100, 300, 600, 900, 1000])).float()
+    minimised, losses = objective(x0, noise, sigma)
+    (whole,) = torch.autograd.grad(minimised.sum(), head.bias, retain_graph=True)
+    (plain,) = torch.autograd.grad(losses.sum(), head.bias)
+    assert whole.isfinite().all()
+    torch.testing.assert_close(whole[:4], plain[:4])            # of the image's pixels
+    assert (plain[4:] == 0).all()
+    assert (whole[4:].abs() > 0).all()
+
+
+def test_a_prior_that_tells_variances_is_trained_stored_and_used_as_any_other(tmp_path):
+    trainer = Trainer(small(), grey())
+    for progress in trainer.steps():
+        assert math.isfinite(progress.loss)
+    save_prior(tmp_path / "small.safetensors", trainer.average, make_card(trainer))
+    prior = load_prior(tmp_path / "small.safetensors")
+    x = torch.rand(2, 1, 8, 8)
+    assert prior(x, 0.3).shape == x.shape
+    image, variance = prior.with_variance(x, torch.tensor([0.3, 0.3]))
+    assert torch.equal(image, prior(x, 0.3))
+    assert variance.shape == x.shape
+    assert EDMDenoiser(UNet(1, (4, 4), (1, 1), 16), 1).with_variance(x, torch.ones(2))[1] is None
+
+
+def test_what_the_hybrid_loss_cannot_train_is_an_input_error():
+    with pytest.raises(InputError, match=r"expected noise\.kind linear or cosine, got log_uniform"):
+        Trainer(small().model_copy(update={"noise": LogUniform(kind="log_uniform")}), grey())
+    with pytest.raises(InputError, match=r"expected a U-Net with network\.variance=true"):
+        Trainer(small(variance=False), grey())
