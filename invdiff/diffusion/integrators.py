@@ -8,12 +8,13 @@ DDIM, of Euler's method and of DPM-Solver-1 is the same.
 
 from invdiff.diffusion.adaptive import RK45, DPMSolverAdaptive
 from invdiff.diffusion.ancestral import DDIM, DDPM, Renoise
+from invdiff.diffusion.consistency import Consistency
 from invdiff.diffusion.dpm_solver_pp import DPMSolverPP, DPMSolverPP2S, DPMSolverPP3M
 from invdiff.diffusion.langevin import Langevin
 from invdiff.diffusion.ode import DPMSolver, Heun
 from invdiff.diffusion.sde import EDMStochastic, EulerMaruyama, PredictorCorrector
 from invdiff.diffusion.stepping import Denoise, DrawNoise, Integrator, Step
 
-__all__ = ["DDIM", "DDPM", "RK45", "DPMSolver", "DPMSolverAdaptive", "DPMSolverPP", "DPMSolverPP2S", "DPMSolverPP3M", "Denoise",
-           "DrawNoise", "EDMStochastic", "EulerMaruyama", "Heun", "Integrator", "Langevin", "PredictorCorrector", "Renoise",
-           "Step"]
+__all__ = ["DDIM", "DDPM", "RK45", "Consistency", "DPMSolver", "DPMSolverAdaptive", "DPMSolverPP", "DPMSolverPP2S",
+           "DPMSolverPP3M", "Denoise", "DrawNoise", "EDMStochastic", "EulerMaruyama", "Heun", "Integrator", "Langevin",
+           "PredictorCorrector", "Renoise", "Step"]
