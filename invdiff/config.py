@@ -63,6 +63,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that ha
                    "dpmpp_2s": integrators.DPMSolverPP2S, "dpmpp_3m": integrators.DPMSolverPP3M,
                    "edm_stochastic": integrators.EDMStochastic, "euler_maruyama": integrators.EulerMaruyama,
                    "predictor_corrector": integrators.PredictorCorrector, "langevin": integrators.Langevin,
+                   "consistency": integrators.Consistency,
                    "euler": integrators.DDIM, "dpmpp_2m": integrators.DPMSolverPP},      # by other names
     "schedule": {"karras": schedules.Karras, "ddpm_linear": schedules.DDPMLinear, "cosine": schedules.Cosine,
                  "sigmoid": schedules.Sigmoid, "flow_matching": schedules.FlowMatching, "log_linear": schedules.LogLinear,
