@@ -54,7 +54,8 @@ def reference(network: FeatureNetwork, data: str | Path, key: str | None = None,
               batch_size: int | None = None) -> tuple[Reference, dict[str, str]]:
     """What a network sees of `reference_images`, and the names of the two sets. Raises InputError."""
     real, apart = reference_images(data, key, kept_apart)
-    found = Reference.of(real.seen_by(network, batch_size), apart and apart.seen_by(network, batch_size))
+    others = apart.seen_by(network, batch_size) if apart else None
+    found = Reference.of(real.seen_by(network, batch_size), others)
     return found, {"reference": real.source, **({"kept_apart": apart.source} if apart else {})}
 
 
@@ -114,10 +115,10 @@ def sample_images(path: str | Path) -> Images:
     arrays = _arrays(path)
     if "images" not in arrays:
         raise InputError(f"{path}: expected an array called images, got {', '.join(arrays) or 'none'}")
-    images, classes = _channels_first(path, arrays["images"]), arrays.get("classes")
-    if classes is not None and (classes.shape != (len(images),) or classes.dtype.kind not in "iu"):
-        raise InputError(f"{path}: classes: expected {len(images)} whole numbers, got {classes.dtype} {classes.shape}")
-    return Images(images, None if classes is None else torch.from_numpy(classes.astype(np.int64)), path.name)
+    pixels, classes = _channels_first(path, arrays["images"]), arrays.get("classes")
+    if classes is not None and (classes.shape != (len(pixels),) or classes.dtype.kind not in "iu"):
+        raise InputError(f"{path}: classes: expected {len(pixels)} whole numbers, got {classes.dtype} {classes.shape}")
+    return Images(pixels, None if classes is None else torch.from_numpy(classes.astype(np.int64)), path.name)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
