@@ -13,6 +13,7 @@ from invdiff.diffusion.integrators import (
     DDIM,
     DDPM,
     RK45,
+    Consistency,
     DPMSolver,
     DPMSolverAdaptive,
     DPMSolverPP,
@@ -33,7 +34,7 @@ FLOW = [DDIM(), Heun(), DPMSolver(order=1), DPMSolver(order=2), DPMSolver(), DPM
 ADAPTIVE = [RK45(), DPMSolverAdaptive(order=2), DPMSolverAdaptive()]
 SDE = [DDIM(eta=0.5), DDIM(eta=1), DDPM(), DDPM(variance="beta"), DPMSolverPP(eta=1), EDMStochastic(), EulerMaruyama()]
 WIDE = [PredictorCorrector(), Langevin()]           # by a part of the level's variance
-ALL = [*FLOW, *ADAPTIVE, *SDE, *WIDE, Renoise()]
+ALL = [*FLOW, *ADAPTIVE, *SDE, *WIDE, Renoise(), Consistency()]
 
 
 class Gaussian:
@@ -150,8 +151,10 @@ def test_the_initial_state_is_left_alone(integrator):
 def test_one_interval_at_a_time(integrator):
     """As samplers do that have work of their own between the steps: to a level, and from the last one to zero."""
     for sigmas in ([2.0, 0.5], [0.5, 0.0]):
-        (step,) = integrator(Gaussian(), torch.tensor(sigmas, dtype=torch.float64), torch.ones(2, 1), lambda: torch.randn(2, 1))
+        denoise = Gaussian()
+        (step,) = integrator(denoise, torch.tensor(sigmas, dtype=torch.float64), torch.ones(2, 1), lambda: torch.randn(2, 1))
         assert step.sigma == sigmas[1]
+    assert len(denoise.calls) == 1
 
 
 def mixture(dimensions=2):
