@@ -57,7 +57,7 @@ class RK45(Integrator):
 
         first = float(sigmas[0])
         level = torch.full((len(x), *[1] * (x.ndim - 1)), first).to(x)
-        yield from _controlled(attempt, counted, sigmas, x, (x - counted(x, level)) / first, order=5)
+        yield from _controlled(attempt, counted, sigmas, x, lambda: (x - counted(x, level)) / first, order=5)
 
 
 class DPMSolverAdaptive(Integrator):
@@ -81,7 +81,7 @@ class DPMSolverAdaptive(Integrator):
             scale = (self.rtol * torch.maximum(low.abs(), before.abs())).clamp_min(self.atol)
             return high, (high - low) / scale, x0, low
 
-        yield from _controlled(attempt, counted, sigmas, x, x, order=self.order)
+        yield from _controlled(attempt, counted, sigmas, x, lambda: x, order=self.order)
 
 
 class _Counted:
@@ -95,18 +95,22 @@ class _Counted:
         return self.denoise(x, float(sigma) if len(x) == 1 else sigma.flatten())
 
 
-def _controlled(attempt: Attempt, counted: _Counted, sigmas: Tensor, x: Tensor, memory: Tensor, order: int) -> Iterator[Step]:
-    """Steps by an attempt, whose error is of the order `order` in the step: done again where it exceeds one."""
+def _controlled(attempt: Attempt, counted: _Counted, sigmas: Tensor, x: Tensor, begin: Callable[[], Tensor],
+                order: int) -> Iterator[Step]:
+    """Steps by an attempt, whose error is of the order `order` in the step: done again where it exceeds one.
+
+    begin: the memory of the first attempt.
+    """
     levels = sigmas.tolist()
     end = min(level for level in levels if level > 0)
     now = torch.full((len(x),), levels[0], dtype=torch.float64)        # on the CPU, of each chain
     length = torch.full_like(now, FIRST)
-    x0, passed = x, 1
+    x0, passed, memory = x, 1, begin() if end < levels[0] else x
     while bool((live := now > end).any()):
         after = torch.where(live, (now * (-length).exp()).clamp_min(end), 0.99 * end)      # a chain that has ended makes none
         ahead, error, estimate, kept = attempt(x, _like(now, x), _like(after, x), memory)
         # not a number: no step would help
-        size = error.double().square().flatten(1).mean(1).sqrt().cpu().nan_to_num(0.0, posinf=torch.inf)
+        size = error.float().square().flatten(1).mean(1).sqrt().cpu().nan_to_num(0.0, posinf=torch.inf)
         good = live & ((size <= 1) | (length <= SHORTEST))
         where = _like(good, x, torch.bool)
         x, x0, memory = torch.where(where, ahead, x), torch.where(where, estimate, x0), torch.where(where, kept, memory)
