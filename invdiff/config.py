@@ -16,6 +16,7 @@ from invdiff.evaluation.mri_baselines import BASELINES
 from invdiff.mri.settings import ScanSettings
 from invdiff.paths import bundled
 from invdiff.posterior import Sampler
+from invdiff.training.autoencoder import AutoencoderSettings, train_autoencoder
 from invdiff.training.classifier import ClassifierSettings, train_classifier
 from invdiff.training.settings import TrainSettings
 from invdiff.validation import nearest, override, read_yaml, validate
@@ -55,6 +56,8 @@ SAMPLERS: dict[str, type[Sampler]] = {
     "red_diff": posterior.REDDiff,
     "annealed_langevin": posterior.AnnealedLangevin,
     "twisted_smc": posterior.TwistedSMC,
+    "psld": posterior.PSLD,
+    "resample": posterior.ReSample,
 }
 PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that have a name of their own
     "integrator": {"ddim": integrators.DDIM, "ddpm": integrators.DDPM, "renoise": integrators.Renoise,
@@ -72,6 +75,7 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that ha
 
 RUNS: dict[str, tuple[type[BaseModel], Callable[..., Path]]] = {     # trainings of something that is no prior, by `kind`
     "classifier": (ClassifierSettings, train_classifier),
+    "autoencoder": (AutoencoderSettings, train_autoencoder),
 }
 SHORT: dict[str, dict[str, Any]] = {                # integrators with a parameter set, by the names they go by
     "dpm_solver_1": {"name": "dpm_solver", "order": 1},

@@ -21,6 +21,7 @@ from invdiff.io.results import output_folder, save_arrays, write_json
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
 from invdiff.priors.counted import Counted
+from invdiff.priors.latent import latent_of, refusal
 from invdiff.problem import Problem
 
 
@@ -103,6 +104,8 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
         raise InputError(f"restore: expected samples >= 1, seed >= 0, batch_size >= 1 and precision fp32 or bf16, got "
                          f"samples={samples}, seed={seed}, batch_size={batch_size}, precision={precision!r}")
     where = find_device(device)
+    if latent_of(prior) and not sampler.latents:
+        raise refusal(f"{type(sampler).__name__} was to use it as one")
     problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
     run = _Run(problem, counted, sampler, seed, on_step, _estimates(start, problem))
     if checkpoint is not None:
@@ -173,7 +176,9 @@ class _Run:
             identity["samples"] = samples
         picture = torch.rand(self.problem.image_shape, generator=torch.Generator().manual_seed(0)).to(self.problem.y)
         with torch.no_grad():
-            traces = {"measurement": self.problem.y, "prior": self.prior.prior(picture[None], 0.1),
+            latent = latent_of(self.prior)
+            known = latent.encode(picture[None]) if latent else picture[None]
+            traces = {"measurement": self.problem.y, "prior": self.prior.prior(known, 0.1),
                       "operator": self.problem.physics.A(picture.expand(len(self.problem.y), *picture.shape))}
         if self.start is not None:
             traces["start"] = self.start

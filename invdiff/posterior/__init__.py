@@ -9,10 +9,12 @@ from invdiff.posterior.diffpir import DiffPIR
 from invdiff.posterior.dps import DPS
 from invdiff.posterior.guidance import MomentMatching, PiGDM
 from invdiff.posterior.ilvr import ILVR
+from invdiff.posterior.psld import PSLD
 from invdiff.posterior.red_diff import REDDiff
+from invdiff.posterior.resample import ReSample
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.split_gibbs import SplitGibbs
 from invdiff.posterior.twisted_smc import TwistedSMC
 
-__all__ = ["DAPS", "DDNM", "DDRM", "DDS", "DPS", "ILVR", "AnnealedLangevin", "DiffPIR", "MomentMatching", "PiGDM", "REDDiff",
-           "Sampler", "SplitGibbs", "TwistedSMC"]
+__all__ = ["DAPS", "DDNM", "DDRM", "DDS", "DPS", "ILVR", "PSLD", "AnnealedLangevin", "DiffPIR", "MomentMatching", "PiGDM",
+           "REDDiff", "ReSample", "Sampler", "SplitGibbs", "TwistedSMC"]

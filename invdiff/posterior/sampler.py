@@ -31,6 +31,7 @@ class Sampler(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     about: ClassVar[str] = ""
     uses_spectrum: ClassVar[bool] = False
+    latents: ClassVar[bool] = False         # does it need a prior of latents, and no other?
     population: ClassVar[bool] = False      # are the samples of a measurement drawn as one, from one call of `steps`?
 
     num_steps: PositiveInt = Field(30, alias="steps")

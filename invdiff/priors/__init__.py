@@ -8,13 +8,15 @@ from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.priors.calibrated import calibrate
 from invdiff.priors.calibration import find_record, read_record, with_spectrum
-from invdiff.priors.checkpoint import load_checkpoint
+from invdiff.priors.checkpoint import load_checkpoint, read_format
 from invdiff.priors.conditional import ClassifierGuided, Guided, with_class
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.foreign import FORMATS, is_foreign, load_foreign
 from invdiff.priors.foreign.options import check, join, split
+from invdiff.priors.latent import FORMAT as LATENT_FORMAT
+from invdiff.priors.latent import LatentPrior, load_latent_prior
 
-__all__ = ["FORMATS", "ClassifierGuided", "EDMDenoiser", "Guided", "calibrate", "load_prior", "shipped_priors"]
+__all__ = ["FORMATS", "ClassifierGuided", "EDMDenoiser", "Guided", "LatentPrior", "calibrate", "load_prior", "shipped_priors"]
 
 
 def shipped_priors() -> dict[str, Path]:
@@ -47,10 +49,9 @@ def _load(plain: str, options: dict[str, str]) -> Denoiser:
     if plain not in shipped and is_foreign(plain):
         return load_foreign(plain, options)
     check(options, ("spectrum", "class", "guidance"), plain)
-    if plain in shipped:
-        return load_checkpoint(shipped[plain])
-    if Path(plain).suffix == ".safetensors":
-        return load_checkpoint(plain)
+    if plain in shipped or Path(plain).suffix == ".safetensors":
+        path = shipped.get(plain, Path(plain))
+        return load_latent_prior(path) if read_format(path) == LATENT_FORMAT else load_checkpoint(path)
     raise InputError(f"prior: no prior is called {plain!r}; shipped are {', '.join(shipped) or 'none'}, or give the path of a "
                      f".safetensors file, or a checkpoint of others as FORMAT:WHAT, such as deepinv:drunet, with one of the "
                      f"formats {', '.join(FORMATS)}")

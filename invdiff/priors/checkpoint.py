@@ -65,6 +65,15 @@ def read_card(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not an invdiff prior, or truncated ({error})") from error
 
 
+def read_format(path: str | Path) -> str | None:
+    """What format a file says it has, without loading weights. Raises InputError if it is missing, truncated or of another kind."""
+    try:
+        with safe_open(_existing(path), framework="pt") as file:
+            return (file.metadata() or {}).get("format")
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a safetensors file, or truncated ({error})") from error
+
+
 def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
     """safetensors, written to a neighbour and renamed, so that a kill leaves the old file or the new one."""
     path = Path(path)
