@@ -15,7 +15,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.evaluation.generative.classifier import Classifier, save_classifier
+from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier
 from invdiff.training.images import Cache, in_unit_range, open_images
 from invdiff.training.processes import asking
 from invdiff.training.run import hardware
@@ -55,12 +55,13 @@ class ClassifierNetwork(Frozen):
 
 class ClassifierSettings(Frozen):
     """One run. A share `noisy` of each batch is x0 + sigma n, with log sigma uniform from network.low to `high`; the rest is
-    clean. Images are moved by up to `shift` pixels each way. AdamW with warm-up, and over the last `decay` of the steps a
-    linear decay of the rate to zero; `ema_gamma` sets over which share of the run the weights are averaged
-    (invdiff.training.averages)."""
+    clean. `initial` is the file whose weights it begins with; random ones without it. Images are moved by up to `shift` pixels
+    each way. AdamW with warm-up, and over the last `decay` of the steps a linear decay of the rate to zero; `ema_gamma` sets
+    over which share of the run the weights are averaged (invdiff.training.averages)."""
 
     kind: Literal["classifier"]
     name: str
+    initial: str | None = None
     data: LabelledSettings
     network: ClassifierNetwork = ClassifierNetwork()
     noisy: float = Field(0.5, ge=0, le=1)
@@ -88,14 +89,26 @@ class ClassifierTrainer:
         classes = len(s.data.class_names)
         self.images, self.labels = load_labelled(s.data.path, s.data.key, s.data.labels, classes, s.network.channels)
         self.test = load_labelled(s.data.path, s.data.test, s.data.test_labels, classes, s.network.channels)
+        self.before: dict[str, Any] = {}        # how the weights were trained that it begins with
         torch.manual_seed(s.seed)
         self.architecture = {"classes": classes, **s.network.model_dump(mode="json")}
         self.network = Classifier(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
+        if s.initial:
+            self.network.load_state_dict(self._earlier(s.initial).state_dict())
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, weight_decay=s.weight_decay)
         # seconds of all cores together on a CPU, where another run may take its time
         self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
         self.seconds = 0.0
+
+    def _earlier(self, initial: str) -> Classifier:
+        earlier = load_classifier(initial)
+        if earlier.card["architecture"] != self.architecture:
+            raise InputError(f"initial: {initial} is another network than this run's; expected {self.architecture}, got "
+                             f"{earlier.card['architecture']}")
+        known = earlier.card["training"]
+        self.before = {key: known[key] for key in ("settings", "minutes", "initial") if key in known}
+        return earlier
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, C, H, W), sigma (B,), classes (B,): a function of the seed and the step."""
@@ -173,8 +186,9 @@ def make_card(trainer: ClassifierTrainer) -> dict[str, Any]:
         "name": s.name, "architecture": trainer.architecture, "classes": list(s.data.class_names),
         "sigma_range": [0.0, s.high], "data": s.data.description, "licence": s.data.licence, "use": s.use,
         "accuracy": {f"{level:g}": accuracy(trainer.average, images, labels, level) for level in LEVELS},
-        "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}),
-                     "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device)},
+        "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}, "initial": True}),
+                     "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device),
+                     **({"initial": trainer.before} if trainer.before else {})},
     }
 
 

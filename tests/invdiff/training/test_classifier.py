@@ -72,6 +72,18 @@ def test_it_learns_and_knows_when_it_cannot(data):
     assert str(data) not in json.dumps(classifier.card)
 
 
+def test_it_goes_on_from_earlier_weights(data):
+    """At a rate of almost nothing they stay what they were; another network's are refused."""
+    path = train_classifier(settings(data, steps=3), data / "first")
+    again = train_classifier(settings(data, steps=2, rate=1e-9, initial=str(path)), data / "second")
+    before, after = load_classifier(path), load_classifier(again)
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    assert after.card["training"]["initial"]["settings"]["steps"] == 3
+    assert str(data) not in json.dumps(after.card)
+    with pytest.raises(InputError, match="another network"):
+        ClassifierTrainer(settings(data, initial=str(path), network={"widths": [8], "depths": [1]}))
+
+
 def test_half_of_a_batch_is_clean_and_the_rest_log_uniform(data):
     trainer = ClassifierTrainer(settings(data, batch=200, shift=0))
     levels = torch.cat([trainer.batch(step)[1] for step in range(10)]).reshape(10, 200)
