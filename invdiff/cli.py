@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff import cli_benchmark, cli_evaluate, cli_priors, cli_sample, cli_train
+from invdiff import cli_benchmark, cli_evaluate, cli_figures, cli_priors, cli_sample, cli_train
 from invdiff.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -109,6 +109,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
 app.command()(cli_train.train)
 app.command()(cli_sample.sample)
 app.command()(cli_evaluate.evaluate)
+app.command()(cli_figures.figures)
 
 
 @app.command()

@@ -23,12 +23,12 @@ LEVELS = [
     {"training"},
     {"config", "restoration"},
     {"sampling"},
-    {"sample_config"},
+    {"sample_config", "illustrations"},
     {"mri"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs", "evaluation.image_sets"},
     {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.mri_intervals",
      "evaluation.crops", "evaluation.quality"},      # for the command line
-    {"cli_benchmark", "cli_evaluate", "cli_priors", "cli_sample", "cli_train"},
+    {"cli_benchmark", "cli_evaluate", "cli_figures", "cli_priors", "cli_sample", "cli_train"},
     {"cli"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
