@@ -53,7 +53,7 @@ def evaluate_likelihood(denoiser: Denoise, images: Tensor, *, sigma_min: float |
         elbo_bits_per_dim: the bound, and elbo_terms: its parts prior, diffusion and decoder.
         ode_bits_per_dim: by the flow, and ode_terms: density, -log p(z) + log q(z | x0), and decoder, the same as the bound's.
         standard_error: of elbo, ode and their difference, over the images.
-        ode_step_error: what twice the steps changed, mean over the first few images; about 4/3 of the steps' error.
+        ode_step_error: by how much twice the steps raise ode_bits_per_dim, mean over the first few images; 3/4 of the error.
         diffusion_by_level: sigma, and bits_per_dim that each part of log sigma adds to the bound.
         images, network_calls (of one image each), settings.
 
