@@ -66,7 +66,7 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 
 def read_format(path: str | Path) -> str | None:
-    """What format a file says it has, without loading weights. Raises InputError if it is missing, truncated or of another kind."""
+    """What format a file says it has, without loading weights. Raises InputError as `read_tensors` does."""
     try:
         with safe_open(_existing(path), framework="pt") as file:
             return (file.metadata() or {}).get("format")

@@ -4,6 +4,7 @@ import deepinv
 import pytest
 import torch
 from deepinv.models import DRUNet
+from linear_latents import suited
 from pydantic import ValidationError
 from toys import KERNEL, OPERATORS, draw, natural_prior, pose
 
@@ -15,11 +16,13 @@ from invdiff.posterior import (
     DDS,
     DPS,
     ILVR,
+    PSLD,
     AnnealedLangevin,
     DiffPIR,
     MomentMatching,
     PiGDM,
     REDDiff,
+    ReSample,
     SplitGibbs,
     TwistedSMC,
 )
@@ -28,9 +31,9 @@ from invdiff.restoration import restore
 
 SAMPLERS = [MomentMatching(steps=6), PiGDM(steps=6), DiffPIR(steps=6), DDRM(steps=6), DPS(steps=6), DDNM(steps=6),
             DDS(steps=6), ILVR(steps=6), DAPS(steps=6, langevin_steps=5), SplitGibbs(steps=6, langevin_steps=5),
-            REDDiff(steps=6), AnnealedLangevin(steps=6), TwistedSMC(steps=6)]
+            REDDiff(steps=6), AnnealedLangevin(steps=6), TwistedSMC(steps=6), PSLD(steps=6), ReSample(steps=6)]
 NEED_SVD = (DDRM, DDNM, ILVR)                       # the last two for noisy data alone
-SERVE_NONLINEAR = (DPS, DAPS, SplitGibbs, REDDiff, AnnealedLangevin)
+SERVE_NONLINEAR = (DPS, DAPS, SplitGibbs, REDDiff, AnnealedLangevin, PSLD, ReSample)
 pytestmark = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 
 
@@ -48,7 +51,7 @@ def last(sampler, prior, problem, seeds):
 def test_a_chain_alone_is_the_chain_in_a_batch(sampler, operator):
     """To rounding: batched FFTs and matrix products may add in another order."""
     skip_population(sampler)
-    prior = natural_prior()
+    prior = suited(sampler, natural_prior())
     problem = pose(operator, prior, 0.05)
     batch = last(sampler, prior, problem, range(8))
     assert (batch[0] - batch[1]).abs().max() > 0.01 or operator == "denoising"
@@ -60,7 +63,7 @@ def test_a_chain_alone_is_the_chain_in_a_batch(sampler, operator):
 def test_samples_depend_on_their_seed_alone(sampler, sigma_y):
     """Through restore: bitwise whatever is drawn beside on a CPU, and to rounding whatever the batch size is."""
     skip_population(sampler)
-    prior = natural_prior()
+    prior = suited(sampler, natural_prior())
     problem = pose("inpainting", prior, sigma_y, count=2)
     default = restore(problem, prior, sampler, samples=3, device="cpu").samples
     assert torch.equal(restore(problem, prior, sampler, samples=3, device="cpu", batch_size=1).samples, default)
@@ -71,7 +74,7 @@ def test_samples_depend_on_their_seed_alone(sampler, sigma_y):
 
 
 def test_seed_zero_is_a_seed(sampler):
-    prior = natural_prior()
+    prior = suited(sampler, natural_prior())
     problem = pose("inpainting", prior, 0.05)
     zero, again, one = (restore(problem, prior, sampler, seed=s).samples for s in (0, 0, 1))
     assert torch.equal(zero, again)
@@ -80,7 +83,7 @@ def test_seed_zero_is_a_seed(sampler):
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_noiseless_measurement_is_legal(sampler, operator):
-    prior = natural_prior()
+    prior = suited(sampler, natural_prior())
     problem = pose(operator, prior, 0.0)
     for step in sampler.steps(prior, problem, [0, 1]):
         assert step.x.isfinite().all()
@@ -88,7 +91,7 @@ def test_a_noiseless_measurement_is_legal(sampler, operator):
 
 
 def test_steps_are_float32_fall_to_zero_and_leave_no_graph(sampler):
-    prior = natural_prior()
+    prior = suited(sampler, natural_prior())
     problem = pose("blur", prior, 0.05)
     before = problem.y.clone()
     steps = list(sampler.steps(prior, problem, [0, 1]))
@@ -104,7 +107,7 @@ def test_steps_are_float32_fall_to_zero_and_leave_no_graph(sampler):
 
 
 def test_as_many_seeds_as_measurements(sampler):
-    prior = natural_prior()
+    prior = suited(sampler, natural_prior())
     problem = pose("blur", prior, 0.05, count=2)
     with pytest.raises(ValueError, match="seeds: expected 2, one for each measurement, got 3"):
         next(sampler.steps(prior, problem, [0, 1, 2]))
@@ -139,7 +142,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_any_deepinv_physics_serves(sampler, name):
-    physics, prior = FOREIGN[name](), natural_prior()
+    physics, prior = FOREIGN[name](), suited(sampler, natural_prior())
     problem = simulate(physics, draw(prior), 0.05)
     if isinstance(sampler, NEED_SVD) and name in ("BlurFFT", "LinearPhysics"):
         wanted = rf"{type(sampler).__name__}.* needs .* {name} .*would work: .*moment_matching, pigdm, diffpir, dps"
@@ -164,13 +167,14 @@ def test_any_deepinv_denoiser_serves(sampler):
     """Without a card the error's spectrum is modelled, and the report says so."""
     size = (1, 16, 16)
     problem = simulate(operators.Inpainting(size, operators.random_mask(size, 0.5)), torch.rand(1, *size), 0.05)
-    result = restore(problem, foreign_denoiser(), sampler, samples=2)
+    result = restore(problem, suited(sampler, foreign_denoiser()), sampler, samples=2)
     assert result.samples.isfinite().all()
     if sampler.uses_spectrum:
         assert "model" in result.report["error_spectrum"]
     else:
         assert "error_spectrum" not in result.report
-    known = restore(pose("blur", natural_prior(), 0.05), natural_prior(), sampler)
+    prior = suited(sampler, natural_prior())
+    known = restore(pose("blur", prior, 0.05), prior, sampler)
     assert "exact" in known.report.get("error_spectrum", "exact")
 
 
@@ -180,7 +184,7 @@ def test_a_modelled_spectrum_belongs_to_its_own_measurement(sampler):
     x = torch.rand(2, *size)
     x[1] = 0.5 + 0.02 * x[1]                                            # a flat picture beside a rough one
     problem = simulate(operators.Inpainting(size, operators.random_mask(size, 0.5)), x, 0.05)
-    alone, together = (restore(problem, foreign_denoiser(), sampler, batch_size=b).samples for b in (1, 2))
+    alone, together = (restore(problem, suited(sampler, foreign_denoiser()), sampler, batch_size=b).samples for b in (1, 2))
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
 
 
@@ -191,7 +195,7 @@ def test_a_nonlinear_operator_is_refused_or_served(sampler):
         def A(self, x, **kwargs):
             return x.square()
 
-    prior = natural_prior()
+    prior = suited(sampler, natural_prior())
     problem = Problem(Squared(), draw(prior).square(), 0.05)
     if isinstance(sampler, SERVE_NONLINEAR):
         assert restore(problem, prior, sampler).samples.isfinite().all()
@@ -204,7 +208,7 @@ def test_a_nonlinear_operator_is_refused_or_served(sampler):
 def test_a_mask_for_each_measurement(sampler, channels):
     """(B, 1, H, W) masks: measurement j as if it were alone with its mask, on the streams of measurement j."""
     size = (channels, 8, 8)
-    prior = natural_prior(size)
+    prior = suited(sampler, natural_prior(size))
     skip_population(sampler)                # takes one measurement at a time; restore() says so
     masks = torch.stack([operators.random_mask(size, 0.5, s) for s in (0, 1)])
     problem = simulate(operators.Inpainting(size, masks), draw(prior, 2), 0.05)

@@ -1,0 +1,128 @@
+"""Training of an autoencoder, and of a prior of its latents, from images to a file that draws."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from invdiff import InputError, load_prior
+from invdiff.config import train_settings
+from invdiff.diffusion.integrators import DDIM
+from invdiff.priors.autoencoder import load_autoencoder
+from invdiff.sampling import sample
+from invdiff.training.autoencoder import AutoencoderSettings, divergence, encode_all, train_autoencoder
+from invdiff.training.latents import coder_of
+from invdiff.training.run import load_data, train
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Grey 8 x 8 images: a bright left or right half, of a random brightness."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=96)
+    x = np.zeros((96, 8, 8), np.uint8)
+    for image, label in zip(x, labels, strict=True):
+        image[:, 4 * label : 4 * label + 4] = rng.integers(100, 255)
+    path = tmp_path_factory.mktemp("data") / "halves.h5"
+    with h5py.File(path, "w") as file:
+        file["x"], file["y"] = x, labels
+    return path
+
+
+def settings(path, **changes):
+    return AutoencoderSettings.model_validate({
+        "kind": "autoencoder", "name": "tiny", "data": {"path": str(path), "key": "x", "test": "x", "description": "halves"},
+        "network": {"latent_channels": 2, "widths": [8, 8], "depths": [1, 1]}, "steps": 150, "batch": 16, "rate": 5e-3,
+        "warmup": 5, "precision": "fp32", **changes})
+
+
+@pytest.fixture(scope="module")
+def trained(images, tmp_path_factory):
+    """The file of an autoencoder, trained for seconds."""
+    return train_autoencoder(settings(images), tmp_path_factory.mktemp("run"))
+
+
+def latent_settings(images, trained, **changes):
+    text = {"name": "tiny-latent", "latent": {"autoencoder": str(trained)},
+            "data": {"path": str(images), "key": "x", "labels": "y", "class_names": ["left", "right"], "holdout": 16,
+                     "patch": [8], "flips": False, "licence": "none"},
+            "network": {"kind": "dit", "channels": 2, "patch": 1, "width": 16, "depth": 1, "heads": 1, "classes": 2},
+            "noise": {"low": 0.002, "high": 80.0, "sigma_data": 1.0, "centre": 0.0},
+            "optimiser": {"steps": 4, "batch": 8}, "monitor": {"every": 2, "sheet": 4, "sheet_size": 8, "sheet_steps": 2},
+            "precision": "fp32", **changes}
+    path = trained.parent / "latent.yaml"
+    path.write_text(json.dumps(text))       # JSON is YAML
+    return train_settings(path)
+
+
+def test_the_divergence_is_that_of_gaussians():
+    mean, log_variance = torch.randn(2, 3, 4, 2, 2)
+    ours = divergence(mean, log_variance)
+    law, standard = torch.distributions.Normal(mean, (log_variance / 2).exp()), torch.distributions.Normal(0.0, 1.0)
+    torch.testing.assert_close(ours, torch.distributions.kl_divergence(law, standard).sum((1, 2, 3)).mean())
+
+
+def test_images_come_back_and_latents_have_unit_variance(images, trained):
+    """The mean image would have 10 dB."""
+    coder = load_autoencoder(trained)
+    assert coder.card["psnr"]["mean"] > 18
+    with h5py.File(images) as file:
+        z = encode_all(coder, file["x"][()][:, None])
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), rtol=0, atol=0.02)
+    torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(2), rtol=0.02, atol=0)
+    assert {"architecture", "licence", "training", "data"} <= set(coder.card)
+
+
+def test_less_is_kept_where_the_noise_is_said_to_be_larger(images, tmp_path):
+    """The KL term weighs 2 noise^2: at 0.5, the standard deviation of the images or more, nothing is worth saying."""
+    def divergences(noise):
+        train_autoencoder(settings(images, noise=noise, steps=100), tmp_path)
+        return json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["kl"]
+
+    assert divergences(1.0) < 0.1 * divergences(0.03)
+
+
+def test_a_prior_of_latents_from_end_to_end(images, trained, tmp_path):
+    prior = load_prior(train(latent_settings(images, trained), tmp_path))
+    assert prior.card["image_size"] == [8, 8]
+    assert prior.card["classes"] == ["left", "right"]
+    assert prior.card["autoencoder"]["name"] == "tiny"
+    assert (tmp_path / "tiny-latent.png").is_file()
+    drawn = sample(prior, 3, DDIM(), steps=3, classes=[0, 1, -1], device="cpu")
+    assert drawn.images.shape == (3, 1, 8, 8)
+    assert drawn.images.isfinite().all()
+    assert prior.error_spectrum(2).power.shape[1] == 2
+
+
+def test_batches_are_latents_with_their_classes(images, trained):
+    source, held, test = load_data(latent_settings(images, trained))
+    z, grey, classes = source.batch(40, 8, np.random.default_rng(0), slice(0, None, 2))
+    with h5py.File(images) as file:
+        every = load_autoencoder(trained).encode(torch.from_numpy(file["x"][()][:, None] / np.float32(255)))
+        labels = file["y"][()]
+    assert z.shape == (20, 2, 2, 2)
+    assert not grey.any()
+    assert len(held) == 16
+    assert not test
+    torch.testing.assert_close(held[-1], every[-1], rtol=0, atol=1e-4)
+    for one, label in zip(z, classes, strict=True):
+        near = (every[:80] - one).abs().amax((1, 2, 3)) < 1e-4
+        assert near.any()
+        assert label == -1 or set(labels[:80][near.numpy()]) == {int(label)}
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"network": {"kind": "dit", "channels": 3, "patch": 1, "width": 16, "depth": 1, "heads": 1}}, "expected 2, as the"),
+    ({"latent": {"autoencoder": "nowhere"}}, "expected the .safetensors file"),
+])
+def test_settings_that_do_not_fit(changes, message, images, trained):
+    coder_of.cache_clear()
+    with pytest.raises(InputError, match=message):
+        load_data(latent_settings(images, trained, **changes))
+
+
+def test_sides_that_cannot_be_halved_are_refused(images, tmp_path):
+    with pytest.raises(InputError, match="multiples of 16, got 8 x 8"):
+        train_autoencoder(settings(images, network={"latent_channels": 2, "widths": [4] * 4, "depths": [1] * 4}), tmp_path)
