@@ -78,8 +78,6 @@ def convergence(steps: Sequence[int] = (4, 8, 16, 32, 64, 128), budgets: Sequenc
     for order, (x, y) in slopes.items():
         at = np.array([x / 4, x * 1.0])
         left.plot(at, 0.45 * y * (at / x) ** -order, color=FAINT, linewidth=0.8, linestyle="--", zorder=0)
-        left.annotate(f"−{order}", (at[0], 0.45 * y * 4**order), (-3, 0), textcoords="offset points", ha="right", va="center",
-                      fontsize=6.5, color=MUTED)
     left.set(xscale="log", yscale="log", xlabel="denoiser calls", ylabel="error of the flow's end (root mean square)",
              title="Order of convergence")
     _distances(right, moons(), ALL, budgets, count, seed)

@@ -50,7 +50,7 @@ def flow_map(sigmas: Sequence[float] = (0.05, 0.2, 0.8), count: int = 500, point
     points(noise, start, colours, size=3)
     noise.set_title(rf"noise, $\sigma = {HIGH:g}$")
     for axes, x, title in ((ends, drawn, r"$f(x, \sigma)$: one call"), (means, mean, r"$D(x, \sigma)$: one call")):
-        density(axes, lambda z: prior.log_prob(z, 0.0), around(0.5, 0.5), strength=0.5)
+        density(axes, lambda z: prior.log_prob(z, 0.0), around(0.52, 0.53), strength=0.5)
         points(axes, x, colours, size=3)
         axes.set_title(title)
     figure.supxlabel("colour: the mode that the flow takes a point to", fontsize=7, color=MUTED)

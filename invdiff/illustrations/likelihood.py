@@ -20,7 +20,7 @@ LOW, HIGH, SPREAD = 0.02, 20.0, 0.25
 
 
 @rc_context(STYLE)
-def likelihood(target: MixturePrior | None = None, cells: int = 40, count: int = 150, steps: int = 48, draws: int = 60,
+def likelihood(target: MixturePrior | None = None, cells: int = 40, count: int = 150, steps: int = 80, draws: int = 60,
                seed: int = 0) -> Figure:
     """The density that the flow gives back from the denoiser alone; it against the exact one; the bound's terms by noise level.
 

@@ -22,7 +22,7 @@ HIGH = 20.0             # noise level that chains start from
 
 @rc_context(STYLE)
 def sde_and_ode(target: MixturePrior | None = None, process: Process | None = None, paths: int = 10, steps: int = 400,
-                seed: int = 4) -> Figure:
+                seed: int = 8) -> Figure:
     """Both from the same noise, over the density p_t(z) (after Song et al. 2021b, Figure 2).
 
     Args:
