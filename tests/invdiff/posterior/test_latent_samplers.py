@@ -48,7 +48,7 @@ def test_their_state_is_the_product_of_two_gaussians(gamma):
     torch.testing.assert_close(got, mean + (wide * after**2 / (wide + after**2)) ** 0.5 * n)
 
 
-@pytest.mark.parametrize("glue", [0.0, 0.1])
+@pytest.mark.parametrize("glue", [0.0, 3.0])
 @pytest.mark.parametrize("sigma_y", [0.05, 0.2])
 def test_psld_is_exact_where_a_residual_has_one_component(glue, sigma_y):
     """As dps is, to 5 %, whatever the glue: with columns of W orthonormal it pulls along A, too."""
@@ -56,8 +56,11 @@ def test_psld_is_exact_where_a_residual_has_one_component(glue, sigma_y):
     mask = torch.zeros(1, 8, 8)
     mask[0, 3, 4] = 1
     problem = pose(operators.Inpainting((1, 8, 8), mask), images, sigma_y)
-    samples = sample(PSLD(steps=60, glue=glue), latents, problem, 500)
-    assert_moments_close(samples, *images.posterior(problem), discretisation=0.05)
+    samples, (mean, cov) = sample(PSLD(steps=60, glue=glue), latents, problem, 500), images.posterior(problem)
+    assert_moments_close(samples, mean, cov, discretisation=0.05)
+    seen, number = samples[:, 0, 3, 4].double(), 3 * 8 + 4
+    assert abs(seen.mean() - mean.flatten()[number]) < 0.25 * cov[number, number].sqrt()
+    assert abs(seen.var() / cov[number, number] - 1) < 0.05 + 4 * (2 / 500) ** 0.5
 
 
 def test_psld_without_glue_is_dps_in_latents():
