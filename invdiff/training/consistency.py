@@ -27,9 +27,10 @@ class ConsistencyLoss(Loss):
     where a step of the teacher's probability flow leads to from x_t (Song et al. 2023, Algorithm 2).
 
     The levels t of a step are those of `noise`, and r is an interval below on a grid of N, even in sigma^(1/7), that slides so
-    as to hold t. N doubles from `first` to `last` over the run, each for as many steps (Song & Dhariwal 2024, Sec. 3.4). The
-    distance is pseudo-Huber, sqrt(|.|^2 + c^2) - c of the root mean square, c = `huber`, theirs for images in [0, 1] (ibid.,
-    Sec. 3.3), and weighted by 1 / (t - r).
+    as to hold t; r in the grid's first interval becomes its end, noise.low, where f(x, r) is x. N doubles from `first` to
+    `last` over the run, each for as many steps (Song & Dhariwal 2024, Sec. 3.4). The distance is pseudo-Huber,
+    sqrt(|.|^2 + c^2) - c of the root mean square, c = `huber`, theirs for images in [0, 1] (ibid., Sec. 3.3), and weighted by
+    1 / (t - r).
 
     teacher: a prior by name or file. It is no part of the run's state.
     order: of the teacher's step, 1 is Euler's, of one call, 2 is Heun's, of two.
@@ -86,22 +87,27 @@ class ConsistencyObjective(Objective):
         return self.teacher.about() if self.teacher else {}
 
     def forward(self, x0: Tensor, noise: Tensor, sigma: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        t, r = self.neighbours(sigma)
+        t, r, ends = self.neighbours(sigma)
         x = x0 + t * noise
         with torch.no_grad():
             before = self.predecessor(x, t, r, classes) if self.teacher else x0 + r * noise
-            target = self.denoiser.precondition(before, r.flatten(), classes)
+            target = torch.where(ends, before, self.denoiser.precondition(before, r.flatten(), classes))
         error = self.denoiser.precondition(x, t.flatten(), classes) - target
         distance = (error.square().mean(dim=(1, 2, 3)) + self.loss.huber**2).sqrt() - self.loss.huber
         losses = distance / (t - r).flatten()
         return losses, losses
 
-    def neighbours(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """t and r < t, (B, 1, 1, 1): sigma, but no lower than an interval above the least level, and an interval below."""
+    def neighbours(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """t, r and whether r is the least level, (B, 1, 1, 1): t is sigma, but no lower than an interval above the least level.
+
+        No t is within the first interval, so f is not trained there, and is never a target: what it says there would come back
+        in what it learns above, and grow.
+        """
         low, high = self.ends
         place = ((per_image(sigma) ** (1 / _RHO) - low) / (high - low)).clamp_min(self.interval)
-        t, r = ((low + (high - low) * at) ** _RHO for at in (place, (place - self.interval).clamp_min(0)))
-        return t, r
+        ends = place < 2 * self.interval
+        t, r = ((low + (high - low) * at) ** _RHO for at in (place, torch.where(ends, 0.0, place - self.interval)))
+        return t, r, ends
 
     def predecessor(self, x: Tensor, t: Tensor, r: Tensor, classes: Tensor | None) -> Tensor:
         """From x at t down to r on the teacher's probability flow."""

@@ -60,7 +60,7 @@ def errors(denoiser, loss, intervals):
     noise = torch.randn(9, 1, 64, 64, generator=generator, dtype=torch.float64)
     minimised, losses = objective(x0, noise, sigma)
     assert torch.equal(minimised, losses)
-    t, r = objective.neighbours(sigma)
+    t, r, _ = objective.neighbours(sigma)
     distance = losses * (t - r).flatten() + loss.huber
     return (distance.square() - loss.huber**2).clamp_min(0).sqrt()
 
@@ -108,7 +108,7 @@ def test_no_gradient_goes_through_the_target():
     objective = ConsistencyLoss(kind="consistency_training", huber=1e-9).objective(denoiser, NOISE)
     x0, noise, sigma = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.tensor([0.5])
     noise[:] = 1.0
-    t, r = objective.neighbours(sigma)
+    t, r, _ = objective.neighbours(sigma)
     objective(x0, noise, sigma)[0].sum().backward()
     torch.testing.assert_close(scale.grad, ((x0 + t) / (t - r)).squeeze())      # with one, (t - r) / (t - r) = 1
 
@@ -117,11 +117,31 @@ def test_neighbours_are_an_interval_apart_on_a_grid_that_holds_sigma():
     objective = ConsistencyLoss(kind="consistency_training").objective(Gaussian(0.5), NOISE)
     objective.interval.fill_(1 / 10)
     sigma = torch.tensor([0.002, 0.01, 0.3, 40.0])
-    t, r = (level.flatten() for level in objective.neighbours(sigma))
+    t, r, ends = (level.flatten() for level in objective.neighbours(sigma))
     grid = Karras()(11, 0.002, 40.0)[:-1].flip(0).float()                       # 11 levels, 10 intervals
     torch.testing.assert_close(t, torch.tensor([grid[1], grid[1], 0.3, 40.0]), rtol=1e-4, atol=0)
     torch.testing.assert_close(r[[0, 3]], grid[[0, 9]], rtol=1e-4, atol=0)
     assert (r < t).all()
+    assert ends.tolist() == [True, True, False, False]
+
+
+def test_what_is_not_trained_is_no_target(exact_teacher):
+    """A network that is wild below the lowest level that is trained changes nothing; else it would learn from itself."""
+    class Wild(Gaussian):
+        def forward(self, x, sigma, classes=None):
+            return super().forward(x, sigma) + 1e6 * (sigma < lowest).to(x.dtype).reshape(-1, 1, 1, 1)
+
+        precondition = forward
+
+    lowest = float(((0.002 ** (1 / 7) * 19 + 40 ** (1 / 7)) / 20) ** 7) * (1 - 1e-6)
+    sigma = torch.logspace(math.log10(0.002), math.log10(40.0), 200, dtype=torch.float64)
+    x0, noise = torch.rand(200, 1, 4, 4, dtype=torch.float64), torch.randn(200, 1, 4, 4, dtype=torch.float64)
+    losses = []
+    for denoiser in (Gaussian(0.5), Wild(0.5)):
+        objective = distillation().objective(denoiser, NOISE).double()
+        objective.interval.fill_(1 / 20)
+        losses.append(objective(x0, noise, sigma)[0])
+    torch.testing.assert_close(*losses)
 
 
 def test_intervals_double_over_the_run():
