@@ -23,9 +23,9 @@ from invdiff.training.noise_levels import RunningLoss
 from invdiff.training.processes import Processes
 from invdiff.training.settings import TrainSettings
 
-# what may change in a run that goes on: its length, where the data lie, and what is looked at
+# what may change in a run that goes on: its length, where the data lie, what is looked at, how a few-step prior is sampled
 _APART: dict = {"initial": True, "optimiser": {"steps", "decay", "ema_export"}, "data": {"path", "test", "cache_mb", "workers"},
-                "monitor": True}
+                "monitor": True, "loss": {"steps", "second"}}
 
 
 @dataclass(frozen=True)

@@ -257,6 +257,16 @@ def test_the_card_says_how_to_sample_and_who_taught(teacher):
     assert "sampling" not in make_card(Trainer(settings(loss={"kind": "edm"}), images()))
 
 
+def test_how_it_is_sampled_may_change_when_the_run_is_over(teacher, tmp_path):
+    loss = {"kind": "consistency_distillation", "teacher": teacher, "first": 4, "last": 16}
+    Trainer(settings(loss=loss), images()).save(tmp_path / "state.safetensors")
+    again = Trainer(settings(loss=loss | {"second": 0.8, "steps": 3}), images())
+    again.resume(tmp_path / "state.safetensors")
+    assert make_card(again)["sampling"]["sigma_min"] == 0.8
+    with pytest.raises(InputError, match="belongs to a run with other settings"):
+        Trainer(settings(loss=loss | {"last": 32}), images()).resume(tmp_path / "state.safetensors")
+
+
 def test_guidance_moves_the_target_by_the_class(teacher):
     loss = {"kind": "consistency_distillation", "teacher": teacher}
     plain, guided = (Trainer(settings(loss=loss | {"guidance": w}), images()).loss for w in (1.0, 3.0))
