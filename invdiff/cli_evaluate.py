@@ -33,9 +33,14 @@ def evaluate(data: Data,
              seed: Annotated[int | None, typer.Option(help="Random seed, 0 or larger.")] = None,
              device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None,
              precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the prior's network.")] = None,
+             likelihood: Annotated[int | None, typer.Option(help="Instead of drawing: bits a dimension of so many of the "
+                                                                 "images kept apart, by the bound and by the flow.")] = None,
              output: Annotated[Path | None, typer.Option("--output", "-o", help="The scores as JSON.")] = None) -> None:
     """Score drawn images against real ones: Fréchet distance, KID, Inception score, precision and recall, density and coverage,
-    and how many are classified as their class; beside them the floor, the same scores of real images kept apart."""
+    and how many are classified as their class; beside them the floor, the same scores of real images kept apart.
+
+    With --likelihood: how many bits the prior needs for real images.
+    """
     from invdiff.evaluation.generative.evaluate import chosen_metrics, floor
     from invdiff.evaluation.generative.evaluate import evaluate as score
     from invdiff.evaluation.generative.features import feature_network
@@ -46,6 +51,11 @@ def evaluate(data: Data,
                "guidance": guidance, "seed": seed, "precision": precision, "set": assign or [], "data": data, "key": key,
                "floor": kept_apart, "features": features, "metrics": metrics, "batch-size": batch_size}
     _check(options, output)
+    if likelihood is not None:
+        if prior is None:
+            raise InputError("--likelihood: is a prior's; give --prior")
+        _likelihood(prior, likelihood, data, key, kept_apart, seed or 0, device, output)
+        return
     wanted, network = chosen_metrics(metrics), feature_network(features, find_device(device or "auto"))
     images, report = (sample_images(samples), {}) if samples else _drawn(options, device, network)
     real, names = reference(network, data, key, kept_apart, batch_size)
@@ -86,6 +96,27 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any) -> tuple[A
     typer.echo(f"drawn in {report['seconds']:.1f} s on {report['device']}, {report['network_calls']:g} network calls each")
     images = drawn_images(drawn.images, drawn.classes, prior, network, Path(config.prior).stem)
     return images, {name: report[name] for name in kept}
+
+
+def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart: str | None, seed: int, device: str | None,
+                output: Path | None) -> None:
+    from invdiff.cli_sample import with_progress
+    from invdiff.evaluation.image_sets import likelihood_of
+    from invdiff.restoration import find_device, versions
+    from invdiff.sample_config import sample_config
+
+    where = find_device(device or "auto")
+    loaded = sample_config({"prior": prior})[1].to(where)
+    found = with_progress(lambda show: likelihood_of(loaded, data, key, kept_apart, count, seed, where, show))
+    terms = ", ".join(f"{name} {value:.3f}" for name, value in found["elbo_terms"].items())
+    errors, gap = found["standard_error"], found["elbo_bits_per_dim"] - found["ode_bits_per_dim"]
+    typer.echo(f"{found['images']} images, {found['source']}, in bits a dimension:\n"
+               f"  the bound          {found['elbo_bits_per_dim']:.3f} ± {errors['elbo']:.3f}   ({terms})\n"
+               f"  by the flow        {found['ode_bits_per_dim']:.3f} ± {errors['ode']:.3f}   (twice the steps: "
+               f"{found['ode_step_error']:+.3f})\n"
+               f"  their difference   {gap:.3f} ± {errors['difference']:.3f}")
+    if output:
+        _save(output, {"made": {"prior": Path(prior).name, "versions": versions()}, "likelihood": found})
 
 
 def _command(options: dict[str, Any]) -> str:

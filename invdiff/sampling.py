@@ -96,7 +96,7 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     report = {"solver": {"name": type(integrator).__name__, **integrator.model_dump()}, "steps": steps,
               "schedule": {"name": type(schedule or Karras()).__name__, **(schedule or Karras()).model_dump()},
               "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance, "seed": seed,
-              "count": len(drawn), "size": [height, width], "seconds": round(time.perf_counter() - began, 3),
+              "count": len(drawn), "size": list(drawn.shape[-2:]), "seconds": round(time.perf_counter() - began, 3),
               "network_calls": draw.prior.calls / len(drawn), "device": str(where), "precision": precision,
               "versions": versions()}
     return Samples(drawn, None if labels is None else labels[: len(drawn)], report)

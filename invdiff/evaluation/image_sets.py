@@ -1,7 +1,7 @@
 """Images to be scored, and those to score them against, in batches of 8-bit pixels."""
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.diffusion.decoders import histogram_of
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.evaluate import Reference
 from invdiff.evaluation.generative.features import FeatureNetwork, Looked, look, to_bytes
+from invdiff.evaluation.likelihood import evaluate_likelihood
 from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.whole import read_labels
 
@@ -96,6 +98,36 @@ def drawn_images(images: Tensor, classes: Tensor | None, prior: Any, network: Fe
     """Images that a prior drew, with their classes if the prior and the network have the same ones."""
     same = getattr(prior, "card", {}).get("classes") == network.classes
     return Images(images, classes if same else None, name)
+
+
+def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str | None, count: int, seed: int,
+                  device: torch.device, on_batch: Callable[[Any], object] | None = None) -> dict[str, Any]:
+    """`evaluate_likelihood` of the first `count` images kept apart; the decoder knows how often the reference has each level.
+
+    `on_batch` gets a `Done`. Raises InputError: no images kept apart, or fewer than `count`.
+    """
+    real, apart = reference_images(data, key, kept_apart)
+    if apart is None or not 0 < count <= len(apart):
+        raise InputError(f"--likelihood: expected 1 to {len(apart) if apart else 0} images kept apart from {real.source}, got "
+                         f"{count}; --floor names them")
+    channels = int(getattr(prior, "channels", 3))
+    images = torch.cat(list(apart.batches()))[:count, :channels].float() / 255
+    histogram = torch.stack([histogram_of(batch[:, :channels].float() / 255) for batch in real.batches()]).sum(0)
+
+    def report(done: int, total: int) -> None:
+        if on_batch:
+            on_batch(Done(done, total))
+
+    found = evaluate_likelihood(prior, images.to(device), histogram=histogram, seed=seed, on_batch=report)
+    return {**found, "source": apart.source}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a computation is."""
+
+    done: int
+    total: int
 
 
 def sample_images(path: str | Path) -> Images:

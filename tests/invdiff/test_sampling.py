@@ -103,7 +103,8 @@ def test_the_command_writes_a_sheet_the_numbers_and_a_report(invdiff, tiny_prior
 
 @pytest.mark.parametrize(("options", "words"), [
     (["--solver", "heum"], "did you mean 'heun'"), (["--size", "16"], "expected HEIGHTxWIDTH"),
-    (["--class", "3"], "no classes"), (["--guidance", "2"], "needs classes"), (["-n", "0"], "count"), (["--set", "schedule=karas"], "did you mean 'karras'"),
+    (["--class", "3"], "no classes"), (["--guidance", "2"], "needs classes"),
+    (["-n", "0"], "count"), (["--set", "schedule=karas"], "did you mean 'karras'"),
     (["--set", "solver.etta=1"], "did you mean 'eta'"), (["--prior", "nobody"], "no prior is called 'nobody'")])
 def test_the_command_refuses_in_one_sentence(invdiff, tiny_prior, tmp_path, options, words):
     given = [] if "--prior" in options else ["--prior", tiny_prior(1, 0.5)]

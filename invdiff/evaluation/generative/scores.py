@@ -43,7 +43,13 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
 
 def kernel_distance(real: Tensor, fake: Tensor, subset: int = 1000, seed: int = 0) -> tuple[float, float]:
     """KID (Bińkowski et al. 2018, Sec. 3): the unbiased squared maximum mean discrepancy of the kernel (x·y / F + 1)³, its mean
-    over 100 random subsets and their standard deviation, by torchmetrics. `subset` is cut to the smaller count."""
+    over 100 random subsets and their standard deviation, by torchmetrics. `subset` is cut to the smaller count.
+
+    Features larger than InceptionV3's, which are below one, are divided by the real ones' root mean square: the cube of large
+    numbers would drown what tells the sets apart.
+    """
+    scale = real.square().mean().sqrt().clamp_min(1)
+    real, fake = real / scale, fake / scale
     size = min(subset, len(real), len(fake))
     metric = _quiet(torchmetrics("kid").KernelInceptionDistance, feature=nn.Identity(), subset_size=size)
     metric.update(real.cpu(), real=True)

@@ -79,7 +79,7 @@ class TestFrechet:
 class TestKernel:
     def test_all_images_in_the_subset_give_the_unbiased_estimate(self):
         """One subset of all images, so all of them are the same: the spread is 0, the mean as written out."""
-        x, y = normal(40, 6), normal(40, 6, 1) * 1.5 + 0.2
+        x, y = 0.5 * normal(40, 6), 0.5 * normal(40, 6, 1) * 1.5 + 0.2      # smaller than one, and so not scaled
 
         def kernel(a, b):
             return (a @ b.T / 6 + 1) ** 3
@@ -89,6 +89,8 @@ class TestKernel:
         mean, spread = kernel_distance(x, y)
         assert mean == pytest.approx(float(want), rel=1e-9)
         assert spread == pytest.approx(0, abs=1e-9)
+        unit = x / x.square().mean().sqrt()
+        assert kernel_distance(1000 * x, 1000 * y)[0] == pytest.approx(kernel_distance(unit, y * (unit / x)[0, 0])[0], rel=1e-4)
 
     def test_seeded_and_leaves_the_global_generator_alone(self):
         x, y = normal(60, 6), normal(60, 6, 1)
