@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff import cli_benchmark, cli_evaluate, cli_figures, cli_priors, cli_sample, cli_train
+from invdiff import cli_app, cli_benchmark, cli_evaluate, cli_figures, cli_priors, cli_sample, cli_train
 from invdiff.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -106,6 +106,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
     typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[1:]))} values, sigma_y = {problem.sigma_y:g}")
 
 
+app.command()(cli_app.app)
 app.command()(cli_train.train)
 app.command()(cli_sample.sample)
 app.command()(cli_evaluate.evaluate)

@@ -1,0 +1,153 @@
+"""The left side of a page on photos: image, degradation, method. What is chosen becomes a config."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from invdiff.errors import InputError
+from invdiff_app import operators_shown, text
+from invdiff_app.session import keep_file
+
+SIZES = (128, 192, 256)
+LARGEST = 512               # pixels of a side that is restored here
+MAX_PIXELS = 40_000_000     # of an upload, before it is scaled down
+MEGABYTES = 30
+
+
+@dataclass
+class Picture:
+    """What is to be restored. path: None for the command line's own photo. names: what the paths are called for the user.
+    given: the files that came from here and not from the user, by name."""
+
+    kind: str = "truth"
+    path: Path | None = None
+    side: int = 256
+    names: dict[str, str] = field(default_factory=dict)
+    given: dict[str, Path] = field(default_factory=dict)
+    note: str = ""
+
+
+def choose_picture() -> Picture | None:
+    """The image's widgets; None while a file is awaited."""
+    st.subheader(text.IMAGE)
+    source = st.radio(text.SOURCE, list(text.SOURCES), format_func=text.SOURCES.__getitem__, key="source", horizontal=True,
+                      bind="query-params")
+    if source == "bundled":
+        photo = st.selectbox(text.PHOTO, list(text.PHOTOS), format_func=text.PHOTOS.__getitem__, key="photo",
+                             bind="query-params")
+        size = st.select_slider(text.SIZE, SIZES, 256, key="size", bind="query-params")
+        return bundled(photo, size)
+    upload = st.file_uploader(text.UPLOAD, key="file", max_upload_size=MEGABYTES, help=text.PRIVATE)
+    kind = st.radio(text.KIND, list(text.KINDS), format_func=text.KINDS.__getitem__, key="kind", bind="query-params")
+    if upload is None:
+        st.caption(text.UPLOAD_FIRST)
+        return None
+    return uploaded(upload.name, upload.getvalue(), kind)
+
+
+def bundled(photo: str, size: int) -> Picture:
+    from invdiff.io.images import sample_image
+    from invdiff_app.pictures import png, shown
+
+    if (photo, size) == ("astronaut", 256):
+        return Picture()
+    name = f"{photo}-{size}.png"
+    path = keep_file(name, png(shown(sample_image(photo, size))))
+    return Picture("truth", path, size, {str(path): name}, {name: path})
+
+
+def uploaded(name: str, content: bytes, kind: str) -> Picture:
+    """A file of the user's; a clean image that is too large is scaled down. Raises InputError."""
+    import torch
+
+    from invdiff.io.images import load_image
+
+    path = keep_file(name, content)
+    image = load_image(path, max_pixels=MAX_PIXELS)
+    height, width = image.shape[-2:]
+    names = {str(path): plain_name(name)}
+    if kind == "input" or max(height, width) <= LARGEST:
+        return Picture(kind, path, max(height, width), names)
+    scale = LARGEST / max(height, width)
+    size = (max(round(height * scale), 1), max(round(width * scale), 1))
+    smaller = torch.nn.functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+    buffer = _npy(smaller[0].numpy())
+    path, shown_name = keep_file("scaled.npy", buffer), f"{Path(plain_name(name)).stem}-{size[1]}x{size[0]}.npy"
+    return Picture(kind, path, LARGEST, {str(path): shown_name}, {}, text.SCALED.format(width, height, size[1], size[0]))
+
+
+def plain_name(name: str) -> str:
+    """The name of an upload without folders, and without what no file is called."""
+    plain = "".join(c for c in name.replace("\\", "/").rpartition("/")[2] if c.isprintable())[-80:]
+    return plain if plain.strip(".") else "upload"
+
+
+def _npy(array: np.ndarray) -> bytes:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def choose_operator(picture: Picture) -> tuple[str, dict[str, Any]]:
+    """Task, and values by dotted key of the config: operator and noise."""
+    st.subheader(text.TASK)
+    task = st.selectbox(text.TASK, list(text.TASKS), format_func=text.TASKS.__getitem__, key="task", bind="query-params",
+                        label_visibility="collapsed")
+    offered = operators_shown.TASKS[task]
+    name = offered[0] if len(offered) == 1 else st.selectbox(text.OPERATOR, offered, format_func=text.OPERATORS.__getitem__,
+                                                              key=f"{task}_kind", bind="query-params")
+    given: dict[str, Any] = {"operator": {"name": name, **operators_shown.parameters(name, picture.side)}}
+    auto = picture.kind == "input" and st.checkbox(text.NOISE_AUTO, key="auto", bind="query-params")
+    default = 0.1 if task == "denoise" else 0.02
+    given["sigma_y"] = "auto" if auto else st.slider(text.NOISE, 0.0, 0.5, default, 0.01, key=f"{task}_noise",
+                                                     bind="query-params")
+    if picture.path is not None:
+        given[picture.kind] = str(picture.path)
+    return task, given
+
+
+def priors() -> dict[str, dict[str, Any]]:
+    """The cards of the shipped priors of colour images, by name."""
+    from invdiff.priors import shipped_priors
+    from invdiff.priors.checkpoint import read_card
+
+    cards = {name: read_card(path) for name, path in shipped_priors().items()}
+    return {name: card for name, card in cards.items() if card.get("architecture", {}).get("channels") == 3}
+
+
+def choose_method(cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Prior, sampler, steps, samples and seed, by dotted key."""
+    from invdiff.config import SAMPLERS
+
+    with st.expander(text.METHOD):
+        prior = st.selectbox(text.PRIOR, list(cards), key="prior", bind="query-params")
+        offered = [name for name in text.SAMPLERS if name in SAMPLERS]
+        sampler = st.selectbox(text.SAMPLER, offered, format_func=text.SAMPLERS.__getitem__, key="sampler", bind="query-params")
+        st.caption(SAMPLERS[sampler].about)
+        steps = st.slider(text.STEPS, 2, 200, SAMPLERS[sampler]().num_steps, key=f"{sampler}_steps", bind="query-params")
+        samples = st.slider(text.SAMPLES, 1, 8, 4, key="samples", bind="query-params")
+        seed = st.number_input(text.SEED, 0, 2**31, 0, key="seed", bind="query-params")
+        prior_card(prior, cards[prior])
+    return {"prior": prior, "sampler": {"name": sampler, "steps": steps}, "samples": samples, "seed": int(seed)}
+
+
+def prior_card(name: str, card: dict[str, Any]) -> None:
+    """What is known of a prior, and its limits."""
+    st.markdown(f"**{text.CARD.format(name)}**")
+    scores = card.get("denoising", {}).get("psnr", {})
+    lines = [text.CARD_DATA.format(card["data"]), text.CARD_USE.format(card.get("use", "research")),
+             text.CARD_LICENCE.format(card["licence"]), text.CARD_LEVELS.format(*card["sigma_range"])]
+    if scores:
+        lines.append(text.CARD_SCORES.format(" / ".join(scores), " / ".join(f"{v:.1f}" for v in scores.values())))
+    st.caption("  \n".join([*lines, text.CARD_LIMIT]))
+
+
+def require_size(shape: tuple[int, ...]) -> None:
+    """Raises InputError for an image to restore that is too large for this app."""
+    if max(shape[-2:]) > LARGEST:
+        raise InputError(text.TOO_LARGE.format(shape[-1], shape[-2], LARGEST, LARGEST))

@@ -1,0 +1,175 @@
+"""The page that sets samplers side by side on one measurement."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from invdiff_app import spec, text
+from invdiff_app import text_compare as words
+from invdiff_app.choosing import choose_operator, choose_picture
+from invdiff_app.jobs import Job
+from invdiff_app.session import current_job, start
+
+MOST = 6                        # runs
+STEPS = (5, 10, 20, 30, 60, 100)
+FIRST = ["moment_matching", "diffpir"]
+
+
+@dataclass
+class Comparison:
+    """Finished runs by label, and the samplers that refused, with their sentence."""
+
+    outcomes: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def page() -> None:
+    st.title(words.TITLE)
+    st.caption(words.ABOUT)
+    left, right = st.columns([1, 2], gap="large")
+    with left:
+        picture = choose_picture()
+        with st.spinner(text.STARTING):
+            import invdiff.job  # noqa: F401
+        chosen = None if picture is None else choose_operator(picture)
+        runs = _choose_runs()
+    with right:
+        job = current_job()
+        if job is not None and job.about["page"] == "compare":
+            _show_job(job)
+        if chosen is not None and runs and not (job and job.active):
+            _prepare(picture, *chosen, runs)
+
+
+def _choose_runs() -> list[dict[str, Any]]:
+    """Sampler and steps of each run, and how many samples."""
+    from invdiff.config import SAMPLERS
+
+    offered = [name for name in text.SAMPLERS if name in SAMPLERS]
+    names = st.multiselect(words.SAMPLERS, offered, FIRST, format_func=text.SAMPLERS.__getitem__, key="samplers",
+                           bind="query-params")
+    steps = st.multiselect(words.STEPS, STEPS, [10, 30], key="compare_steps", bind="query-params")
+    samples = st.slider(words.SAMPLES, 1, 4, 1, key="compare_samples", bind="query-params")
+    runs = [{"sampler": {"name": name, "steps": count}, "samples": samples} for name in names for count in sorted(steps)]
+    if not runs:
+        st.info(words.CHOOSE)
+    elif len(runs) > MOST:
+        st.info(words.TOO_MANY.format(len(runs), MOST))
+    else:
+        st.caption(words.RUNS.format(len(runs), sum(run["sampler"]["steps"] * samples for run in runs)))
+        return runs
+    return []
+
+
+def label(config: Any) -> str:
+    name = text.SAMPLERS[config.sampler["name"]].removesuffix(" (default)")
+    return words.LABEL.format(name, config.sampler["steps"])
+
+
+def _prepare(picture: Any, task: str, given: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+    from invdiff_app import preview
+    from invdiff_app.restoring import draw_mask_for
+
+    if given["operator"]["name"] == "mask_inpainting" and not draw_mask_for(picture, given):
+        st.info(text.DRAW_FIRST)
+        return
+    configs = [spec.resolve(task, given | run) for run in runs]
+    seen = preview.preview_of(configs[0])
+    names = dict(picture.names)
+    pressed = st.button(words.START, type="primary", key="compare")
+    preview.show(seen)
+    with st.expander(words.COMMANDS):
+        st.code("\n".join(spec.command_line(spec.named(config, names)) for config in configs), language="bash")
+    if pressed:
+        about = {"page": "compare", "given": {name: path.read_bytes() for name, path in picture.given.items()}}
+        files = {name: Path(path) for path, name in names.items()}
+        start(lambda job: run_all(job, configs, names), about, files)
+
+
+def run_all(job: Job, configs: list[Any], names: dict[str, str]) -> Comparison | None:
+    """In the worker: one run after the other; a sampler that cannot take the operator is left out, with its reason."""
+    from invdiff import Stop
+    from invdiff.errors import InputError
+    from invdiff.job import run
+
+    made, before = Comparison(), 0
+    total = sum(config.sampler["steps"] * config.samples for config in configs)
+    for config in configs:
+        steps = config.sampler["steps"] * config.samples
+        try:
+            outcome = run(spec.inside(config, job.folder, names), lambda p, before=before: job.on_step(p, before, total))
+            made.outcomes[label(config)] = replace(outcome, config=spec.named(config, names))
+        except InputError as error:
+            made.refused[label(config)] = text.sentence(error)
+        except Stop:
+            break
+        before += steps
+        if job.stop_asked:
+            break
+    if job.stop_asked and not made.outcomes:
+        raise Stop
+    return made
+
+
+def _show_job(job: Job) -> None:
+    from invdiff_app import outcome
+    from invdiff_app.running import watch
+
+    if job.active:
+        watch(job)
+    elif job.result is None:
+        outcome.show(job)
+    else:
+        _show(job, job.result)
+        st.divider()
+
+
+def _show(job: Job, made: Comparison) -> None:
+    """The table, the plot and the pictures."""
+    from invdiff_app.components import panels
+    from invdiff_app.pictures import shown
+
+    for name, reason in made.refused.items():
+        st.info(words.REFUSED.format(name, reason))
+    if not made.outcomes:
+        return
+    rows = [_row(outcome) for outcome in made.outcomes.values()]
+    st.table({title: [row[i] for row in rows] for i, title in enumerate(words.COLUMNS)})
+    st.caption(words.RESIDUAL_NOTE)
+    first = next(iter(made.outcomes.values()))
+    if first.truth is not None:
+        _plot(made)
+    pictures = {words.MEASURED: shown(first.picture)}
+    if first.truth is not None:
+        pictures[words.CLEAN] = shown(first.truth)
+    captions = {}
+    for name, outcome in made.outcomes.items():
+        pictures[name] = shown(outcome.result.mean)
+        if outcome.truth is not None:
+            captions[name] = f"{outcome.report['metrics']['restored']['psnr']:.2f} dB"
+    panels(pictures, f"compare_{job.id}", captions)
+
+
+def _row(outcome: Any) -> list[str]:
+    report, config = outcome.report, outcome.config
+    scores = report["metrics"].get("restored", {})
+    return [text.SAMPLERS[config.sampler["name"]].removesuffix(" (default)"), str(config.sampler["steps"]),
+            f"{report['network_calls']:g}", f"{report['seconds']:.1f}", f"{scores['psnr']:.2f}" if scores else "",
+            f"{scores['ssim']:.3f}" if "ssim" in scores else "", f"{report['residual']['value']:.2f}"]
+
+
+def _plot(made: Comparison) -> None:
+    import altair
+    import pandas
+
+    data = pandas.DataFrame([
+        {words.CALLS: outcome.report["network_calls"], words.PLOT_MEAN: outcome.report["metrics"]["restored"]["psnr"],
+         words.COLUMNS[0]: _row(outcome)[0]} for outcome in made.outcomes.values()])
+    st.subheader(words.PLOT)
+    base = altair.Chart(data).encode(
+        altair.X(words.CALLS, scale=altair.Scale(zero=False)),
+        altair.Y(words.PLOT_MEAN, scale=altair.Scale(zero=False, padding=12)), altair.Color(words.COLUMNS[0]))
+    st.altair_chart((base.mark_line() + base.mark_point(filled=True, size=70)).properties(height=280), width="stretch")
+    st.caption(words.PLOT_ALT)

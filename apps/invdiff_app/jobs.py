@@ -1,0 +1,175 @@
+"""Long computations, one after the other, that outlive a page: started, watched, stopped, and forgotten after a while."""
+
+import logging
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invdiff.errors import InputError
+from invdiff_app import text
+
+log = logging.getLogger(__name__)
+
+FINISHED = ("done", "stopped", "failed")
+PICTURE_SECONDS = 0.25          # between two pictures of the estimate
+
+
+@dataclass
+class Job:
+    """Something to compute, and how far it is.
+
+    work: called with the job in the worker's thread; what it returns is `result`. folder: for files it needs, removed when it
+    is finished. picture: the current estimate, uint8 (H, W) or (H, W, 3). about: plain values for the page.
+    """
+
+    owner: str
+    work: Callable[["Job"], Any]
+    folder: Path
+    about: dict[str, Any]
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    state: str = "queued"
+    done: int = 0
+    total: int = 0
+    picture: np.ndarray | None = None
+    result: Any = None
+    message: str = ""
+    stop_asked: bool = False
+    began: float = 0.0
+    ended: float = 0.0
+    first_picture: float | None = None
+    seen: float = field(default_factory=time.monotonic)
+    drawn: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self.state not in FINISHED
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the pace so far; None before it is known."""
+        if self.state != "running" or not self.done:
+            return None
+        return (time.monotonic() - self.began) / self.done * (self.total - self.done)
+
+    def on_step(self, progress: Any, before: int = 0, total: int | None = None) -> None:
+        """For `invdiff.restore`; `before` steps of `total` were done by runs before this one. Raises Stop when asked to."""
+        from invdiff import Stop
+        from invdiff_app.pictures import estimate
+
+        if self.stop_asked:
+            raise Stop
+        self.done, self.total = before + progress.done, total or progress.total
+        now = time.monotonic()
+        if self.picture is None or now - self.drawn > PICTURE_SECONDS:
+            self.picture, self.drawn = estimate(progress.step.x0), now
+            self.first_picture = self.first_picture or now - self.began
+
+
+class Jobs:
+    """A queue with one worker. At most `keep` finished jobs are remembered, each for `keep_seconds`; a job that nobody has
+    looked at for `unseen_seconds` is stopped."""
+
+    def __init__(self, keep: int = 6, keep_seconds: float = 1800, waiting: int = 8, unseen_seconds: float = 300):
+        self.keep, self.keep_seconds, self.waiting, self.unseen_seconds = keep, keep_seconds, waiting, unseen_seconds
+        self._jobs: dict[str, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._change = threading.Condition()
+        threading.Thread(target=self._work, daemon=True, name="jobs").start()
+        threading.Thread(target=self._tidy_forever, daemon=True, name="jobs-tidy").start()
+
+    def submit(self, owner: str, work: Callable[[Job], Any], about: dict[str, Any], files: dict[str, Path]) -> Job:
+        """Queue `work`; `files` are copied into the job's folder by these names. Raises InputError: the owner has an active
+        job, or the queue is full."""
+        with self._change:
+            if any(job.active and job.owner == owner for job in self._jobs.values()):
+                raise InputError(text.ONE_JOB)
+            if len(self._queue) >= self.waiting:
+                raise InputError(text.QUEUE_FULL)
+            job = Job(owner, work, Path(tempfile.mkdtemp(prefix="invdiff-job-")), about)
+            for name, path in files.items():
+                shutil.copyfile(path, job.folder / name)
+            self._jobs[job.id] = job
+            self._queue.append(job)
+            self._change.notify_all()
+        return job
+
+    def find(self, id: str | None) -> Job | None:
+        """The job of that id, if it is remembered; it counts as looked at."""
+        with self._change:
+            job = self._jobs.get(id or "")
+        if job:
+            job.seen = time.monotonic()
+        return job
+
+    def ahead(self, job: Job) -> int:
+        """How many others come before a queued job, the running one included."""
+        with self._change:
+            before = self._queue.index(job) if job in self._queue else 0
+            return before + sum(other.state == "running" for other in self._jobs.values())
+
+    def stop(self, job: Job) -> None:
+        """At once if it waits, with the next step if it runs."""
+        with self._change:
+            job.stop_asked = True
+            if job in self._queue:
+                self._queue.remove(job)
+                self._finish(job, "stopped")
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: bool(self._queue))
+                job = self._queue.popleft()
+                job.state, job.began = "running", time.monotonic()
+            state = self._run(job)
+            with self._change:
+                self._finish(job, state)
+
+    def _run(self, job: Job) -> str:
+        from invdiff import Stop
+
+        try:
+            job.result = job.work(job)
+            return "stopped" if job.stop_asked else "done"
+        except Stop:
+            return "stopped"
+        except InputError as error:
+            job.message = text.sentence(error)
+        except MemoryError:
+            job.message = text.NO_MEMORY
+        except Exception:
+            log.exception("job %s", job.id)
+            job.message = text.WENT_WRONG
+        return "failed"
+
+    def _finish(self, job: Job, state: str) -> None:
+        job.state, job.ended = state, time.monotonic()
+        shutil.rmtree(job.folder, ignore_errors=True)
+        job.work = lambda job: None                             # and the files' contents that it may hold
+        self._forget()
+
+    def _forget(self) -> None:
+        finished = sorted((job for job in self._jobs.values() if not job.active), key=lambda job: job.ended)
+        now = time.monotonic()
+        for place, job in enumerate(reversed(finished)):
+            if place >= self.keep or now - job.ended > self.keep_seconds:
+                del self._jobs[job.id]
+
+    def _tidy_forever(self) -> None:
+        while True:
+            time.sleep(min(10.0, self.unseen_seconds / 2))
+            with self._change:
+                unseen = [job for job in self._jobs.values()
+                          if job.active and time.monotonic() - job.seen > self.unseen_seconds]
+                self._forget()
+            for job in unseen:
+                self.stop(job)

@@ -1,0 +1,69 @@
+"""Which operators a task offers on the page, and the widget of each of their parameters; the defaults are the configs' own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from invdiff_app import text
+
+TASKS = {
+    "deblur": ("gaussian_blur", "uniform_blur", "defocus_blur"), "motion-deblur": ("motion_blur",),
+    "inpaint": ("random_inpainting", "row_inpainting", "box_inpainting", "half_inpainting", "mask_inpainting"),
+    "sr": ("super_resolution", "bicubic_super_resolution", "gaussian_super_resolution"), "denoise": ("denoising",),
+    "cs": ("compressed_sensing", "dct_sensing"),
+}
+
+
+@dataclass(frozen=True)
+class Slider:
+    low: float
+    high: float
+    step: float
+    value: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    options: tuple[Any, ...]
+
+
+BOUNDARY = Choice(("circular", "reflect", "replicate", "zero"))
+KEEP, PATTERN = Slider(0.05, 0.95, 0.05, 0.5), Slider(0, 20, 1, 0)
+BOX = {name: Slider(0, 256, 4, 64) for name in ("top", "left")} | {name: Slider(4, 256, 4, 96) for name in ("height", "width")}
+PARAMETERS: dict[str, dict[str, Slider | Choice]] = {
+    "denoising": {},
+    "gaussian_blur": {"sigma": Slider(0.4, 6.0, 0.1, 1.6), "boundary": BOUNDARY},
+    "uniform_blur": {"size": Slider(3, 21, 2, 9), "boundary": BOUNDARY},
+    "defocus_blur": {"radius": Slider(1.0, 10.0, 0.5, 3.0), "boundary": BOUNDARY},
+    "motion_blur": {"size": Slider(5, 41, 2, 21), "intensity": Slider(0.0, 1.0, 0.1, 0.5), "seed": PATTERN,
+                    "boundary": BOUNDARY},
+    "random_inpainting": {"keep": KEEP, "seed": PATTERN},
+    "row_inpainting": {"keep": KEEP, "seed": PATTERN},
+    "box_inpainting": BOX,
+    "half_inpainting": {"missing": Choice(("right", "left", "top", "bottom"))},
+    "mask_inpainting": {},
+    "super_resolution": {"factor": Choice((2, 4, 8))},
+    "bicubic_super_resolution": {"factor": Choice((2, 4, 8))},
+    "gaussian_super_resolution": {"factor": Choice((2, 4, 8))},
+    "compressed_sensing": {"rate": Slider(0.05, 1.0, 0.05, 0.25), "seed": PATTERN},
+    "dct_sensing": {"rate": Slider(0.05, 1.0, 0.05, 0.25), "seed": PATTERN},
+}
+
+
+def parameters(operator: str, largest: int) -> dict[str, Any]:
+    """A widget for each parameter, and what they are set to. largest: of the image's sides, which a box stays within."""
+    values: dict[str, Any] = {}
+    for name, kind in PARAMETERS[operator].items():
+        label, key = text.PARAMETERS[name], f"{operator}_{name}"
+        if isinstance(kind, Choice):
+            values[name] = st.selectbox(label, kind.options, key=key, bind="query-params")
+            continue
+        whole = isinstance(kind.step, int) and isinstance(kind.value, int)
+        values[name] = st.slider(label, kind.low, kind.high, kind.value, kind.step, key=key, bind="query-params")
+        if whole and operator == "box_inpainting":
+            values[name] = min(values[name], largest - 1 if name in ("top", "left") else largest)
+    if operator == "box_inpainting":
+        values["height"] = min(values["height"], largest - values["top"])
+        values["width"] = min(values["width"], largest - values["left"])
+    return values

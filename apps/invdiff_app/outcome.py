@@ -1,0 +1,113 @@
+"""A finished restoration on the page."""
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from invdiff.job import Outcome
+from invdiff_app import spec, text
+from invdiff_app.components import before_after, panels
+from invdiff_app.jobs import Job
+from invdiff_app.pictures import enlarged, png, shown, spread
+
+
+def show(job: Job) -> None:
+    """What has become of a job that is not active any more."""
+    if job.state == "failed":
+        st.error(job.message)
+        return
+    outcome: Outcome | None = job.result
+    if job.state == "stopped":
+        drawn = "" if outcome is None else text.STOPPED_KEPT.format(outcome.report["samples"], outcome.report["samples_asked"])
+        st.info(text.STOPPED.format(drawn or (text.STOPPED_NOTHING if job.picture is not None else "")))
+    if outcome is None:
+        if job.picture is not None:
+            st.image(enlarged(job.picture, 384), text.ESTIMATE, alt=text.ESTIMATE)
+        return
+    st.markdown(text.residual(**outcome.report["residual"]))
+    for tab, draw in zip(st.tabs(text.TABS), (_before_after, _samples, _numbers, _repeat), strict=True):
+        with tab:
+            draw(job, outcome)
+    _downloads(job, outcome)
+
+
+def _before_after(job: Job, outcome: Outcome) -> None:
+    from invdiff.evaluation.metrics import enlarged as to_size
+
+    before = to_size(outcome.picture, outcome.result.mean.shape[-2:])
+    before_after(enlarged(shown(before), 512), enlarged(shown(outcome.result.mean), 512), (text.MEASURED, text.RESTORED),
+                 f"slider_{job.id}")
+
+
+def _samples(job: Job, outcome: Outcome) -> None:
+    result = outcome.result
+    pictures = {text.RESTORED: shown(result.mean)}
+    captions = {}
+    if result.samples.shape[1] > 1:
+        pictures[text.SPREAD], top = spread(result.std[0])
+        captions[text.SPREAD] = text.SPREAD_CAPTION.format(top)
+    if outcome.truth is not None:
+        pictures[text.CLEAN] = shown(outcome.truth)
+    pictures |= {text.SAMPLE.format(i + 1): shown(sample) for i, sample in enumerate(result.samples[0])}
+    panels(pictures, f"panels_{job.id}", captions)
+
+
+def _numbers(job: Job, outcome: Outcome) -> None:
+    report = outcome.report
+    rows = {text.ROWS[name]: scores for name, scores in report["metrics"].items() if name in text.ROWS}
+    if rows:
+        st.table({"": list(rows), text.PSNR: [f"{row['psnr']:.2f}" for row in rows.values()],
+                  text.SSIM: [f"{row['ssim']:.3f}" if "ssim" in row else "" for row in rows.values()]})
+    else:
+        st.write(text.NO_TRUTH)
+    st.caption(text.COST.format(report["network_calls"], report["seconds"], report["device"]))
+
+
+def _repeat(job: Job, outcome: Outcome) -> None:
+    repeat(outcome.config)
+
+
+def repeat(config: Any) -> None:
+    """The command line and the YAML of a config whose files have their users' names."""
+    st.caption(text.COMMAND)
+    st.code(spec.command_line(config), language="bash", wrap_lines=True)
+    files = [value for value in (config.input, config.truth, config.operator.get("mask")) if value]
+    if files:
+        st.caption(text.COMMAND_FILES.format(", ".join(files)))
+    with st.expander(text.YAML):
+        st.code(spec.as_yaml(config), language="yaml")
+
+
+def _downloads(job: Job, outcome: Outcome) -> None:
+    st.subheader(text.DOWNLOAD)
+    with st.container(horizontal=True):
+        st.download_button(text.DOWNLOAD_ALL, lambda: archive(outcome, job.about["given"]), f"{outcome.config.task}.zip",
+                           "application/zip", key=f"zip_{job.id}", on_click="ignore")
+        st.download_button(text.DOWNLOAD_PNG, png(shown(outcome.result.mean)), "restored.png", "image/png",
+                           key=f"png_{job.id}", on_click="ignore")
+        st.download_button(text.DOWNLOAD_H5, lambda: archive_file(outcome, "result.h5"), "result.h5", "application/x-hdf5",
+                           key=f"h5_{job.id}", on_click="ignore")
+
+
+def archive(outcome: Any, given: dict[str, bytes]) -> bytes:
+    """The output folder, with the files that the app made for it, as a zip."""
+    buffer = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        saved = Path(folder) / "result"
+        outcome.save(saved)
+        for path in sorted(path for path in saved.rglob("*") if path.is_file()):
+            file.write(path, path.relative_to(saved))
+        for name, content in given.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+def archive_file(outcome: Any, name: str) -> bytes:
+    """One file of the output folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcome.save(Path(folder) / "result")
+        return (Path(folder) / "result" / name).read_bytes()

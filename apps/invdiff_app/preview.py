@@ -1,0 +1,56 @@
+"""The measurement as the settings make it, drawn at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import streamlit as st
+
+from invdiff.config import RunConfig
+from invdiff_app import text
+from invdiff_app.choosing import require_size
+
+
+@dataclass(frozen=True)
+class Preview:
+    """truth and measurement as pictures, uint8; the mask of an inpainting; values: how many were measured; sigma_y."""
+
+    truth: np.ndarray | None
+    measurement: np.ndarray
+    mask: np.ndarray | None
+    is_image: bool
+    values: int
+    sigma_y: float
+
+
+def preview_of(config: RunConfig) -> Preview:
+    """Posed anew only when operator, noise, seed or file have changed. Raises InputError."""
+    key = config.model_dump_json(include={"operator", "sigma_y", "seed", "input", "truth"})
+    if st.session_state.get("_preview", ("",))[0] != key:
+        st.session_state["_preview"] = (key, _posed(config))
+    return st.session_state["_preview"][1]
+
+
+def _posed(config: RunConfig) -> Preview:
+    from invdiff.evaluation.metrics import enlarged
+    from invdiff.job import as_image, pose
+    from invdiff_app.pictures import shown
+
+    problem, truth = pose(config)
+    require_size(problem.image_shape)
+    picture = as_image(problem)
+    mask = getattr(problem.physics, "mask", None) if "inpainting" in config.operator["name"] else None
+    grid = enlarged(picture, problem.image_shape[-2:]) if config.operator["name"].endswith("super_resolution") else picture
+    return Preview(None if truth is None else shown(truth), shown(grid), None if mask is None else shown(mask.float()),
+                   picture is problem.y, problem.y[0].numel(), problem.sigma_y)
+
+
+def show(preview: Preview) -> None:
+    from invdiff_app.components import panels
+
+    measured = text.MEASURED if preview.is_image else text.BACK_PROJECTED
+    pictures = {} if preview.truth is None else {text.CLEAN: preview.truth}
+    pictures[measured] = preview.measurement
+    if preview.mask is not None:
+        pictures[text.MASK] = preview.mask
+    captions = {measured: text.VALUES.format(f"{preview.values:,}", preview.sigma_y), text.MASK: text.MASK_CAPTION}
+    panels(pictures, "preview", captions, least=220)

@@ -1,0 +1,47 @@
+"""A job on the page while it waits and runs: its place, its progress, the estimate as it sharpens, and how to stop it."""
+
+import streamlit as st
+
+from invdiff_app import text
+from invdiff_app.guard import guarded
+from invdiff_app.jobs import Job
+from invdiff_app.session import jobs
+
+POLL_SECONDS = 0.5
+
+
+def watch(job: Job) -> None:
+    """Draws the job anew twice a second, and the whole page once it is finished."""
+    st.fragment(_watched, run_every=POLL_SECONDS)(job.id)
+
+
+def _watched(id: str) -> None:
+    with guarded():
+        job = jobs().find(id)
+        if job is None or not job.active:
+            st.rerun()
+        _progress(job)
+        if st.button(text.STOP, key=f"stop_{id}", disabled=job.stop_asked):
+            jobs().stop(job)
+            st.rerun()
+        if job.picture is not None:
+            from invdiff_app.pictures import enlarged
+
+            st.image(enlarged(job.picture, 384), text.ESTIMATE, alt=text.ESTIMATE)
+
+
+def _progress(job: Job) -> None:
+    if job.state == "queued":
+        st.progress(0.0, text.QUEUED.format(jobs().ahead(job)))
+    elif job.stop_asked:
+        st.progress(_share(job), text.STOPPING)
+    elif not job.done:
+        st.progress(0.0, text.LOADING)
+    else:
+        left = job.seconds_left
+        remaining = text.LEFT.format(text.duration(left)) if left else ""
+        st.progress(_share(job), text.STEP.format(job.done, job.total, remaining))
+
+
+def _share(job: Job) -> float:
+    return min(job.done / job.total, 1.0) if job.total else 0.0

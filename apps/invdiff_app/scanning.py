@@ -1,0 +1,148 @@
+"""The page on MRI: a scan, a mask over it, and what is made of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from invdiff_app import spec, text
+from invdiff_app import text_mri as words
+from invdiff_app.choosing import plain_name
+from invdiff_app.jobs import Job
+from invdiff_app.session import current_job, keep_file, start
+
+MEGABYTES = 300
+LARGEST_GRID = 640 * 640            # pixels of a slice
+COILS_SHOWN = 8
+
+
+def page() -> None:
+    st.title(words.TITLE)
+    st.warning(words.NOTICE)
+    st.caption(words.ABOUT)
+    left, right = st.columns([1, 2], gap="large")
+    with left:
+        chosen = _choose_scan()
+    with right:
+        job = current_job()
+        if job is not None and job.about["page"] == "mri":
+            _show_job(job)
+    if chosen is None:
+        return
+    path, name, own = chosen
+    with left, st.spinner(text.STARTING):
+        scan = _scan(path)
+        given = _choose_settings(scan, own)
+    if path is not None:
+        given["input"] = str(path)
+    config = spec.resolve("mri", given)
+    names = {} if path is None else {str(path): name}
+    with right:
+        _prepare(config, scan, names, job)
+
+
+def _choose_scan() -> tuple[Path | None, str, bool] | None:
+    """The scan's path (None for the command line's own), its name for the user, and whether it is the user's."""
+    from invdiff.paths import bundled
+
+    source = st.selectbox(words.SOURCE, list(words.SOURCES), format_func=words.SOURCES.__getitem__, key="scan",
+                          bind="query-params")
+    st.caption(words.SOURCE_NOTES[source])
+    if source == "phantom":
+        return None, "", False
+    if source == "head":
+        return bundled("data", "samples", "head.h5"), "data/samples/head.h5", False
+    upload = st.file_uploader(words.UPLOAD, key="scan_file", max_upload_size=MEGABYTES, help=words.PRIVATE)
+    if upload is None:
+        st.caption(words.UPLOAD_FIRST)
+        return None
+    return keep_file(upload.name, upload.getvalue()), plain_name(upload.name), True
+
+
+def _scan(path: Path | None) -> Any:
+    from invdiff.errors import InputError
+    from invdiff.io.scans import open_scan
+    from invdiff.paths import bundled
+
+    scan = open_scan(path or bundled("data", "samples", "phantom.h5"))
+    if scan.size[0] * scan.size[1] > LARGEST_GRID:
+        raise InputError(text.TOO_LARGE.format(scan.size[1], scan.size[0], 640, 640))
+    return scan
+
+
+def _choose_settings(scan: Any, own: bool) -> dict[str, Any]:
+    """Slice, mask and method, by dotted key."""
+    st.caption(words.ABOUT_SCAN.format(scan.format, scan.slices, scan.coils, *scan.size))
+    number = st.slider(words.SLICE, 0, scan.slices - 1, scan.slices // 2, key="slice", bind="query-params") \
+        if scan.slices > 1 else 0
+    operator: dict[str, Any] = {"name": "mri", "acceleration": 1.0}
+    whole = own and st.checkbox(words.FULL, key="as_it_is", bind="query-params")
+    if whole:
+        operator["acceleration"] = None
+    else:
+        operator["acceleration"] = st.slider(words.ACCELERATION, 2.0, 12.0, 4.0, 0.5, key="acceleration", bind="query-params")
+        operator["pattern"] = st.selectbox(words.PATTERN, list(words.PATTERNS), format_func=words.PATTERNS.__getitem__,
+                                           key="pattern", bind="query-params")
+        operator["mask_seed"] = st.slider(words.MASK_SEED, 0, 20, 0, key="mask_seed", bind="query-params")
+    with st.expander(words.METHOD, expanded=True):
+        steps = st.slider(words.STEPS, 2, 60, 20, key="mri_steps", bind="query-params")
+        samples = st.slider(words.SAMPLES, 1, 8, 4, key="mri_samples", bind="query-params")
+        baseline = st.selectbox(words.BASELINE, list(words.BASELINES), format_func=words.BASELINES.__getitem__, key="baseline",
+                                bind="query-params")
+        seed = st.number_input(words.SEED, 0, 2**31, 0, key="mri_seed", bind="query-params")
+    return {"operator": operator, "slices": [number, number], "samples": samples, "seed": int(seed),
+            "sampler": {"name": "moment_matching", "steps": steps},
+            "baselines": [] if baseline == "zero_filled" else [baseline], "write": ["nifti", "dicom", "fastmri", "montage"]}
+
+
+def _show_job(job: Job) -> None:
+    from invdiff_app import outcome, scan_outcome
+    from invdiff_app.running import watch
+
+    if job.active:
+        watch(job)
+    elif job.result is None:
+        outcome.show(job)
+    else:
+        scan_outcome.show(job)
+        st.divider()
+
+
+def _prepare(config: Any, scan: Any, names: dict[str, str], job: Job | None) -> None:
+    """k-space, mask and coils of these settings, how to say them elsewhere, and the button."""
+    from invdiff_app.components import panels
+    from invdiff_app.outcome import repeat
+    from invdiff_app.scan_views import coil_pictures, kspace_pictures
+
+    busy = job is not None and job.active
+    pressed = st.button(words.START, type="primary", key="reconstruct", disabled=busy)
+    pictures, captions = kspace_pictures(scan, config)
+    panels(pictures, "kspace", captions, least=200)
+    if st.toggle(words.COILS, key="coils", bind="query-params"):
+        st.caption(words.COILS_NOTE)
+        panels(_remembered("_coils", config, lambda: coil_pictures(scan, config, COILS_SHOWN)), "coil_panels", least=110)
+    repeat(spec.named(config, names))
+    if pressed:
+        files = {name.replace("/", "-"): path for path, name in names.items()}
+        start(lambda job: _run(job, config, names), {"page": "mri", "given": {}},
+              {name: Path(path) for name, path in files.items()})
+
+
+def _remembered(key: str, config: Any, make: Any) -> Any:
+    """Made anew when operator, slice or file have changed."""
+    known = json.dumps([config.operator, config.slices, config.input])
+    if st.session_state.get(key, ("",))[0] != known:
+        st.session_state[key] = (known, make())
+    return st.session_state[key][1]
+
+
+def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
+    """In the worker: the same as `invdiff restore --task mri`, on the job's copy of the file."""
+    from invdiff.job import run
+
+    copies = {path: name.replace("/", "-") for path, name in names.items()}
+    made = run(spec.inside(config, job.folder, copies), job.on_step)
+    called = spec.named(config, names)
+    return replace(made, config=called, report=made.report | {"config": called.model_dump(mode="json")})

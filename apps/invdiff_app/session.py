@@ -1,0 +1,57 @@
+"""What a visit has: a name for its jobs, a folder for its files that goes with it, and the job that is on the page."""
+
+import hashlib
+import secrets
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import streamlit as st
+
+from invdiff.errors import InputError
+from invdiff_app import text
+from invdiff_app.jobs import Job, Jobs
+
+
+@cache
+def jobs() -> Jobs:
+    """One queue for all visits."""
+    return Jobs()
+
+
+def owner() -> str:
+    return st.session_state.setdefault("_owner", secrets.token_hex(8))
+
+
+def keep_file(name: str, content: bytes) -> Path:
+    """A file of this visit, under a name made of its content; the folder is removed when the visit's state is."""
+    folder = st.session_state.setdefault("_folder", tempfile.TemporaryDirectory(prefix="invdiff-visit-"))
+    suffix = Path(name).suffix.lower()
+    suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ""
+    path = Path(folder.name) / (hashlib.sha256(content).hexdigest()[:24] + suffix)
+    if not path.exists():
+        for old in sorted(Path(folder.name).iterdir(), key=lambda p: p.stat().st_mtime)[:-7]:
+            old.unlink()
+        path.write_bytes(content)
+    return path
+
+
+def current_job() -> Job | None:
+    """The job in the URL, which a reload brings along."""
+    wanted = st.query_params.get("job")
+    job = jobs().find(wanted)
+    if wanted and job is None:
+        del st.query_params["job"]
+        st.info(text.JOB_GONE)
+    return job
+
+
+def start(work, about: dict, files: dict[str, Path]) -> None:
+    """Queue a job, and put it into the URL. What cannot be queued is said in a sentence."""
+    try:
+        job = jobs().submit(owner(), work, about, files)
+    except InputError as error:
+        st.error(text.sentence(error))
+        return
+    st.query_params["job"] = job.id
+    st.rerun()

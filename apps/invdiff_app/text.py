@@ -1,0 +1,147 @@
+"""Every word on the pages."""
+
+import re
+from typing import Any
+
+TITLE = "invdiff"
+PAGES = {"restore": "Restore", "compare": "Compare", "mri": "MRI", "explained": "Diffusion, explained"}
+ABOUT = ("Restores images from blurred, noisy or incomplete measurements: draws several images that look natural and explain "
+         "the measurement. Where the measurement says little, the prior fills in, and may be plausible and wrong.")
+
+WENT_WRONG = "Something went wrong here that is not your fault; the server's log has it. Try another setting, or reload."
+NO_MEMORY = "That takes more memory than there is; choose a smaller image or fewer samples."
+ONE_JOB = "One job at a time: wait for yours to finish, or stop it first."
+QUEUE_FULL = "Too many jobs are waiting; try again in a few minutes."
+JOB_GONE = "The job in this address is finished and forgotten, or was never here; start another one."
+NOT_FOR_DIAGNOSIS = "Research use, not for diagnosis."
+STARTING = "Loading the library, once …"
+
+# settings
+IMAGE = "Image"
+SOURCE = "From"
+SOURCES = {"bundled": "A bundled photo", "upload": "A file of yours"}
+PHOTO = "Photo"
+PHOTOS = {"astronaut": "Astronaut", "chelsea": "Cat", "coffee": "Coffee cup", "rocket": "Rocket"}
+SIZE = "Size, pixels"
+UPLOAD = "PNG, JPEG, TIFF, WebP, BMP or .npy, 8 or 16 bits"
+KIND = "It is"
+KINDS = {"truth": "a clean image, to degrade", "input": "a measurement, to restore"}
+UPLOAD_FIRST = "Choose a file, and it is shown here."
+PRIVATE = "It stays on the server while this page is open, and a result for half an hour at most."
+SCALED = "Scaled down from {} × {} to {} × {} pixels, to be restored in reasonable time."
+TOO_LARGE = ("The restored image would have {} × {} pixels, and this app takes {} × {} at most; crop it, or use the command "
+             "line.")
+TASK = "What happened to it"
+TASKS = {"deblur": "Blur", "motion-deblur": "Camera shake", "inpaint": "Missing pixels", "sr": "Too few pixels",
+         "denoise": "Noise alone", "cs": "Compressed sensing"}
+OPERATOR = "Kind"
+OPERATORS = {
+    "denoising": "noise", "gaussian_blur": "Gaussian", "uniform_blur": "uniform", "defocus_blur": "out of focus",
+    "motion_blur": "random path", "random_inpainting": "random pixels", "row_inpainting": "rows", "box_inpainting": "a box",
+    "half_inpainting": "one half", "mask_inpainting": "drawn by hand", "super_resolution": "means over blocks",
+    "bicubic_super_resolution": "bicubic", "gaussian_super_resolution": "Gaussian", "compressed_sensing": "random sums",
+    "dct_sensing": "random cosines",
+}
+PARAMETERS = {
+    "sigma": "Width of the blur, pixels", "boundary": "Beyond the border", "size": "Size, pixels", "radius": "Radius, pixels",
+    "intensity": "Strength of the shake", "seed": "Seed of the pattern", "keep": "Share that is kept", "top": "Top, pixels",
+    "left": "Left, pixels", "height": "Height, pixels", "width": "Width, pixels", "missing": "Half that is missing",
+    "factor": "Factor", "rate": "Numbers per pixel",
+}
+NOISE = "Noise (standard deviation, white is 1)"
+NOISE_AUTO = "Estimate the noise from the image"
+METHOD = "Method"
+PRIOR = "Prior"
+SAMPLER = "Sampler"
+STEPS = "Steps"
+SAMPLES = "Samples"
+SEED = "Seed"
+DRAW = "Paint with the pointer over what is missing. Without a pointer, choose the kind “a box” and give numbers."
+BRUSH = "Brush"
+UNDO = "Undo"
+CLEAR = "Clear"
+DRAW_FIRST = "Paint over what is missing, and it can be filled in."
+SAMPLERS = {
+    "moment_matching": "Moment matching (default)", "pigdm": "ΠGDM", "diffpir": "DiffPIR", "dps": "DPS", "ddrm": "DDRM",
+    "ddnm": "DDNM", "dds": "DDS", "ilvr": "ILVR", "daps": "DAPS", "split_gibbs": "Split Gibbs", "red_diff": "RED-diff",
+    "annealed_langevin": "Annealed Langevin", "twisted_smc": "Twisted SMC",
+}
+
+# prior cards
+CARD = "About the prior “{}”"
+CARD_DATA = "Trained on: {}."
+CARD_LICENCE = "Licence: {}."
+CARD_USE = "Meant for: {}."
+CARD_LEVELS = "Noise levels: {:g} to {:g}."
+CARD_LIMIT = ("It knows what it was trained on: other images get the texture of those. A restored face, text or lesion may be "
+              "plausible and wrong.")
+CARD_SCORES = "Denoising at noise {} of 255: {} dB."
+
+# the picture before a run
+CLEAN = "Clean"
+MEASURED = "Measured"
+BACK_PROJECTED = "Measurement, back-projected"
+MASK = "Mask"
+MASK_CAPTION = "black is missing"
+VALUES = "{} values, noise {:g}"
+
+# a run
+START = "Restore"
+STOP = "Stop"
+AGAIN = "Change the settings"
+QUEUED = "Waiting: {} before this one."
+LOADING = "Loading the prior …"
+STOPPING = "Stopping …"
+STEP = "Step {} of {}{}"
+LEFT = ", about {} left"
+ESTIMATE = "The estimate so far"
+STOPPED = "Stopped. {}"
+STOPPED_KEPT = "Shown are the samples that were finished: {} of {}."
+STOPPED_NOTHING = "No sample was finished; below is the estimate it had come to."
+RESTORED = "Restored (mean)"
+SAMPLE = "Sample {}"
+SPREAD = "Spread (std)"
+SPREAD_CAPTION = "black is 0, bright {:.3f}"
+TABS = ("Before and after", "Samples and spread", "Numbers", "Repeat it")
+SLIDER = "Position of the line between the measurement and the restoration, percent"
+ZOOM = "Zoom, all pictures together"
+ZOOM_HINT = "Double click, or the keys + − 0 and arrows"
+ZOOM_WHOLE = "Whole"
+ZOOM_IN = "Zoom in"
+ZOOM_OUT = "Zoom out"
+PSNR = "PSNR, dB"
+SSIM = "SSIM"
+ROWS = {"measurement": "Measurement", "restored": "Restored (mean)", "sample": "One sample"}
+NO_TRUTH = "The truth is not known here, so there is nothing to score against."
+COST = "{:g} network calls a sample, {:.1f} s on {}."
+COMMAND = "The same on the command line"
+COMMAND_FILES = "It needs {}, which the download has where it is not your own file."
+YAML = "The same as YAML, for `invdiff restore --config`"
+DOWNLOAD = "Download"
+DOWNLOAD_ALL = "Everything (.zip)"
+DOWNLOAD_PNG = "Restored image (.png)"
+DOWNLOAD_H5 = "Samples, mean, spread (.h5)"
+
+
+def residual(value: float, expected: float) -> str:
+    """What a data residual means; in units of the noise level, or, where there is no noise, of the measurement."""
+    if not expected:
+        return f"The measurement has no noise, and the restoration misses it by {value:.3g} (root mean square, white is 1)."
+    said = f"its residual is {value:.2f} of what noise alone would leave"
+    if value > 1.15:
+        return f"The restoration does not fully explain the measurement: {said}."
+    if value < 0.85:
+        return f"The restoration follows the measurement closer than its noise allows: {said}."
+    return f"The restoration explains the measurement: {said}."
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def sentence(error: Any) -> str:
+    """An error's message for the page: without the folders of the server, and not as Markdown."""
+    plain = re.sub(r"(/[\w.\-]+)+/([\w.\-]+)", r"\2", " ".join(str(error).split()))
+    plain = re.sub(r"[0-9a-f]{24}(\.\w+)?", "the file", plain)
+    plain = plain.replace("--set ", "")[:400]
+    return re.sub(r"([\\`*_\[\]<>$#])", r"\\\1", plain[:1].upper() + plain[1:])

@@ -1,0 +1,23 @@
+"""Every word of the page that compares samplers."""
+
+TITLE = "Compare"
+ABOUT = ("Several samplers, or one with more and fewer steps, on the same measurement and with the same seed. A network call "
+         "is nearly all of a run's time; quality is held against their number.")
+SAMPLERS = "Samplers"
+STEPS = "Steps"
+SAMPLES = "Samples of each"
+CHOOSE = "Choose one sampler and one number of steps at least."
+TOO_MANY = "That makes {} runs, and this page takes {} at most; leave some out."
+RUNS = "{} runs, {} steps in all."
+START = "Compare"
+LABEL = "{}, {} steps"
+MEASURED = "Measured"
+CLEAN = "Clean"
+COLUMNS = ("Sampler", "Steps", "Network calls a sample", "Seconds", "PSNR, dB", "SSIM", "Residual")
+RESIDUAL_NOTE = "Residual: in units of what noise alone would leave; 1 is right for a posterior sample."
+PLOT = "Quality against network calls"
+PLOT_MEAN = "PSNR of the mean, dB"
+PLOT_ALT = "The table above says the same in numbers."
+CALLS = "Network calls a sample"
+REFUSED = "{}: {}"
+COMMANDS = "The same on the command line"

@@ -1,0 +1,53 @@
+"""Every word of the page on MRI."""
+
+TITLE = "MRI"
+ABOUT = ("From raw k-space to images: coil maps, noise level, posterior samples, and a classical reconstruction beside them. "
+         "Where k-space was not measured the prior fills in, and what it fills in may look right and be wrong.")
+NOTICE = "Research use, not for diagnosis."
+SOURCE = "Scan"
+SOURCES = {"phantom": "Phantom of ellipses", "head": "Head drawn by the prior", "upload": "A file of yours"}
+SOURCE_NOTES = {"phantom": "An analytic head, eight coils, fully sampled, with noise.",
+                "head": "A head that never was, drawn by the prior `brain`; what is measured on it flatters that prior.",
+                "upload": "fastMRI or ISMRMRD HDF5, .npy, .npz or .mat with complex k-space."}
+UPLOAD = "fastMRI or ISMRMRD HDF5, .npy, .npz or .mat"
+UPLOAD_FIRST = "Choose a file of k-space, and it is shown here."
+PRIVATE = "It stays on the server while this page is open, and a result for half an hour at most. Who was scanned is left out."
+SLICE = "Slice"
+UNDERSAMPLE = "Undersampling"
+FULL = "As it is, without a mask"
+ACCELERATION = "Acceleration"
+PATTERN = "Pattern"
+PATTERNS = {"equispaced": "equispaced lines", "random": "random lines", "gaussian": "random lines, dense in the middle",
+            "gaussian_points": "random points", "poisson_disc": "Poisson-disc points"}
+MASK_SEED = "Seed of the pattern"
+METHOD = "Method"
+BASELINE = "Beside it"
+BASELINES = {"sense": "SENSE", "l1_wavelet": "l1-wavelet", "total_variation": "total variation", "zero_filled": "zero-filled"}
+STEPS, SAMPLES, SEED = "Steps", "Samples", "Seed"
+ABOUT_SCAN = "{}: {} slices, {} coils, {} × {}"
+KSPACE = "k-space"
+KSPACE_CAPTION = "logarithm of all coils' magnitude"
+MASK = "Mask"
+MASK_CAPTION = "{:.0%} is kept"
+ZERO_FILLED = "Zero-filled"
+ZERO_FILLED_CAPTION = "root sum of squares over coils"
+COILS = "Show coil images and maps"
+COILS_NOTE = "Each coil's image of what is kept, and its estimated sensitivity; magnitudes."
+COIL = "Coil {}"
+MAP = "Map {}"
+START = "Reconstruct"
+WINDOW = "Window: values shown as black and white"
+WINDOW_UNIT = "share of the image's brightest"
+OVERLAY = "Spread laid over the restoration"
+RESTORED = "Restored"
+SAMPLE = "One sample"
+SPREAD = "Spread (std)"
+SPREAD_CAPTION = "black is 0, bright {:.3f} of the brightest"
+TRUTH = "Fully sampled"
+SHOWN_SLICE = "Slice shown"
+SCORES = "PSNR {:.2f} dB, SSIM {:.3f}"
+DOWNLOAD = "Download"
+DOWNLOAD_ALL = "Everything (.zip)"
+DOWNLOAD_NIFTI = "NIfTI (.nii.gz)"
+DOWNLOAD_DICOM = "DICOM (.zip)"
+DOWNLOAD_H5 = "HDF5 (.h5)"

@@ -1,0 +1,3 @@
+from invdiff_app.comparing import page
+
+page()

@@ -1,0 +1,3 @@
+from invdiff_app.explaining import page
+
+page()

@@ -1,0 +1,3 @@
+from invdiff_app.scanning import page
+
+page()

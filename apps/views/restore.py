@@ -1,0 +1,3 @@
+from invdiff_app.restoring import page
+
+page()

@@ -1,0 +1,168 @@
+"""The page that restores an image: settings to measurement at once, a run to its end, stopped, reloaded; and bad uploads."""
+
+import io
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from app_pages import APP, finished, job_of, page
+from invdiff_app import text
+from invdiff_app.outcome import archive
+from PIL import Image
+
+pytestmark = pytest.mark.slow
+
+
+def quick(at):
+    """A small image, in two steps and one sample."""
+    at.select_slider(key="size").set_value(128)
+    at.slider(key="moment_matching_steps").set_value(2)
+    return at.slider(key="samples").set_value(1).run()
+
+
+def png(size=(24, 20), mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, 128).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload(at, name, content, kind="truth"):
+    at.radio(key="source").set_value("upload").run()
+    at.radio(key="kind").set_value(kind)
+    return at.file_uploader(key="file").set_value((name, content, "image/png")).run()
+
+
+def command(at):
+    return next(block.value for block in at.code if block.value.startswith("invdiff"))
+
+
+@pytest.fixture(scope="module")
+def done():
+    """The page after a run: the job, and the page that showed it."""
+    at = quick(page())
+    at.button(key="start").click().run()
+    job = finished(at)
+    return job, at.run()
+
+
+def test_the_page_opens_with_a_measurement_and_its_command():
+    at = page()
+    assert at.title[0].value == text.PAGES["restore"]
+    assert command(at) == "invdiff restore --task deblur"
+    assert not at.error
+
+
+def test_a_setting_changes_the_measurement_and_the_command_at_once():
+    at = page()
+    before = at.session_state["_preview"][1].measurement
+    at.slider(key="gaussian_blur_sigma").set_value(4.0).run()
+    after = at.session_state["_preview"][1].measurement
+    assert not np.array_equal(before, after)
+    assert command(at) == "invdiff restore --task deblur --set operator.sigma=4.0"
+
+
+@pytest.mark.parametrize("task", list(text.TASKS))
+def test_every_task_makes_a_measurement(task):
+    at = page()
+    at.select_slider(key="size").set_value(128)
+    at.selectbox(key="task").set_value(task).run()
+    assert not at.error
+    assert f"--task {task} " in command(at)
+
+
+def test_a_run_ends_with_scores_and_says_what_its_residual_means(done):
+    job, at = done
+    assert (job.state, job.result.report["samples"]) == ("done", 1)
+    assert any("residual is" in block.value for block in at.markdown)
+    assert len(at.table) == 1
+    assert not at.error
+
+
+def test_the_download_is_the_command_line_s_folder_and_repeats_the_run(done):
+    job, _ = done
+    with zipfile.ZipFile(io.BytesIO(archive(job.result, job.about["given"]))) as file:
+        assert {"restored.png", "result.h5", "report.json", "config.yaml", "astronaut-128.png"} <= set(file.namelist())
+        assert "/tmp" not in file.read("config.yaml").decode() + file.read("report.json").decode()
+
+
+def test_another_visit_with_the_same_address_sees_the_job(done):
+    job, _ = done
+    at = page(job=job.id)
+    assert any("residual is" in block.value for block in at.markdown)
+
+
+def test_an_address_of_a_job_that_is_gone_says_so():
+    at = page(job="nothing")
+    assert at.info[0].value == text.JOB_GONE
+    assert "job" not in at.query_params
+
+
+def test_stop_ends_the_run_and_shows_how_far_it_came():
+    at = page()
+    at.select_slider(key="size").set_value(128)
+    at.slider(key="moment_matching_steps").set_value(200).run()
+    at.button(key="start").click().run()
+    job = job_of(at)
+    while job.picture is None and job.active:
+        time.sleep(0.02)
+    at.run()
+    at.button(key=f"stop_{job.id}").click().run()
+    finished(at)
+    at.run()
+    assert job.state == "stopped"
+    assert any(text.STOPPED_NOTHING in box.value for box in at.info)
+
+
+def test_an_upload_is_measured_or_degraded():
+    at = upload(page(), "me.png", png())
+    assert command(at) == "invdiff restore --task deblur --truth me.png"
+    at.radio(key="kind").set_value("input").run()
+    assert command(at) == "invdiff restore --task deblur --input me.png --set sigma_y=0.02"
+    assert not at.error
+
+
+def test_a_large_clean_image_is_scaled_down_and_a_large_measurement_refused():
+    at = upload(page(), "me.png", png((900, 600)))
+    assert at.session_state["_preview"][1].truth.shape[:2] == (341, 512)
+    assert any("Scaled down from 900 × 600" in caption.value for caption in at.caption)
+    at.radio(key="kind").set_value("input").run()
+    assert "512 × 512 at most" in at.error[0].value
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("empty.png", b""), ("cut.png", png()[:60]), ("page.png", b"<script>alert(1)</script>" * 9),
+    ("../../etc/passwd", b"root:x:0:0"), ("nan.npy", None), ("pickle.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '|O'"),
+])
+def test_a_hostile_upload_is_refused_with_a_sentence(name, content):
+    if content is None:
+        buffer = io.BytesIO()
+        np.save(buffer, np.full((8, 8), np.nan, np.float32))
+        content = buffer.getvalue()
+    at = upload(page(), name, content)
+    assert len(at.error) == 1
+    said = at.error[0].value
+    assert not any(bad in said for bad in ("Traceback", "/tmp", "<script", text.WENT_WRONG))
+    assert not at.exception
+
+
+def test_a_size_that_a_factor_does_not_divide_is_cropped_like_on_the_command_line():
+    at = upload(page(), "odd.png", png((33, 21)))
+    at.selectbox(key="task").set_value("sr").run()
+    assert at.session_state["_preview"][1].truth.shape[:2] == (20, 32)
+
+
+def test_no_page_ever_shows_a_traceback(monkeypatch):
+    import invdiff_app.preview
+
+    def broken(config):
+        raise RuntimeError("at /usr/lib/secret")
+
+    monkeypatch.setattr(invdiff_app.preview, "_posed", broken)
+    at = page()
+    assert [box.value for box in at.error] == [text.WENT_WRONG]
+    assert not at.exception
+
+
+def test_the_app_s_script_is_where_the_wheel_looks():
+    assert APP.is_file()

@@ -1,0 +1,80 @@
+"""What is on the page, the command line and the YAML are the same config."""
+
+import shlex
+
+import pytest
+import yaml
+from invdiff_app import operators_shown, spec, text
+from typer.testing import CliRunner
+
+from invdiff import cli
+from invdiff.config import SAMPLERS, RunConfig, run_config, tasks
+
+GIVEN = [
+    ("deblur", {}),
+    ("deblur", {"operator": {"name": "gaussian_blur", "sigma": 3.1, "boundary": "reflect"}, "sigma_y": 0.1, "samples": 2}),
+    ("deblur", {"operator": {"name": "uniform_blur", "size": 5}, "truth": "my photo.png", "seed": 3}),
+    ("deblur", {"input": "it's.png", "sigma_y": "auto", "sampler": {"name": "diffpir", "steps": 40}}),
+    ("sr", {"operator": {"name": "super_resolution", "factor": 4}, "sampler": {"name": "moment_matching", "steps": 7}}),
+    ("inpaint", {"operator": {"name": "mask_inpainting", "mask": "mask.png"}, "input": "x.png", "sigma_y": 0.02}),
+]
+
+
+class Resolved(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("task", "given"), GIVEN)
+def test_the_command_line_says_what_the_page_says(task, given, monkeypatch, tmp_path):
+    def stop(config, partial):
+        raise Resolved(config)
+
+    monkeypatch.setattr(cli, "_run_with_progress", stop)
+    monkeypatch.chdir(tmp_path)
+    config = spec.resolve(task, given)
+    done = CliRunner().invoke(cli.app, shlex.split(spec.command_line(config))[1:])
+    assert isinstance(done.exception, Resolved), done.output
+    assert done.exception.args[0] == config
+
+
+@pytest.mark.parametrize(("task", "given"), GIVEN)
+def test_the_yaml_says_what_the_page_says(task, given, tmp_path):
+    config = spec.resolve(task, given)
+    (tmp_path / "config.yaml").write_text(spec.as_yaml(config))
+    assert run_config(path=tmp_path / "config.yaml") == config
+    assert RunConfig(**yaml.safe_load(spec.as_yaml(config))) == config
+
+
+def test_the_default_command_is_the_shortest():
+    assert spec.command_line(spec.resolve("deblur", {})) == "invdiff restore --task deblur"
+
+
+def test_files_get_the_names_their_users_know():
+    config = spec.resolve("inpaint", {"truth": "/tmp/1.png", "operator": {"name": "mask_inpainting", "mask": "/tmp/2.png"}})
+    named = spec.named(config, {"/tmp/1.png": "me.png", "/tmp/2.png": "mask.png"})
+    assert (named.truth, named.operator["mask"]) == ("me.png", "mask.png")
+    assert "/tmp" not in spec.command_line(named) + spec.as_yaml(named)
+
+
+def test_everything_on_offer_has_a_name_and_is_known():
+    assert set(operators_shown.TASKS) == set(text.TASKS) <= set(tasks())
+    assert set(text.SAMPLERS) <= set(SAMPLERS)
+    for task, names in operators_shown.TASKS.items():
+        for name in names:
+            assert name in text.OPERATORS
+            shown = {key: kind.options[0] if isinstance(kind, operators_shown.Choice) else kind.value
+                     for key, kind in operators_shown.PARAMETERS[name].items()}
+            assert set(shown) <= set(text.PARAMETERS)
+            needed = {"mask": "m.png"} if name == "mask_inpainting" else {}
+            spec.resolve(task, {"operator": {"name": name, **shown, **needed}})
+        defaults = operators_shown.PARAMETERS[names[0]]
+        bundled = run_config(task).operator
+        assert all(getattr(kind, "value", bundled[key]) == bundled[key] for key, kind in defaults.items())
+
+
+def test_residuals_in_words():
+    assert "explains" in text.residual(0.98, 1.0)
+    assert "0.98 of what noise alone would leave" in text.residual(0.98, 1.0)
+    assert "does not fully" in text.residual(1.4, 1.0)
+    assert "closer than" in text.residual(0.5, 1.0)
+    assert "no noise" in text.residual(0.001, 0.0)
