@@ -78,7 +78,7 @@ def ours(said):
 
 
 def press(page, name):
-    page.get_by_role("button", name=name, exact=True).click()
+    page.get_by_test_id("stMain").get_by_role("button", name=name, exact=True).click()      # Streamlit has a Stop of its own
 
 
 def test_from_upload_to_download(visit, tmp_path):
