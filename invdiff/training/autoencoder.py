@@ -1,6 +1,5 @@
 """Training of an autoencoder: `invdiff train configs/train/fashion-autoencoder.yaml`."""
 
-import copy
 import json
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
+from invdiff.training.averages import Averages
 from invdiff.training.images import Cache, in_unit_range, open_images
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.processes import asking
@@ -79,7 +79,8 @@ class AutoencoderTrainer:
         if height % self.network.factor or width % self.network.factor:
             raise InputError(f"network.widths: {len(s.network.widths)} of them need images whose sides are multiples of "
                              f"{self.network.factor}, got {height} x {width}")
-        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.averages = Averages(self.network, (s.ema_gamma,))
+        self.average = self.averages.copies[0]
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, betas=(0.9, 0.99), weight_decay=0.0,
                                            fused=True)
         self.seconds = 0.0
@@ -108,9 +109,7 @@ class AutoencoderTrainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
         self.optimiser.step()
-        weight = 1 - (1 - 1 / (number + 1)) ** (s.ema_gamma + 1)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), weight)
+        self.averages.update(list(self.network.parameters()), number + 1)
         self.seconds += time.perf_counter() - started
         return error.item(), kl.item()
 

@@ -2,23 +2,24 @@
 
 import copy
 from collections.abc import Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
-from invdiff.priors.denoiser import EDMDenoiser
+Network = TypeVar("Network", bound=nn.Module)
 
 
-class Averages:
+class Averages(Generic[Network]):
     """Power-function averages (Karras et al. 2024, Eqs. 1 to 3): after step n the weights of step t count as t^gamma.
 
     Each spans a fixed share of the run, however long it is; the smaller gamma, the longer. `copies` are the network with
     the averaged weights, one for each gamma, in evaluation mode.
     """
 
-    def __init__(self, denoiser: EDMDenoiser, gammas: Sequence[float]):
+    def __init__(self, network: Network, gammas: Sequence[float]):
         self.gammas = tuple(gammas)
-        self.copies = [copy.deepcopy(denoiser).requires_grad_(False).eval() for _ in gammas]
+        self.copies = [copy.deepcopy(network).requires_grad_(False).eval() for _ in gammas]
 
     @torch.no_grad()
     def update(self, parameters: Sequence[nn.Parameter], step: int) -> None:

@@ -1,6 +1,5 @@
 """Training of a classifier of clean and of noisy images: `invdiff train configs/train/fashion-classifier.yaml`."""
 
-import copy
 import json
 import math
 import time
@@ -16,7 +15,9 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier
+from invdiff.training.averages import Averages
 from invdiff.training.images import Cache, in_unit_range, open_images
+from invdiff.training.loop import learning_rate_factor
 from invdiff.training.processes import asking
 from invdiff.training.run import hardware
 from invdiff.training.settings import Frozen
@@ -95,7 +96,8 @@ class ClassifierTrainer:
         self.network = Classifier(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
         if s.initial:
             self.network.load_state_dict(self._earlier(s.initial).state_dict())
-        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.averages = Averages(self.network, (s.ema_gamma,))
+        self.average = self.averages.copies[0]
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, weight_decay=s.weight_decay)
         # seconds of all cores together on a CPU, where another run may take its time
         self.clock = time.process_time if self.device.type == "cpu" else time.perf_counter
@@ -126,9 +128,8 @@ class ClassifierTrainer:
         """The step of a number, from 0; returns its mean cross entropy, in nats."""
         s, started = self.settings, self.clock()
         x, sigma, classes = (part.to(self.device) for part in self.batch(number))
-        left = (1 - number / s.steps) / s.decay
         for group in self.optimiser.param_groups:
-            group["lr"] = s.rate * min(1.0, (number + 1) / s.warmup, left)
+            group["lr"] = s.rate * learning_rate_factor(number, s.steps, s.warmup, s.decay)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             features = self.network.features(x, sigma)
         loss = F.nll_loss(self.network.of_features(features.float()), classes)
@@ -138,9 +139,7 @@ class ClassifierTrainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
         self.optimiser.step()
-        weight = 1 - (1 - 1 / (number + 1)) ** (s.ema_gamma + 1)
-        with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), weight)
+        self.averages.update(list(self.network.parameters()), number + 1)
         self.seconds += self.clock() - started
         return loss.item()
 
