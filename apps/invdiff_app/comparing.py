@@ -38,7 +38,9 @@ def page() -> None:
     with right:
         job = current_job()
         if job is not None and job.about["page"] == "compare":
-            _show_job(job)
+            from invdiff_app import running
+
+            running.show(job, lambda job: _show(job, job.result))
         if chosen is not None and runs and not (job and job.active):
             _prepare(picture, *chosen, runs)
 
@@ -111,19 +113,6 @@ def run_all(job: Job, configs: list[Any], names: dict[str, str]) -> Comparison |
     if job.stop_asked and not made.outcomes:
         raise Stop
     return made
-
-
-def _show_job(job: Job) -> None:
-    from invdiff_app import outcome
-    from invdiff_app.running import watch
-
-    if job.active:
-        watch(job)
-    elif job.result is None:
-        outcome.show(job)
-    else:
-        _show(job, job.result)
-        st.divider()
 
 
 def _show(job: Job, made: Comparison) -> None:

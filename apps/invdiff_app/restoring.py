@@ -25,7 +25,9 @@ def page() -> None:
     with right:
         job = current_job()
         if job is not None and job.about["page"] == "restore":
-            _show_job(job)
+            from invdiff_app import outcome, running
+
+            running.show(job, outcome.show)
         if chosen is not None and not (job and job.active):
             _prepare(*chosen, method, finished=job is not None)
 
@@ -36,17 +38,6 @@ def _ready() -> dict[str, dict[str, Any]]:
     import invdiff.job  # noqa: F401
 
     return priors()
-
-
-def _show_job(job: Job) -> None:
-    from invdiff_app import outcome
-    from invdiff_app.running import watch
-
-    if job.active:
-        watch(job)
-        return
-    outcome.show(job)
-    st.divider()
 
 
 def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[str, Any], finished: bool) -> None:

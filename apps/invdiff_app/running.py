@@ -1,5 +1,7 @@
 """A job on the page while it waits and runs: its place, its progress, the estimate as it sharpens, and how to stop it."""
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from invdiff_app import text
@@ -8,6 +10,19 @@ from invdiff_app.jobs import Job
 from invdiff_app.session import jobs
 
 POLL_SECONDS = 0.5
+
+
+def show(job: Job, finished: Callable[[Job], None]) -> None:
+    """A job while it runs, what `finished` draws of its result, or why there is none."""
+    from invdiff_app import outcome
+
+    if job.active:
+        watch(job)
+    elif job.result is None:
+        outcome.show(job)
+    else:
+        finished(job)
+        st.divider()
 
 
 def watch(job: Job) -> None:

@@ -28,7 +28,9 @@ def page() -> None:
     with right:
         job = current_job()
         if job is not None and job.about["page"] == "mri":
-            _show_job(job)
+            from invdiff_app import running, scan_outcome
+
+            running.show(job, scan_outcome.show)
     if chosen is None:
         return
     path, name, own = chosen
@@ -95,19 +97,6 @@ def _choose_settings(scan: Any, own: bool) -> dict[str, Any]:
     return {"operator": operator, "slices": [number, number], "samples": samples, "seed": int(seed),
             "sampler": {"name": "moment_matching", "steps": steps},
             "baselines": [] if baseline == "zero_filled" else [baseline], "write": ["nifti", "dicom", "fastmri", "montage"]}
-
-
-def _show_job(job: Job) -> None:
-    from invdiff_app import outcome, scan_outcome
-    from invdiff_app.running import watch
-
-    if job.active:
-        watch(job)
-    elif job.result is None:
-        outcome.show(job)
-    else:
-        scan_outcome.show(job)
-        st.divider()
 
 
 def _prepare(config: Any, scan: Any, names: dict[str, str], job: Job | None) -> None:
