@@ -12,7 +12,6 @@ from invdiff.errors import InputError
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Restore images from blurred, noisy or incomplete measurements, with diffusion priors.")
 
-app.add_typer(cli_benchmark.app, name="benchmark")
 app.add_typer(cli_priors.app, name="priors")
 
 INTERRUPTED = 130       # what shells report after Ctrl-C, and what typer makes of it
@@ -107,6 +106,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
 
 
 app.command()(cli_app.app)
+app.command()(cli_benchmark.benchmark)
 app.command()(cli_train.train)
 app.command()(cli_sample.sample)
 app.command()(cli_evaluate.evaluate)

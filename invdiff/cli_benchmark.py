@@ -1,59 +1,87 @@
 """`invdiff benchmark`: what measures the samplers."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from invdiff.errors import InputError
 
-app = typer.Typer(rich_markup_mode=None, help="Measure the samplers.")
 
-DEFAULT = "moment_matching,twisted_smc,pigdm,diffpir,dps,ddrm"
-
-
-@app.callback()
-def benchmark() -> None:
-    """Measure the samplers."""
-
-
-@app.command()
-def exact(
-    samplers: Annotated[str, typer.Option(help="Comma-separated names.")] = DEFAULT,
-    problems: Annotated[int, typer.Option(help="Random mixture problems for each pair of dimensions.")] = 10,
-    samples: Annotated[int, typer.Option(help="Samples of each posterior.")] = 1000,
-    steps: Annotated[int | None, typer.Option(help="Of every sampler; without it, each one's own.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A small part of it, to see that it runs.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The tables; the record is beside them, as .json.")]
-    = Path("exact.md"),
+def benchmark(
+    config: Annotated[str, typer.Argument(help="Bundled benchmark, default, quick or exact; or a YAML config.")] = "default",
+    assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. samples=8; repeatable.")] = None,
+    data: Annotated[str | None, typer.Option(help="Clean images: a folder, or an HDF5 file.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: benchmark-NAME].")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that share the images and the cores.")] = 1,
 ) -> None:
-    """Samplers against known posteriors, of Gaussian priors and of mixtures, beside those of deepinv of the same name."""
+    """Run methods on tasks and images, and write a table and a report of quality, time, memory and coverage.
+
+    Stopped at any time, the same command goes on. `exact` measures samplers against posteriors that are known.
+    """
+    from invdiff.evaluation.benchmark.settings import ExactConfig, benchmark_config
+
+    if workers < 1:
+        raise InputError(f"--workers: expected 1 and more, got {workers}")
+    resolved = benchmark_config(config, assign or [], data)
+    folder = output or Path(f"benchmark-{Path(config).stem}")
+    command = _command(config, assign or [], data)
+    if isinstance(resolved, ExactConfig):
+        _exact(resolved, folder, command)
+    else:
+        _images(resolved, folder, command, workers)
+
+
+def _images(config: Any, folder: Path, command: str, workers: int) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from invdiff.evaluation.benchmark.report import row_summary
+    from invdiff.evaluation.benchmark.run import run
+
+    console = Console()
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("cells"), TimeElapsedColumn(),
+                  console=console, transient=True) as bar:
+        line = bar.add_task("loading", total=None)
+
+        def show(done: int, total: int, row: dict[str, Any]) -> None:
+            bar.console.print(row_summary(row), highlight=False, markup=False, soft_wrap=True)
+            bar.update(line, description="running", completed=done, total=total)
+
+        record = run(config, folder, workers=workers, command=command, on_cell=show)
+    for note in record.made["notes"]:
+        typer.echo(note)
+    typer.echo(f"{folder / 'report.html'}: the report; {folder / 'results.csv'}: the rows")
+
+
+def _exact(config: Any, folder: Path, command: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
     from invdiff.evaluation import exact_tables
-    from invdiff.evaluation.exact import Plan, quick_plan, run, sampler_names
+    from invdiff.evaluation.exact import run
 
-    for name, value, least in (("problems", problems, 1), ("samples", samples, 2), ("steps", steps, 1)):
-        if value is not None and value < least:
-            raise InputError(f"--{name}: expected at least {least}, got {value}")
-    if output.suffix == ".json" or not output.parent.is_dir():
-        raise InputError(f"--output: expected a file in an existing folder, not called .json, got {output}")
-    plan = Plan(sampler_names(samplers), problems, samples, steps)
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; choose an output folder")
     console = Console()
-    record = run(quick_plan(plan) if quick else plan, lambda part: console.print(f"{part}: done", highlight=False))
-    record["made"]["command"] = _command(samplers, problems, samples, steps, quick)
-    exact_tables.save(record, output)
+    record = run(config.plan(), lambda part: console.print(f"{part}: done", highlight=False))
+    record["made"]["command"] = command
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        exact_tables.save(record, folder / "exact.md")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose a folder where you may write") from error
     for table in exact_tables.tables(record):
         shown = Table(*table.head, title=table.title, caption=table.note)
         for row in table.rows:
             shown.add_row(*row)
         console.print(shown)
-    typer.echo(f"{output}: the tables; {output.with_suffix('.json')}: the record")
+    typer.echo(f"{folder / 'exact.md'}: the tables; {folder / 'exact.json'}: the record")
 
 
-def _command(samplers: str, problems: int, samples: int, steps: int | None, quick: bool) -> str:
-    parts = ["invdiff benchmark exact", *([f"--samplers {samplers}"] if samplers != DEFAULT else []),
-             f"--problems {problems} --samples {samples}", *([f"--steps {steps}"] if steps else []),
-             *(["--quick"] if quick else [])]
-    return " ".join(parts)
+def _command(config: str, assign: list[str], data: str | None) -> str:
+    """What was asked for, files by their names alone."""
+    parts = ["invdiff", "benchmark", Path(config).name, *(part for one in assign for part in ("--set", one)),
+             *(["--data", Path(data).name] if data else [])]
+    return shlex.join(parts)

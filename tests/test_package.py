@@ -28,6 +28,7 @@ LEVELS = [
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs", "evaluation.image_sets"},
     {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.mri_intervals",
      "evaluation.crops", "evaluation.quality"},      # for the command line
+    {"evaluation.benchmark"},
     {"cli_app", "cli_benchmark", "cli_figures", "cli_priors", "cli_sample", "cli_train"},
     {"cli_evaluate"},
     {"cli"},

@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from deepinv.physics import LinearPhysics
 
 Call = Callable[[], object]
+Result = TypeVar("Result")
 Calls = dict[str, Call]                         # by operation
 OPERATIONS = ("A", "A_adjoint", "A_adjoint_A", "prox_l2", "espirit")
 OURS = "invdiff"
@@ -71,19 +73,23 @@ def _timed(call: Call) -> float:
 
 
 def peak_memory(call: Call) -> int:
-    """Bytes of resident memory that a call adds at its peak. Linux only; 0 elsewhere."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        call()
-        return 0
+    """Bytes of resident memory that a call adds at its peak, after one to warm up. Linux only; 0 elsewhere."""
     call()
+    return with_peak_memory(call)[1] or 0
+
+
+def with_peak_memory(call: Callable[[], Result]) -> tuple[Result, int | None]:
+    """What a call returns, and the bytes of resident memory that it adds at its peak; None where that cannot be told."""
+    status = Path("/proc/self/status")
+    try:
+        Path("/proc/self/clear_refs").write_text("5")       # the peak starts anew
+    except OSError:                                         # no Linux, or a container that does not let us
+        return call(), None
     ctypes.CDLL("libc.so.6").malloc_trim(0)                 # or the call would live on what others have freed
-    Path("/proc/self/clear_refs").write_text("5")           # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")
     before = _kilobytes(status, "VmRSS")
     result = call()
-    peak = _kilobytes(status, "VmHWM")
-    del result
-    return max(0, peak - before) * 1024
+    return result, max(0, _kilobytes(status, "VmHWM") - before) * 1024
 
 
 def _kilobytes(status: Path, field: str) -> int:

@@ -14,14 +14,12 @@ from torch import Tensor
 
 import operators
 from invdiff.config import SAMPLERS
-from invdiff.errors import InputError
 from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
 from invdiff.evaluation.namesakes import STEPS, sample_with_deepinv
 from invdiff.posterior import Sampler
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import versions
-from invdiff.validation import nearest
 
 SPREAD = 0.2                            # standard deviation of the Gaussian priors, in image units
 NOISES = (0.01, 0.1, 1.0)               # sigma_y in units of it
@@ -70,15 +68,6 @@ def quick_plan(plan: Plan) -> Plan:
     """A small part of it: one problem of two pairs of dimensions, at most 100 samples and 10 steps."""
     return replace(plan, problems=1, samples=min(plan.samples, 100), steps=min(plan.steps or 10, 10),
                    dimensions=DIMENSIONS[:2], noises=NOISES[1:2])
-
-
-def sampler_names(text: str) -> list[str]:
-    """The names in a comma-separated list. Raises InputError for one that is not known."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names or [text]:
-        if name not in SAMPLERS:
-            raise InputError(f"--samplers: unknown name {name!r}; {nearest(name, SAMPLERS)}")
-    return names
 
 
 def forms(plan: Plan, table: dict[str, list[tuple[str, dict[str, Any]]]], steps: int | None) -> dict[str, Sampler]:

@@ -61,6 +61,19 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
 
     Raises InputError: no such module or name, or nothing that denoises.
     """
+    thing = imported(target)
+    denoiser = thing() if _takes(thing, 0) else thing
+    card = {"name": f"python:{target}", "source": target, "data": "unknown", "licence": "unknown"}
+    if isinstance(denoiser, Denoiser):
+        denoiser.card = card | dict(getattr(denoiser, "card", {}))
+        return denoiser.eval()
+    if not callable(denoiser) or not _takes(denoiser, 2):
+        raise InputError(f"python:{target}: expected a denoiser, or a function D(x, sigma), got a {type(denoiser).__name__}")
+    return ForeignDenoiser(ByFloat(denoiser), card)
+
+
+def imported(target: str) -> Any:
+    """What MODULE:ATTRIBUTE names; imports the module, also from the current folder. Raises InputError: no such thing."""
     module, colon, attribute = target.partition(":")
     if not colon or not module or not attribute:
         raise InputError(f"python:{target}: expected python:MODULE:ATTRIBUTE, such as python:mypackage.priors:faces")
@@ -73,14 +86,7 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
         raise InputError(f"python:{target}: there is no module {error.name!r}; is its folder on the path?") from error
     except AttributeError as error:
         raise InputError(f"python:{target}: {error}") from error
-    denoiser = thing() if _takes(thing, 0) else thing
-    card = {"name": f"python:{target}", "source": target, "data": "unknown", "licence": "unknown"}
-    if isinstance(denoiser, Denoiser):
-        denoiser.card = card | dict(getattr(denoiser, "card", {}))
-        return denoiser.eval()
-    if not callable(denoiser) or not _takes(denoiser, 2):
-        raise InputError(f"python:{target}: expected a denoiser, or a function D(x, sigma), got a {type(denoiser).__name__}")
-    return ForeignDenoiser(ByFloat(denoiser), card)
+    return thing
 
 
 class ByFloat(Denoiser):

@@ -5,7 +5,7 @@ import torch
 
 from invdiff.cli import app
 from invdiff.errors import InputError
-from invdiff.evaluation.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors, sampler_names
+from invdiff.evaluation.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors
 from invdiff.evaluation.exact_tables import save, tables, to_markdown
 from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
 from invdiff.evaluation.namesakes import sample_with_deepinv
@@ -78,29 +78,33 @@ def test_the_tables_say_what_the_record_does(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_name_that_is_not_known():
-    assert sampler_names("ddrm, dps") == ["ddrm", "dps"]
-    with pytest.raises(InputError, match=r"unknown name 'drrm'.*ddrm"):
-        sampler_names("ddrm,drrm")
-
-
-def command(*arguments):
-    return app(["benchmark", "exact", *arguments], standalone_mode=False)
+def command(*assignments, output):
+    return app(["benchmark", "exact", *(part for one in assignments for part in ("--set", one)), "--output", str(output)],
+               standalone_mode=False)
 
 
 def test_the_command_prints_and_saves(tmp_path, capsys):
-    page = tmp_path / "exact.md"
-    command("--quick", "--samplers", "moment_matching,ddrm", "--output", str(page))
+    command("quick=true", "samplers=[moment_matching, ddrm]", output=tmp_path / "out")
     printed = capsys.readouterr().out
     assert "sliced Wasserstein" in printed
-    record = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
+    record = json.loads((tmp_path / "out" / "exact.json").read_text(encoding="utf-8"))
     assert set(record["mixtures"]) == {"exact draws (floor)", "prior", "moment_matching (exact), 10 steps", "ddrm, 10 steps",
                                        "deepinv ddrm, 10 steps"}
-    assert "--quick" in page.read_text(encoding="utf-8")
+    assert "invdiff benchmark exact --set quick=true" in (tmp_path / "out" / "exact.md").read_text(encoding="utf-8")
 
 
-def test_the_command_s_options_are_checked_first(tmp_path):
-    for arguments in (["--problems", "0"], ["--samples", "1"], ["--steps", "0"], ["--samplers", ""],
-                      ["--output", str(tmp_path / "none" / "x.md")], ["--output", str(tmp_path / "x.json")]):
-        with pytest.raises(InputError):
-            command(*arguments)
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("problems=0", "problems"), ("samples=1", "samples"), ("steps=0", "steps"), ("samplers=[]", "samplers"),
+    ("samplers=[ddrm, drrm]", r"unknown name 'drrm'.*ddrm"), ("sample=10", "unknown key 'sample'; did you mean 'samples'")])
+def test_the_command_s_settings_are_checked_first(assignment, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        command(assignment, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_takes_no_images_and_no_file_for_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        command(output=tmp_path / "file")
+    with pytest.raises(InputError, match="takes no images"):
+        app(["benchmark", "exact", "--data", str(tmp_path)], standalone_mode=False)

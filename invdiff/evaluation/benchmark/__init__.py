@@ -1,0 +1,1 @@
+"""Tasks x priors x methods x images: `invdiff benchmark CONFIG`."""
