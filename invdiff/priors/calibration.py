@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.io.files import replacing
+from invdiff.paths import cache_folder
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.foreign.adapter import ForeignDenoiser
@@ -90,10 +90,9 @@ def fingerprint(prior: Denoiser) -> str:
 
 def place(name: str) -> Path:
     """Where the record of a prior of this name is kept: below $INVDIFF_CACHE, or the user's cache folder."""
-    base = os.environ.get("INVDIFF_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invdiff"
     identity = _identity(name)
     readable = re.sub(r"[^A-Za-z0-9]+", "-", re.sub(r"[^:]*[/\\]", "", name)).strip("-")[-60:]     # folders are left out
-    return Path(base) / "spectra" / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
+    return cache_folder() / "spectra" / f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
 
 
 def _identity(name: str) -> str:

@@ -1,0 +1,110 @@
+"""Intervals around a restoration that cover what they say: the samples' spread, calibrated on images that are known.
+
+An interval is the mean of the samples, plus and minus a factor times their spread. The factor covers the wanted share of the
+pixels of calibration images on the average (split conformal prediction, Vovk et al. 2005), or, with `delta`, such that the
+expected share on a fresh image is at least that with probability 1 - delta over the calibration set (risk-controlling
+prediction sets, Bates et al. 2021; image-to-image regression, Angelopoulos et al. 2022).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from scipy.optimize import brentq
+from scipy.stats import binom
+from scipy.stats import t as student
+from torch import Tensor
+
+LEVEL = 0.9             # of the interval
+POOL = 1.0              # pixels: a handful of samples says little of the variance at one pixel, its neighbours help
+FLOOR = 1e-4            # of image units, the least spread: no interval is a point
+
+
+def centre_and_spread(samples: Tensor, pool: float = POOL) -> tuple[Tensor, Tensor]:
+    """Mean and spread (C, H, W) of samples (S, C, H, W), S > 1.
+
+    The variance is pooled over a Gaussian window of `pool` pixels; it is that of one more sample around the mean of S.
+    """
+    variance = samples.double().var(0, correction=1).cpu().numpy()
+    smooth = gaussian_filter(variance, (0, pool, pool)) if pool else variance
+    spread = np.sqrt(smooth * (1 + 1 / len(samples)))
+    return samples.mean(0), torch.from_numpy(np.maximum(spread, FLOOR)).to(samples)
+
+
+def ends(centre: Tensor, spread: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """The interval's lower and upper end, of the shape of both."""
+    return centre - factor * spread, centre + factor * spread
+
+
+def conformal_factor(ratios: Sequence[np.ndarray], level: float = LEVEL, delta: float | None = None) -> float:
+    """The least factor that covers `level` of the pixels.
+
+    Args:
+        ratios: |error| / spread at the pixels of each calibration image; every image counts as much as another.
+        level: in (0, 1).
+        delta: None: the images' mean coverage is `level`; a fresh image's expected one then falls short of it by 1 / (n + 1) at
+            most. Else in (0, 1): the expected coverage is at least `level` with probability 1 - delta over the n images, by
+            the Hoeffding-Bentkus bound (Bates et al. 2021, Sec. 3.1), which wants log(1 / delta) / -log(level) images.
+
+    Raises:
+        ValueError: no images, numbers out of range, or too few images for the bound.
+    """
+    if not len(ratios) or not 0 < level < 1 or (delta is not None and not 0 < delta < 1):
+        raise ValueError(f"expected images, a level and a delta in (0, 1), got {len(ratios)}, {level} and {delta}")
+    risk = 1 - level if delta is None else _affordable_risk(len(ratios), 1 - level, delta)
+    values = np.concatenate([np.asarray(r, float).ravel() for r in ratios])
+    weights = np.concatenate([np.full(np.size(r), 1 / (np.size(r) * len(ratios))) for r in ratios])
+    order = np.argsort(values)
+    beyond = 1 - np.cumsum(weights[order])                       # the images' mean share of pixels above each value
+    return float(values[order][int(np.argmax(beyond <= risk + 1e-12))])
+
+
+def _affordable_risk(count: int, risk: float, delta: float) -> float:
+    """The largest mean risk of `count` images that leaves the true one below `risk` with probability 1 - delta."""
+    def excess(seen: float) -> float:
+        return hoeffding_bentkus(seen, count, risk) - delta
+
+    if excess(0.0) > 0:
+        least = int(np.ceil(np.log(1 / delta) / -np.log1p(-risk)))
+        raise ValueError(f"expected at least {least} images for a guarantee of {1 - delta:g}, got {count}")
+    return float(brentq(excess, 0.0, risk, xtol=1e-9)) - 1e-9 if excess(risk) > 0 else risk
+
+
+def hoeffding_bentkus(seen: float, count: int, risk: float) -> float:
+    """A p-value for "the expected risk is more than `risk`", from a mean of `count` risks in [0, 1] (Bates et al. 2021, Eq. 9
+    and 10), continuous in `seen` between the binomial's steps."""
+    if seen >= risk:
+        return 1.0
+    divergence = seen * np.log(max(seen, 1e-300) / risk) + (1 - seen) * np.log((1 - seen) / (1 - risk))
+    return float(min(np.exp(-count * divergence), np.e * binom.cdf(np.ceil(count * seen), count, risk)))
+
+
+def coverage(ratios: Sequence[np.ndarray], factor: float) -> list[float]:
+    """The share of pixels inside the interval, image by image."""
+    return [float((np.asarray(r) <= factor).mean()) for r in ratios]
+
+
+def coverage_curve(ratios: Sequence[np.ndarray], samples: int, levels: Sequence[float]) -> list[float]:
+    """What intervals of these levels cover in the mean if errors were Gaussian with the samples' spread, that is without
+    calibration: below the level, the samples are too sure of themselves."""
+    return [float(np.mean(coverage(ratios, gaussian_factor(samples, level)))) for level in levels]
+
+
+def gaussian_factor(samples: int, level: float = LEVEL) -> float:
+    """The factor for Gaussian errors whose spread is known from so many samples: Student's t."""
+    return float(student.ppf(0.5 + level / 2, samples - 1))
+
+
+def for_samples(factor: float, measured_with: int, samples: int) -> float:
+    """A factor measured with so many samples, for others: wider for fewer, and never narrower."""
+    return factor * max(gaussian_factor(samples) / gaussian_factor(measured_with), 1.0)
+
+
+def uncalibrated(samples: int) -> dict[str, Any]:
+    """The interval's entry in a report without a calibration."""
+    if samples < 2:
+        return {"level": LEVEL, "factor": 0.0, "calibrated": False, "source": "a single sample has none"}
+    return {"level": LEVEL, "factor": gaussian_factor(samples), "calibrated": False,
+            "source": "Student's t, not calibrated; too narrow where a prior errs"}

@@ -1,0 +1,88 @@
+"""Intervals cover what they say on fresh images, and the guarantee fails as rarely as it says."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from invdiff.evaluation.intervals import (
+    centre_and_spread,
+    conformal_factor,
+    coverage,
+    coverage_curve,
+    for_samples,
+    gaussian_factor,
+    hoeffding_bentkus,
+    uncalibrated,
+)
+
+
+def images(count, generator, difference=0.3, pixels=400):
+    """|error| / spread of images, each of which is harder or easier than the samples think."""
+    return [np.abs(generator.normal(size=pixels)) * np.exp(difference * generator.normal()) for _ in range(count)]
+
+
+def test_the_factor_covers_its_share_of_fresh_images():
+    generator = np.random.default_rng(0)
+    factor = conformal_factor(images(400, generator), 0.9)
+    assert np.mean(coverage(images(400, generator), factor)) == pytest.approx(0.9, abs=0.015)       # 3 standard errors
+    exact = conformal_factor([np.abs(generator.normal(size=200_000))], 0.9)
+    assert exact == pytest.approx(norm.ppf(0.95), abs=0.01)
+    assert np.mean(coverage([np.arange(10)], conformal_factor([np.arange(10)], 0.9))) == 0.9        # the least that does
+
+
+def test_every_image_counts_as_much_whatever_its_size():
+    small, large = np.full(10, 1.0), np.full(1000, 5.0)
+    assert conformal_factor([small, small, large], 0.6) == 1.0
+    assert conformal_factor([small, large, large], 0.6) == 5.0
+
+
+def test_the_guarantee_fails_no_more_often_than_delta():
+    """Over calibration sets, the true coverage is below the level in at most a share delta of them."""
+    generator = np.random.default_rng(1)
+    fresh = np.concatenate(images(4000, generator, pixels=50))
+    failures = plain = 0
+    for _ in range(100):
+        found = images(60, generator, pixels=50)
+        failures += (fresh <= conformal_factor(found, 0.9, delta=0.1)).mean() < 0.9
+        plain += (fresh <= conformal_factor(found, 0.9)).mean() < 0.9
+    assert failures <= 10 < plain
+
+
+def test_too_few_images_for_a_guarantee_are_refused():
+    with pytest.raises(ValueError, match="at least 22 images"):
+        conformal_factor(images(10, np.random.default_rng(0)), 0.9, delta=0.1)
+    conformal_factor(images(32, np.random.default_rng(0)), 0.9, delta=0.1)
+    for bad in ([], 0.9, None), ([np.ones(3)], 1.0, None), ([np.ones(3)], 0.9, 0.0):
+        with pytest.raises(ValueError, match="expected images"):
+            conformal_factor(*bad)
+
+
+def test_the_bound_is_a_p_value():
+    """P(bound <= u) <= u where the risk is just the one in question: for risks of 0 or 1 alone, the worst ones."""
+    generator = np.random.default_rng(2)
+    p = np.array([hoeffding_bentkus(s / 50, 50, 0.1) for s in generator.binomial(50, 0.1, 4000)])
+    for u in (0.05, 0.1, 0.3):
+        assert (p <= u).mean() <= u
+    assert hoeffding_bentkus(0.2, 50, 0.1) == 1.0
+
+
+def test_spread_is_that_of_one_more_sample():
+    """For exact posterior samples the truth is one more of them, and Student's t covers it."""
+    generator = torch.Generator().manual_seed(0)
+    samples = 0.5 + 0.1 * torch.randn(6, 3, 60, 60, generator=generator)
+    truth = 0.5 + 0.1 * torch.randn(3, 60, 60, generator=generator)
+    centre, spread = centre_and_spread(samples, pool=0.0)
+    ratio = ((centre - truth).abs() / spread).numpy()
+    levels = [0.5, 0.9]
+    assert np.allclose(coverage_curve([ratio], 6, levels), levels, atol=3 * 0.5 / ratio.size**0.5)
+    pooled = centre_and_spread(samples)[1]
+    assert pooled.std() < 0.5 * spread.std()
+    assert float(centre_and_spread(torch.zeros(2, 1, 4, 4))[1].min()) > 0
+
+
+def test_fewer_samples_get_a_wider_interval():
+    assert for_samples(2.0, 8, 8) == for_samples(2.0, 8, 20) == 2.0
+    assert for_samples(2.0, 8, 3) == pytest.approx(2.0 * gaussian_factor(3) / gaussian_factor(8))
+    assert uncalibrated(1)["factor"] == 0
+    assert uncalibrated(4)["factor"] == pytest.approx(2.353, abs=1e-3)             # Student's t, 3 degrees, 95 %

@@ -1,0 +1,111 @@
+"""Ranks of the truth among posterior samples are uniform for exact samplers, and not for others (Talts et al. 2018)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from deepinv.models import Denoiser
+
+import operators
+from invdiff.evaluation.exact import draw_gaussian, gaussian_prior
+from invdiff.evaluation.ranks import expected_coverage, simulated_ranks, tarp_ranks, uniformity
+from invdiff.posterior import AnnealedLangevin, MomentMatching, PiGDM, TwistedSMC
+from invdiff.priors.analytic import MixturePrior
+
+SIZE = (1, 3, 3)
+SAMPLES = 9
+SPREAD = 0.05                                   # of each component of the mixture
+BLUR = operators.Blur(SIZE, torch.tensor([[0.0, 0.3, 0.1], [0.1, 0.4, 0.1], [0.0, 0.0, 0.0]]))
+LINE = operators.Separable((1, 1, 2), torch.ones(1, 1), torch.tensor([[0.8, 0.6]]))
+
+
+def statistics(x):
+    """The first and the last pixel, the sum, and the energy."""
+    flat = x.flatten(1)
+    return torch.stack([flat[:, 0], flat[:, -1], flat.sum(1), (flat - 0.5).square().sum(1)], 1)
+
+
+def gaussian(kind):
+    prior = gaussian_prior(kind, SIZE)
+    return prior, lambda n, generator: draw_gaussian(prior.mean, prior.cov, n, generator).float().reshape(n, *SIZE), BLUR
+
+
+def mixture():
+    means = 0.5 + torch.tensor([[-0.2, -0.2], [0.2, 0.0], [0.0, 0.2]]).reshape(3, 1, 1, 2)
+    prior = MixturePrior(torch.tensor([0.5, 0.3, 0.2]), means, SPREAD**2)
+
+    def draw(n, generator):
+        component = torch.multinomial(prior.weights, n, replacement=True, generator=generator)
+        return prior.means[component] + SPREAD * torch.randn(n, 1, 1, 2, generator=generator)
+    return prior, draw, LINE
+
+
+def p_value(case, sampler, draws=500, samples=SAMPLES):
+    """Of all statistics together (Bonferroni)."""
+    prior, draw, physics = case
+    ranks = simulated_ranks(draw, prior, physics, SPREAD, sampler, statistics, draws=draws, samples=samples)
+    found = uniformity(ranks, samples)
+    return min(1.0, float(found.min()) * len(found))
+
+
+EXACT = {
+    "moment_matching, spectral": (gaussian("stationary"), MomentMatching(steps=50, sigma_min=5e-4, cg_tolerance=1e-4)),
+    "moment_matching, exact": (gaussian("rough"), MomentMatching(steps=50, sigma_min=5e-4, covariance="exact")),
+    "pigdm": (gaussian("white"), PiGDM(steps=50, sigma_min=5e-4)),
+    "moment_matching, exact, mixture": (mixture(), MomentMatching(steps=50, sigma_min=1e-3, covariance="exact")),
+    "annealed_langevin, mixture": (mixture(), AnnealedLangevin()),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_ranks_of_an_exact_sampler_are_uniform(name):
+    assert p_value(*EXACT[name]) > 0.01
+
+
+@pytest.mark.slow
+def test_ranks_of_populations_are_uniform_where_each_gives_one_sample():
+    assert p_value(mixture(), TwistedSMC(steps=20, particles=16, covariance="exact"), draws=500, samples=4) > 0.01
+
+
+@dataclass
+class Broken:
+    """A prior's denoiser that thinks there is more noise than there is."""
+
+    prior: Denoiser
+    factor: float
+
+    def __call__(self, x, sigma):
+        return self.prior(x, self.factor * sigma)
+
+    def error_spectrum(self, channels):
+        return self.prior.error_spectrum(channels)
+
+
+def test_ranks_of_a_broken_sampler_are_not_uniform():
+    prior, draw, physics = gaussian("stationary")
+    sampler = MomentMatching(steps=50, sigma_min=5e-4, cg_tolerance=1e-4)
+    assert p_value((Broken(prior, 1.3), draw, physics), sampler) < 1e-6             # too smooth: too sure
+    assert p_value((Broken(prior, 1.0), draw, physics), sampler) > 0.01
+    few = MomentMatching(steps=3, sigma_min=5e-4, cg_tolerance=1e-4)                # an integrator far from its limit
+    assert p_value((prior, draw, physics), few) < 1e-3
+
+
+def test_distances_to_a_reference_rank_uniformly_for_the_right_spread_alone():
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(2000, 5, generator=generator)
+    references = 2 * torch.randn(2000, 5, generator=generator)
+    truth = centre + torch.randn(2000, 5, generator=generator)
+    for spread, uniform in ((1.0, True), (0.7, False), (1.4, False)):
+        samples = centre[:, None] + spread * torch.randn(2000, 19, 5, generator=generator)
+        ranks = tarp_ranks(samples, truth, references)
+        assert bool(uniformity(ranks, 19)[0] > 0.01) is uniform
+        covered = expected_coverage(ranks, 19, [0.25, 0.5, 0.75])
+        near = bool(np.abs(np.array(covered) - [0.25, 0.5, 0.75]).max() < 3 * 0.5 / 2000**0.5)
+        assert near is uniform
+
+
+def test_bins_of_unequal_width_count_as_such():
+    ranks = torch.arange(10).repeat(70)[:, None]
+    assert uniformity(ranks, 9, bins=3)[0] == pytest.approx(1.0)            # of 3, 4 and 3 ranks
+    assert uniformity(torch.zeros(100, 2, dtype=torch.long), 9).shape == (2,)
