@@ -1,0 +1,161 @@
+"""What a prior makes of its own draws, of another's, and how often it warns for nothing."""
+
+import json
+
+import pytest
+import torch
+from deepinv.models import Denoiser
+
+from invdiff.errors import InputError
+from invdiff.evaluation.novelty import LEVELS, Reference, features
+from invdiff.priors.analytic import GaussianPrior
+
+SIZE = (1, 16, 16)
+SIGMA = torch.tensor(LEVELS, dtype=torch.float64)
+
+
+def smooth(scale=1.0, size=SIZE):
+    """A stationary prior, whose spectrum falls with frequency, of `scale` times a variance."""
+    height, width = size[1:]
+    f = torch.fft.fftfreq(height)[:, None].square() + torch.fft.rfftfreq(width).square()
+    return GaussianPrior.stationary(torch.full(size, 0.5), scale * 0.5 / (1 + 100 * f).square())
+
+
+def draws(prior, count, seed=0):
+    noise = torch.randn(count, prior.mean.numel(), generator=torch.Generator().manual_seed(seed))
+    return prior.mean + (noise * prior.values.sqrt() @ prior.vectors.T).reshape(count, *prior.mean.shape)
+
+
+def many_features(prior, other):
+    """Of draws of `other`, each under noise of its own: that of one seed is the same for all."""
+    return torch.cat([features(prior, draws(other, 3, seed), seed=seed) for seed in range(50)])
+
+
+def test_the_loss_of_a_prior_s_own_draws_is_the_trace_of_its_posterior_covariance():
+    prior = smooth()
+    rows = many_features(prior, prior)
+    assert rows.shape == (150, 3 * len(LEVELS))
+    assert rows.dtype == torch.float64
+    values = prior.values.double()
+    trace = (values / (values + SIGMA[:, None].square())).mean(1)       # over sigma^2, for each pixel
+    torch.testing.assert_close(rows[:, :4].exp().mean(0), trace, rtol=0.05, atol=0)
+    torch.testing.assert_close(rows[:, 4:8].exp().mean(0), torch.ones(4).double(), rtol=0.05, atol=0)     # as it expects
+
+
+def test_the_loss_of_another_s_draws_is_known_too_and_surprises():
+    prior, other = smooth(), smooth(scale=4.0)
+    rows = many_features(prior, other)
+    values = prior.values.double()
+    total = values + SIGMA[:, None].square()
+    bias, variance = SIGMA[:, None].square() * 4 * values / total.square(), values.square() / total.square()
+    torch.testing.assert_close(rows[:, :4].exp().mean(0), (bias + variance).mean(1), rtol=0.05, atol=0)
+    assert (rows[:, 4:8].mean(0) > 0.2).all()
+
+
+@pytest.mark.parametrize("scale", [0.1, 6.0])
+def test_images_of_another_kind_are_found_on_both_sides(scale):
+    prior = smooth()
+    reference = Reference.fit(features(prior, draws(prior, 30)))
+    own = [reference.judge(row) for row in features(prior, draws(prior, 40, seed=1))]
+    assert sum(one.unusual for one in own) <= 6
+    assert sum(one.score for one in own) / 40 == pytest.approx(1, abs=0.4)
+    others = [reference.judge(row) for row in features(prior, draws(smooth(scale), 40, seed=2))]
+    assert sum(one.unusual for one in others) >= 38
+    worst = max(others, key=lambda one: one.score)
+    assert worst.harder == (scale > 1)
+    assert worst.p_value == pytest.approx(1 / 31)
+    assert ("harder" if scale > 1 else "easier") in worst.words()
+    assert "is like those" in min(own, key=lambda one: one.score).words()
+
+
+def test_a_small_strange_thing_shows_in_the_roughest_patches():
+    prior = smooth(size=(1, 32, 32))
+    clean = draws(prior, 1)
+    marked = clean.clone()
+    marked[..., :10, :10] += torch.randn(10, 10, generator=torch.Generator().manual_seed(1))
+    moved = features(prior, marked) - features(prior, clean)
+    assert (moved[:, 8:] > moved[:, :4]).all()
+
+
+@pytest.mark.parametrize("count", [19, 30])
+def test_false_alarms_are_as_rare_as_promised(count):
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(12, 12, generator=generator).double()
+    alarms = []
+    for _ in range(60):
+        rows = torch.randn(count + 40, 12, generator=generator).double() @ mixing
+        reference = Reference.fit(rows[:count])
+        alarms += [reference.judge(row).unusual for row in rows[count:]]
+    assert 0.005 < sum(alarms) / len(alarms) < 0.06
+
+
+def test_an_image_does_not_depend_on_what_is_beside_it_and_seeds_differ():
+    prior, x = smooth(), draws(smooth(), 3)
+    rows = features(prior, x)
+    torch.testing.assert_close(features(prior, x[1:2]), rows[1:2])
+    assert not torch.allclose(features(prior, x, seed=1), rows)
+
+
+def test_calls_are_few_and_in_one_batch():
+    batches = []
+
+    class Spy(Denoiser):
+        def forward(self, x, sigma, **kwargs):
+            batches.append((tuple(x.shape), sigma.tolist()))
+            return x
+
+    features(Spy(), torch.rand(1, 2, 20, 24))
+    assert batches == [((8, 2, 20, 24), pytest.approx([level for level in LEVELS for _ in range(2)]))]
+
+
+def test_a_perfect_guess_is_finite():
+    class Knows(Denoiser):
+        def forward(self, x, sigma, **kwargs):
+            return torch.full_like(x, 0.25)
+
+    assert features(Knows(), torch.full((1, 3, 20, 20), 0.25)).isfinite().all()
+
+
+def test_residual_levels_are_one_more_feature():
+    prior, x = smooth(), draws(smooth(), 25)
+    levels = 1 + 0.02 * torch.randn(25, generator=torch.Generator().manual_seed(0))
+    rows = features(prior, x, residual_level=levels)
+    torch.testing.assert_close(rows[:, -1], levels.double().log())
+    reference = Reference.fit(rows)
+    assert not reference.judge(rows[0]).unusual
+    assert reference.judge(features(prior, x[:1], residual_level=2.0)[0]).unusual
+    with pytest.raises(InputError, match=r"expected \(13,\)"):
+        reference.judge(rows[0, :12])
+
+
+def test_a_reference_survives_json():
+    rows = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
+    reference = Reference.fit(rows)
+    again = Reference.from_dict(json.loads(json.dumps(reference.to_dict())))
+    got, expected = again.judge(rows[0] + 1), reference.judge(rows[0] + 1)
+    assert got.score == pytest.approx(expected.score, rel=1e-12)
+    assert (got.threshold, got.p_value) == (expected.threshold, expected.p_value)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"scores": None}, "expected lists of numbers"),
+    ({"mean": ["a"]}, "expected lists of numbers"),
+    ({"precision": [[1.0]]}, "reference.precision: expected finite numbers"),
+    ({"scale": [float("nan")] * 12}, "reference.scale"),
+    ({"scores": []}, "reference.scores"),
+])
+def test_a_reference_that_is_none(change, message):
+    values = Reference.fit(torch.randn(20, 12, generator=torch.Generator().manual_seed(0))).to_dict()
+    with pytest.raises(InputError, match=message):
+        Reference.from_dict({**values, **change})
+    with pytest.raises(InputError, match="mean"):
+        Reference.from_dict({key: value for key, value in values.items() if key != "mean"})
+
+
+def test_refusals():
+    with pytest.raises(InputError, match="at least 19 images"):
+        Reference.fit(torch.randn(18, 12))
+    with pytest.raises(InputError, match="finite images"):
+        features(smooth(), torch.full((1, *SIZE), float("nan")))
+    with pytest.raises(InputError, match="finite images"):
+        features(smooth(), torch.zeros(SIZE))
