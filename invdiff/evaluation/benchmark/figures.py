@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from invdiff.evaluation.benchmark.summary import Line, covered
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b5478a", "#8a6d00", "#3a86c8", "#7b5ab8", "#767676", "#a83232", "#2b7a6b")
+COLOURS = ("#1a7fc4", "#d55e00", "#009e73", "#b5478a", "#8a6d00", "#3a86c8", "#7b5ab8", "#767676", "#a83232", "#2b7a6b")
 _INK, _GRID = "#123456", "#654321"      # stand for the page's own
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif", "text.color": _INK, "axes.labelcolor": _INK,

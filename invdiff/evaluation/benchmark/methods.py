@@ -122,6 +122,9 @@ def resolved(specs: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
     full: list[dict[str, Any]] = []
     for spec in specs:
         given = {"name": spec} if isinstance(spec, str) else dict(spec)
+        count = given.get("samples", 1)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InputError(f"methods: {given.get('name')}: expected samples of 1 and more, got {count!r}")
         full.append(_parameters(given) | {key: given[key] for key in OWN if key in given} | {"label": _label(given, specs)})
     labels = [spec["label"] for spec in full]
     if twice := [label for label in labels if labels.count(label) > 1]:
@@ -133,8 +136,6 @@ def make_method(spec: Mapping[str, Any]) -> Method:
     """The method of a spec from `resolved`. Raises InputError."""
     name, label, samples = str(spec["name"]), str(spec["label"]), spec.get("samples")
     rest = {key: value for key, value in spec.items() if key not in OWN}
-    if samples is not None and (not isinstance(samples, int) or samples < 1):
-        raise InputError(f"methods: {label}: expected samples of 1 and more, got {samples!r}")
     if name in RECONSTRUCTORS:
         kind = RECONSTRUCTORS[name]
         parameters = kind.parameters(**rest)

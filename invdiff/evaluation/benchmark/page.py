@@ -34,7 +34,8 @@ figure { margin: 0; } figcaption { font-size: 0.8rem; color: var(--soft); }
 .images img { width: 100%; max-width: 16rem; display: block; border-radius: 0.25rem; image-rendering: auto; }
 @media (max-width: 32rem) {
   body { padding: 0.7rem; } dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.4rem; }
-  th:first-child, td:first-child { min-width: 8.5rem; max-width: 9.5rem; overflow-wrap: anywhere; } th, td { padding: 0.3rem 0.4rem; } }
+  th:first-child, td:first-child { min-width: 8.5rem; max-width: 9.5rem; overflow-wrap: anywhere; }
+  th, td { padding: 0.3rem 0.4rem; } }
 """
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"        # nothing is fetched, nothing runs

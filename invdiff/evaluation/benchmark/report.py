@@ -146,7 +146,7 @@ def _picture(path: Path, caption: str) -> str:
 
 def _named(variant: Variant) -> str:
     dot = f'<span class="dot" style="background:{figures.colour(variant.number)}">{variant.number}</span>'
-    return f'<span class="named">{dot}<span>{escape(variant.label)}</span></span>'
+    return f'<span class="named">{dot}<span>{escape(variant.label).replace("_", "_<wbr>")}</span></span>'
 
 
 def row_summary(row: dict[str, Any]) -> str:
