@@ -1,10 +1,17 @@
+import urllib.error
+import urllib.request
+
+import piq
 import pytest
 import torch
+import torchvision
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
-from invdiff.evaluation.metrics import psnr, ssim
+from invdiff.evaluation.metrics import METRICS, dists, haarpsi, lpips, nmse, psnr, ssim
+from invdiff.io.images import sample_image
 
 
 def images(channels, seed=0, size=(24, 31)):
@@ -79,3 +86,94 @@ def test_an_image_has_its_noise_whatever_is_beside_it():
 def test_a_table_of_nothing_is_refused(images):
     with pytest.raises(ValueError, match=r"\(C, H, W\)"):
         denoising_table(lambda x, sigma: x, images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nmse_is_fastmri_s_of_the_clipped_image(channels):
+    x, truth = images(channels)
+    expected = (x.clamp(0, 1) - truth).square().sum((1, 2, 3)) / truth.square().sum((1, 2, 3))
+    torch.testing.assert_close(nmse(x, truth), expected)
+    assert float(nmse(truth, truth).max()) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_haarpsi_is_piq_s_of_each_clipped_image(channels):
+    x, truth = images(channels)
+    got = haarpsi(x, truth)
+    torch.testing.assert_close(got, piq.haarpsi(x.clamp(0, 1), truth, reduction="none"))
+    assert ((got > 0) & (got < 1)).all()
+    torch.testing.assert_close(haarpsi(truth, truth), torch.ones(3))
+    assert (haarpsi(truth + 0.01, truth) > got).all()
+
+
+def test_haarpsi_falls_as_noise_grows():
+    photo = sample_image("chelsea", 64)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(photo.shape, generator=generator)
+    scores = [float(haarpsi(photo + level * noise, photo)[0]) for level in (0.02, 0.1, 0.3)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0.9
+    assert scores[2] < 0.6
+
+
+@pytest.mark.parametrize(("metric", "side"), [(haarpsi, 16), (lpips, 32), (dists, 32)])
+def test_images_that_are_too_small_for_a_perceptual_metric(metric, side):
+    with pytest.raises(ValueError, match=f"at least {side} x {side} pixels"):
+        metric(*images(1, size=(side - 1, 40)))
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        metric(*images(2, size=(40, 40)))
+
+
+@pytest.mark.parametrize(("metric", "file"), [(lpips, "alexnet-owt-7be5be79.pth"), (dists, "vgg16-397923af.pth")])
+def test_weights_that_cannot_be_had_are_named(metric, file, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(InputError, match=rf"{tmp_path}.*{file}, and https.*no route to host.*put that file there") as error:
+        metric(*images(3, size=(32, 32)))
+    assert "\n" not in str(error.value)
+    where = tmp_path / "hub" / "checkpoints" / file
+    assert list(where.parent.iterdir()) == []           # nothing half-written
+    where.write_bytes(b"not the weights")
+    with pytest.raises(InputError, match="is damaged, or other weights"):
+        metric(*images(3, size=(32, 32)))
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr("invdiff.evaluation.metrics.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'haarpsi: needs piq: pip install "invdiff\[evaluate\]"'):
+        haarpsi(*images(3))
+
+
+def test_the_table_says_which_way_is_better():
+    """Each metric prefers the image with less noise, by what the table says of it."""
+    x, truth = images(3)
+    nearer = truth + 0.1 * (x - truth)
+    for name in ("psnr", "ssim", "nmse", "haarpsi"):
+        metric = METRICS[name]
+        gain = (metric.function(nearer, truth) - metric.function(x, truth)).min()
+        loss = (metric.function(nearer, truth) - metric.function(x, truth)).max()
+        assert gain > 0 if metric.better == "higher" else loss < 0
+    assert METRICS["lpips"].better == METRICS["dists"].better == "lower"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("metric", "network", "file"), [(lpips, "alexnet", "alexnet-owt-7be5be79.pth"),
+                                                         (dists, "vgg16", "vgg16-397923af.pth")])
+def test_network_distances_with_weights_of_no_training(metric, network, file, monkeypatch, tmp_path):
+    """0 for equal images and larger for others, one number for each; random weights stand for the trained ones."""
+    torch.manual_seed(0)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("invdiff.evaluation.metrics._checksum", lambda path: path.stem.rsplit("-", 1)[1])
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(getattr(torchvision.models, network)().state_dict(), folder / file)
+    for channels in (1, 3):
+        x, truth = images(channels, size=(40, 48))
+        got = metric(x, truth)
+        assert got.shape == (3,)
+        assert (got > 0).all()
+        torch.testing.assert_close(metric(truth, truth), torch.zeros(3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(metric(x[1:2], truth[1:2]), got[1:2])
