@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff import cli_app, cli_benchmark, cli_evaluate, cli_figures, cli_priors, cli_sample, cli_train
+from invdiff import cli_app, cli_benchmark, cli_calibrate, cli_evaluate, cli_figures, cli_priors, cli_sample, cli_train
 from invdiff.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -107,6 +107,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
 
 app.command()(cli_app.app)
 app.command()(cli_benchmark.benchmark)
+app.command()(cli_calibrate.calibrate)
 app.command()(cli_train.train)
 app.command()(cli_sample.sample)
 app.command()(cli_evaluate.evaluate)
@@ -181,12 +182,24 @@ def _show(outcome: Any, folder: Path) -> None:
         table.add_row(label, *(f"{row[key]:.{2 if 'psnr' in key else 3}f}" if key in row else "" for key in shown))
     if rows:
         _console().print(table)
-    residual, spectrum = report["residual"], report.get("error_spectrum")
-    unit = " of the noise level" if residual["expected"] else ""
-    lines = [f"data residual {residual['value']:.3g}{unit} (expected {residual['expected']:g})",
-             f"{report['network_calls']:g} network calls a sample, {report['seconds']:.1f} s on {report['device']}",
-             *([f"error spectrum: {spectrum}"] if spectrum else []), f"results in {folder}"]
-    typer.echo("\n".join(lines))
+    typer.echo("\n".join([*_trust(report), *_costs(report), f"results in {folder}"]))
+
+
+def _trust(report: dict[str, Any]) -> list[str]:
+    """What the restoration is worth, a sentence a line."""
+    words = [report[name]["words"] for name in ("consistency", "provenance", "novelty") if name in report]
+    interval = report.get("interval", {})
+    if interval.get("factor"):
+        width = f", ±{interval['half_width']:.3f} on average" if "half_width" in interval else ""
+        words.append(f"The {interval['level']:.0%} interval is the mean ±{interval['factor']:.2f} std{width} "
+                     f"({interval['source']}).")
+    return words
+
+
+def _costs(report: dict[str, Any]) -> list[str]:
+    spectrum = report.get("error_spectrum")
+    return [f"{report['network_calls']:g} network calls a sample, {report['seconds']:.1f} s on {report['device']}",
+            *([f"error spectrum: {spectrum}"] if spectrum else [])]
 
 
 def _console() -> Any:

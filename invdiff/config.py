@@ -110,6 +110,7 @@ class RunConfig(BaseModel):
     device: str = "auto"
     precision: str = Field("fp32", pattern="^(fp32|bf16)$")
     batch_size: int | None = Field(None, ge=1)
+    calibration: str | None = None      # a file of `invdiff calibrate`; the one of the task or beside the config, if not said
     # of scans alone
     slices: tuple[NonNegativeInt, NonNegativeInt] | None = None         # first and last; all by default
     baselines: tuple[str, ...] = ()                                     # classical reconstructions, to compare with
@@ -127,6 +128,11 @@ def tasks() -> dict[str, Path]:
     return {path.stem: path for path in sorted(bundled("configs").glob("*.yaml"))}
 
 
+def calibration_beside(config: str | Path) -> Path:
+    """Where the calibration of a config in a file is kept: deblur.yaml has deblur.calibration.json."""
+    return Path(config).with_name(f"{Path(config).stem}.calibration.json")
+
+
 def run_config(task: str | None = None, path: str | Path | None = None, assignments: Sequence[str] = ()) -> RunConfig:
     """A task by name or a config by path, with `--set` assignments, every default filled in. Raises InputError.
 
@@ -134,6 +140,7 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
     """
     if (task is None) == (path is None):
         raise InputError(f"expected a task or a config, one of the two; tasks: {', '.join(tasks())}")
+    own: dict[str, Any] = {}
     if path is None:
         if task not in tasks():
             raise InputError(f"task: unknown task {task!r}; {nearest(str(task), tasks())}")
@@ -141,7 +148,8 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
         noise_given = any(a.partition("=")[0].strip() == "sigma_y" for a in assignments)
     else:
         noise_given = True
-    given = {"sampler": DEFAULT_SAMPLER} | read_yaml(path)
+        own = {"calibration": str(beside.resolve())} if (beside := calibration_beside(path)).is_file() else {}
+    given = {"sampler": DEFAULT_SAMPLER} | own | read_yaml(path)
     data = override({k: {"name": v} if k in ("operator", "sampler") and isinstance(v, str) else v
                      for k, v in given.items()}, assignments)
     config = validate(RunConfig, data, str(path))

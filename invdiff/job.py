@@ -10,9 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 import operators
+from invdiff.calibration import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, build_operator, build_sampler
 from invdiff.errors import InputError
+from invdiff.evaluation.intervals import centre_and_spread, ends
 from invdiff.evaluation.metrics import enlarged, psnr, ssim
+from invdiff.evaluation.provenance import Provenance
 from invdiff.figures import colorize, comparison, heatmap
 from invdiff.io.images import load_array, load_image, sample_image, save_image
 from invdiff.io.results import output_folder, write_yaml
@@ -20,16 +23,20 @@ from invdiff.mri.job import Reconstruction, run_scan
 from invdiff.priors import load_prior
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import Progress, Result, find_device, restore
+from invdiff.trust import appraise
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished job: the posterior samples, the measurement as an image, and the clean image where one is known."""
+    """A finished job: the posterior samples, the measurement as an image, the clean image where one is known, and where the
+    restoration comes from, for a linear operator. bounds: of the interval at each pixel, (1, C, H, W); none of one sample."""
 
     config: RunConfig
     result: Result
     picture: Tensor
     truth: Tensor | None
+    provenance: Provenance | None = None
+    bounds: tuple[Tensor, Tensor] | None = None
 
     @property
     def report(self) -> dict[str, Any]:
@@ -37,21 +44,30 @@ class Outcome:
 
     def save(self, path: str | Path) -> None:
         """The output folder, complete or absent. Raises InputError where it cannot be written."""
+        more = dict(zip(("lower", "upper"), self.bounds, strict=True)) if self.bounds else {}
+        if self.provenance:
+            more |= {"prior_part": self.provenance.prior, "measured": self.provenance.measured}
         with output_folder(path) as folder:
-            self.result.write_into(folder)
+            self.result.write_into(folder, **more)
             write_yaml(folder / "config.yaml", self.config.model_dump())
             save_image(folder / "restored.png", self.result.mean[0])
             save_image(folder / "measurement.png", self.picture[0])
             heatmap(self.result.std[0]).save(folder / "std.png")
+            if self.provenance:
+                heatmap(self.provenance.prior[0].abs()).save(folder / "prior.png")
             self.figure().save(folder / "comparison.png")
 
     def figure(self) -> Image.Image:
-        """Measurement, restoration, one sample, spread and truth side by side."""
+        """Measurement, restoration, one sample, spread, what the prior filled in, and truth, side by side."""
         metrics = self.result.report["metrics"]
         spread, top = colorize(self.result.std[0])
         panels = {"measurement": self.picture[0].clamp(0, 1), "restored (mean)": self.result.mean[0].clamp(0, 1),
                   "one sample": self.result.samples[0, 0].clamp(0, 1), "std": spread}
         captions = {"std": f"0 to {top:.3f}"}
+        if self.provenance:
+            panels["filled in by the prior"], top = colorize(self.provenance.prior[0].abs())
+            measured = self.provenance.shares["measured"]
+            captions["filled in by the prior"] = f"0 to {top:.3f}; {measured:.0%} of the pixels' freedom is measured"
         if self.truth is not None:
             panels["truth"] = self.truth[0]
             captions |= {"measurement": _caption(metrics["measurement"]), "restored (mean)": _caption(metrics["restored"]),
@@ -71,8 +87,12 @@ def pose(config: RunConfig) -> tuple[Problem, Tensor | None]:
     if min(height, width) == 0:
         raise InputError(f"{config.truth}: is smaller than one block of {factor} x {factor} pixels; give a larger image")
     truth = truth[..., :height, :width]
-    physics = build_operator(config.operator, truth.shape[1:])
-    return simulate(physics, truth, float(config.sigma_y or 0), config.seed), truth
+    return pose_truth(config, truth, config.seed), truth
+
+
+def pose_truth(config: RunConfig, truth: Tensor, seed: int) -> Problem:
+    """The problem that a config makes of a clean image (1, C, H, W), with noise of a seed. Raises InputError."""
+    return simulate(build_operator(config.operator, truth.shape[1:]), truth, float(config.sigma_y or 0), seed)
 
 
 def _measured(config: RunConfig, path: str, factor: int) -> Problem:
@@ -123,14 +143,29 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     if config.is_scan:
         return run_scan(config, on_step, checkpoint)
     problem, truth = pose(config)
-    picture = as_image(problem)
-    sampler = build_sampler(config.sampler)
-    result = restore(problem, load_prior(config.prior), sampler, samples=config.samples, seed=config.seed,
+    picture, prior = as_image(problem), load_prior(config.prior)
+    calibration = find_calibration(config, prior)
+    result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples, seed=config.seed,
                      device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
                      start=_start(config, problem), checkpoint=checkpoint)
+    problem = problem.to(find_device(config.device))
+    appraisal = appraise(problem, prior, result.samples, reference_of(calibration))
+    interval = interval_of(calibration, config, result.samples.shape[1], problem.sigma_y)
+    bounds = _bounds(result.samples, interval)
     report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
-              "sigma_y": problem.sigma_y, "metrics": score(result, picture, truth), "config": config.model_dump()}
-    return Outcome(config, Result(result.samples, result.measurement, report), picture, truth)
+              "sigma_y": problem.sigma_y, **appraisal.report, "interval": interval,
+              "metrics": score(result, picture, truth, bounds), "config": config.model_dump()}
+    return Outcome(config, Result(result.samples, result.measurement, report), picture, truth, appraisal.provenance, bounds)
+
+
+def _bounds(samples: Tensor, interval: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """The ends (1, C, H, W) of the interval at each pixel, whose mean half-width is added to `interval`; None of one sample."""
+    if samples.shape[1] < 2:
+        return None
+    centre, spread = centre_and_spread(samples[0])
+    interval["half_width"] = interval["factor"] * float(spread.mean())
+    lower, upper = ends(centre, spread, interval["factor"])
+    return lower[None], upper[None]
 
 
 def _start(config: RunConfig, problem: Problem) -> Tensor | None:
@@ -144,8 +179,9 @@ def _start(config: RunConfig, problem: Problem) -> Tensor | None:
     return estimate
 
 
-def score(result: Result, picture: Tensor, truth: Tensor | None) -> dict[str, Any]:
-    """PSNR and SSIM of the measurement, of the mean of the samples and of one sample; empty without a truth."""
+def score(result: Result, picture: Tensor, truth: Tensor | None, bounds: tuple[Tensor, Tensor] | None = None) -> dict[str, Any]:
+    """PSNR and SSIM of the measurement, of the mean of the samples and of one sample, and the share of the truth's values that
+    is within bounds; empty without a truth."""
     if truth is None:
         return {}
     images = {"measurement": enlarged(picture, truth.shape[-2:]).expand_as(truth), "restored": result.mean,
@@ -155,6 +191,8 @@ def score(result: Result, picture: Tensor, truth: Tensor | None) -> dict[str, An
         scores[name] = {"psnr": float(psnr(image, truth).mean())}
         if min(truth.shape[-2:]) >= 11:
             scores[name]["ssim"] = float(ssim(image, truth).mean())
+    if bounds:
+        scores["covered"] = float(((truth >= bounds[0]) & (truth <= bounds[1])).double().mean())
     return scores | {"baselines": {}}
 
 

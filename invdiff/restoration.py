@@ -67,9 +67,10 @@ class Result:
         with output_folder(path) as folder:
             self.write_into(folder)
 
-    def write_into(self, folder: Path) -> None:
-        """The files of `save`, into a folder that exists."""
-        save_arrays(folder / "result.h5", samples=self.samples, mean=self.mean, std=self.std, measurement=self.measurement)
+    def write_into(self, folder: Path, **more: Tensor) -> None:
+        """The files of `save`, into a folder that exists; `more` arrays into result.h5."""
+        save_arrays(folder / "result.h5", samples=self.samples, mean=self.mean, std=self.std, measurement=self.measurement,
+                    **more)
         write_json(folder / "report.json", self.report)
 
 

@@ -79,6 +79,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         return f"{'.'.join([*path, 'kind'])}: unknown kind {first['ctx']['tag']!r}; {nearest(first['ctx']['tag'], known)}"
     if first["type"] == "value_error":          # ours, which says what it got
         return f"{'.'.join(path)}: {first['ctx']['error']}"
+    if first["type"] == "missing":
+        return f"{'.'.join(path)} is missing"
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"
 
 

@@ -22,14 +22,15 @@ LEVELS = [
     {"evaluation", "chunks"},
     {"training"},
     {"config", "restoration"},
-    {"sampling"},
+    {"sampling", "calibration", "trust"},
     {"sample_config", "illustrations"},
     {"mri"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs", "evaluation.image_sets"},
-    {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.mri_intervals",
-     "evaluation.crops", "evaluation.quality"},      # for the command line
+    {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.crops",
+     "evaluation.quality"},      # for the command line
+    {"calibrating"},
     {"evaluation.benchmark"},
-    {"cli_app", "cli_benchmark", "cli_figures", "cli_priors", "cli_sample", "cli_train"},
+    {"cli_app", "cli_benchmark", "cli_calibrate", "cli_figures", "cli_priors", "cli_sample", "cli_train"},
     {"cli_evaluate"},
     {"cli"},
 ]

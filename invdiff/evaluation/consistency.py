@@ -76,13 +76,13 @@ class Consistency:
             return f"The restoration explains the measurement: the residual is {level} of what noise alone would leave."
         if self.verdict == "overfitted":
             return (f"The restoration fits the noise: the residual is {level} of what noise alone would leave; the noise level "
-                    f"may be smaller than {self.sigma_y:g}.")
+                    f"may be smaller than {self.sigma_y:.2g}.")
         if self.verdict == "structured":
             return (f"The residual has the size of the noise ({level} of it) but also structure ({structure}): the operator "
                     "may be slightly another one, or the restoration too smooth.")
         cause = (f", and has structure ({structure}); the operator may be another one, or the restoration too smooth."
                  if self.is_structured else
-                 f"; the noise level may be larger than {self.sigma_y:g}, or the operator another one.")
+                 f"; the noise level may be larger than {self.sigma_y:.2g}, or the operator another one.")
         return ("The restoration does not explain the measurement: the residual is "
                 f"{level} of what noise alone would leave{cause}")
 

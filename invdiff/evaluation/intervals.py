@@ -23,14 +23,11 @@ FLOOR = 1e-4            # of image units, the least spread: no interval is a poi
 
 
 def centre_and_spread(samples: Tensor, pool: float = POOL) -> tuple[Tensor, Tensor]:
-    """Mean and spread (C, H, W) of samples (S, C, H, W), S > 1.
-
-    The variance is pooled over a Gaussian window of `pool` pixels; it is that of one more sample around the mean of S.
-    """
+    """Mean and standard deviation (C, H, W) of samples (S, C, H, W), S > 1; the variance is pooled over a Gaussian window of
+    `pool` pixels."""
     variance = samples.double().var(0, correction=1).cpu().numpy()
     smooth = gaussian_filter(variance, (0, pool, pool)) if pool else variance
-    spread = np.sqrt(smooth * (1 + 1 / len(samples)))
-    return samples.mean(0), torch.from_numpy(np.maximum(spread, FLOOR)).to(samples)
+    return samples.mean(0), torch.from_numpy(np.maximum(np.sqrt(smooth), FLOOR)).to(samples)
 
 
 def ends(centre: Tensor, spread: Tensor, factor: float) -> tuple[Tensor, Tensor]:
@@ -93,8 +90,8 @@ def coverage_curve(ratios: Sequence[np.ndarray], samples: int, levels: Sequence[
 
 
 def gaussian_factor(samples: int, level: float = LEVEL) -> float:
-    """The factor for Gaussian errors whose spread is known from so many samples: Student's t."""
-    return float(student.ppf(0.5 + level / 2, samples - 1))
+    """The factor for Gaussian errors, on the standard deviation of so many samples around their mean: Student's t."""
+    return float(student.ppf(0.5 + level / 2, samples - 1)) * (1 + 1 / samples) ** 0.5
 
 
 def for_samples(factor: float, measured_with: int, samples: int) -> float:

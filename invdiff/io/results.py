@@ -21,6 +21,10 @@ _AXES = {
     "samples": "measurement, sample, channel, row, column",
     "mean": "measurement, channel, row, column",
     "std": "measurement, channel, row, column",
+    "lower": "measurement, channel, row, column",
+    "upper": "measurement, channel, row, column",
+    "prior_part": "measurement, channel, row, column",
+    "measured": "measurement, channel, row, column",
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from deepinv.models import Denoiser
 
+from invdiff.calibration import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.io.results import output_folder, write_json, write_yaml
@@ -17,7 +18,6 @@ from invdiff.io.volumes.nifti import DESCRIPTION
 from invdiff.mri.scoring import report_of, score_volume
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
-from invdiff.mri.uncertainty import interval_of
 from invdiff.mri.volume import OnStep, Recipe, Slices, restore_slices
 from invdiff.mri.writing import figure, write_result, write_volumes
 from invdiff.paths import bundled
@@ -58,9 +58,10 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     scan, given = _scan(config, settings)
     if config.truth is not None and scan.noise is None:             # noiseless: what its border shows is signal
         settings = settings.model_copy(update={"noise": "none"})
-    numbers, prior = _numbers(config, scan), _prior(config.prior)
+    numbers, prior = _numbers(config, scan), scan_prior(config.prior)
+    calibration = find_calibration(config, prior)
     recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, given,
-                    tuple(config.baselines), config.device, config.batch_size, config.precision)
+                    tuple(config.baselines), config.device, config.batch_size, config.precision, reference_of(calibration))
     slices = Slices(checkpoint, _identity(config, scan, prior))
     try:
         restore_slices(scan, numbers, recipe, slices, on_step)
@@ -72,7 +73,7 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     runs = report_of(slices)
     report = {"task": config.task, "prior": config.prior, "seed": config.seed, **runs,
               "sampler": config.sampler["name"], "metrics": score_volume(slices),
-              "interval": interval_of(getattr(prior, "card", {}), runs["samples"]),
+              "interval": interval_of(calibration, config, runs["samples"]),
               "scan": _about(scan, numbers[: len(slices)], header), "notice": DESCRIPTION,
               "config": config.model_dump(mode="json")}
     return Reconstruction(config, slices, report, header)
@@ -96,7 +97,7 @@ def _numbers(config: RunConfig, scan: Scan) -> Sequence[int]:
     return range(first, last + 1)
 
 
-def _prior(name: str) -> Denoiser:
+def scan_prior(name: str) -> Denoiser:
     """The prior of that name. Raises InputError if its images are not complex."""
     prior = load_prior(name)
     if (channels := getattr(prior, "channels", 2)) != 2:

@@ -1,6 +1,6 @@
 """What a restored volume is worth, and what its slices' reports come to."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,12 +8,12 @@ from torch import Tensor
 
 from invdiff.evaluation.mri_metrics import WINDOW, VolumeScores, head_mask
 from invdiff.mri.uncertainty import magnitudes
-from invdiff.mri.volume import Slices
+from invdiff.mri.volume import MAPS, Slices
 
 
 def estimates(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     """Magnitudes (h, w) of a slice by name: zero_filled, each baseline, restored, sample."""
-    known = {name: value for name, value in tensors.items() if name not in ("samples", "truth")}
+    known = {name: value for name, value in tensors.items() if name not in ("samples", "truth", *MAPS)}
     restored = {"restored": magnitudes(tensors["samples"])[0], "sample": magnitudes(tensors["samples"][:1])[0]}
     return {name: value.numpy() for name, value in (known | restored).items()}
 
@@ -44,10 +44,21 @@ def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) 
     residual = {key: _mean([run["residual"][key] for run in runs]) for key in ("value", "expected")}
     calls = {key: _mean([run[key] for run in runs]) for key in ("network_calls", "network_gradients", "operator_calls")}
     own = [{"slice": about["slice"], "seconds": about["seconds"], "residual": about["run"]["residual"]["value"],
-            **about["preparation"]} for about in abouts]
+            **about["preparation"], **about["appraisal"]} for about in abouts]
     spectrum = {"error_spectrum": runs[0]["error_spectrum"]} if "error_spectrum" in runs[0] else {}
     return {**shared, "seconds": round(sum(run["seconds"] for run in runs), 3), **calls, "residual": residual, **spectrum,
-            "slices": own}
+            **_telling([about["appraisal"] for about in abouts]), "slices": own}
+
+
+def _telling(appraisals: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the slices' appraisals, the one that says most: the worst residual, the most that is filled in, the strangest."""
+    worst: dict[str, Callable[[Mapping[str, Any]], float]] = {
+        "consistency": lambda found: abs(found["level"] - 1), "provenance": lambda found: found["prior"],
+        "novelty": lambda found: found["score"]}
+    telling = {name: max((found[name] for found in appraisals), key=key) for name, key in worst.items()
+               if all(name in found for found in appraisals)}
+    several = {} if len(appraisals) == 1 else {"of": "the slice where it is worst"}
+    return {name: {**found, **several} for name, found in telling.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

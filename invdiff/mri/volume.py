@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.evaluation.mri_baselines import baseline
+from invdiff.evaluation.novelty import Reference
 from invdiff.io.partial import PartialRun, remove_partial
 from invdiff.io.scans.scan import Scan
 from invdiff.mri.preparing import Prepared, prepare
@@ -20,14 +21,18 @@ from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import SimulatedScan
 from invdiff.posterior import Sampler
 from invdiff.restoration import Progress, Result, Stop, restore
+from invdiff.trust import Appraisal, appraise
 from operators import mri
 
 OnStep = Callable[[Progress], object]
+PROBES = 4              # images behind the map of what is measured; each costs as much as a few steps
+MAPS = ("prior_part", "measured", "features")     # of a slice, and no images of it
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How each slice is restored. prior: of complex images. sigma_y: in the scan's unit, a real channel; None estimates it."""
+    """How each slice is restored. prior: of complex images. sigma_y: in the scan's unit, a real channel; None estimates it.
+    reference: what slices look like to the prior when all is in order; look: keep what they look like, without one too."""
 
     settings: ScanSettings
     prior: Denoiser
@@ -39,12 +44,15 @@ class Recipe:
     device: str = "auto"
     batch_size: int | None = None
     precision: str = "fp32"
+    reference: Reference | None = None
+    look: bool = False
 
 
 class Slices:
     """The finished slices of a run in a folder, read one at a time, in the scan's unit and cropped to its image.
 
-    samples (S, 2 M, h, w); zero_filled, truth and each baseline, magnitudes (h, w); and plain values about the slice.
+    samples (S, 2 M, h, w); zero_filled, truth, each baseline and prior_part, magnitudes (h, w); measured, in [0, 1]; features
+    for a `Reference`, where they were asked for; and plain values about the slice.
     Without a folder they are in a temporary one, for as long as this object lives.
     """
 
@@ -85,14 +93,17 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
         began = time.perf_counter()
         prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
         kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
-        result = restore(prepared.problem, ScanPrior(recipe.prior, prepared.support), recipe.sampler, samples=recipe.samples,
+        prior = ScanPrior(recipe.prior, prepared.support)
+        result = restore(prepared.problem, prior, recipe.sampler, samples=recipe.samples,
                          seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
                          precision=recipe.precision, on_step=tell, checkpoint=kept)
         if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
             raise Stop                                          # only a slice that is alone may be short of samples
-        tensors = _tensors(scan, number, prepared, result, classical)
+        appraisal = appraise(prepared.problem.to(result.report["device"]), prior, result.samples, recipe.reference,
+                             look=recipe.look, probes=PROBES)
+        tensors = _tensors(scan, number, prepared, result, classical, appraisal)
         about = {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
-                 "run": result.report}
+                 "run": result.report, "appraisal": appraisal.report}
         slices.parts.add(tensors, about)
         if kept:
             remove_partial(kept)
@@ -106,13 +117,18 @@ def _classical(prepared: Prepared, baselines: Sequence[str]) -> dict[str, Tensor
             for name in ("zero_filled", *baselines)}
 
 
-def _tensors(scan: Scan, number: int, prepared: Prepared, result: Result, classical: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _tensors(scan: Scan, number: int, prepared: Prepared, result: Result, classical: Mapping[str, Tensor],
+             appraisal: Appraisal) -> dict[str, Tensor]:
     """What is kept of a slice, in the scan's unit."""
     images = {"samples": result.samples[0] * prepared.support / prepared.scale, **classical}
+    if appraisal.provenance is not None:
+        prior = appraisal.provenance.prior.cpu() * prepared.support / prepared.scale
+        images |= {"prior_part": mri.combine_sets(prior)[0, 0], "measured": appraisal.provenance.measured[0, 0].cpu()}
     truth = scan.truth(number) if isinstance(scan, SimulatedScan) and scan.truth else prepared.truth
     if truth is not None:
         images["truth"] = truth
-    return {name: _cropped(image, scan.crop) for name, image in images.items()}
+    row = {} if appraisal.features is None else {"features": appraisal.features}
+    return {name: _cropped(image, scan.crop) for name, image in images.items()} | row
 
 
 def _cropped(x: Tensor, size: tuple[int, int]) -> Tensor:

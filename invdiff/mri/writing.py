@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from invdiff.evaluation.intervals import ends
 from invdiff.figures import colorize, comparison
 from invdiff.io.files import replacing
 from invdiff.io.scans.scan import Header
@@ -19,7 +20,7 @@ from invdiff.io.volumes.fastmri import write_fastmri
 from invdiff.io.volumes.montage import write_montage
 from invdiff.io.volumes.nifti import DESCRIPTION, write_nifti
 from invdiff.mri.scoring import estimates
-from invdiff.mri.uncertainty import bounds, magnitudes
+from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Slices
 
 Part = Mapping[str, Tensor]
@@ -37,8 +38,9 @@ def write_result(path: Path, slices: Slices, factor: float, provenance: Mapping[
             for name, value in _arrays(tensors, channels, factor).items():
                 if name not in file:
                     shape = (len(slices), *value.shape)
-                    file.create_dataset(name, shape, "<f4", chunks=(1, *value.shape), compression="gzip", compression_opts=1,
-                                        shuffle=True).attrs["units"] = "of the scan"
+                    data = file.create_dataset(name, shape, "<f4", chunks=(1, *value.shape), compression="gzip",
+                                               compression_opts=1, shuffle=True)
+                    data.attrs["units"] = "1" if name == "measured" else "of the scan"
                 file[name][number] = value.numpy()
 
 
@@ -47,9 +49,9 @@ def _arrays(tensors: Part, channels: int, factor: float) -> dict[str, Tensor]:
     samples = torch.nn.functional.pad(tensors["samples"], (0, 0, 0, 0, 0, missing))
     magnitude, deviation = magnitudes(samples)
     std = samples.std(0, correction=1) if len(samples) > 1 else torch.zeros_like(samples[0])
-    lower, upper = bounds(magnitude, deviation, factor)
+    lower, upper = (end.clamp_min(0) for end in ends(magnitude, deviation, factor))
     images = {"magnitude": magnitude, "magnitude_std": deviation, "lower": lower, "upper": upper,
-              **{name: value for name, value in tensors.items() if name != "samples"}}
+              **{name: value for name, value in tensors.items() if name not in ("samples", "features")}}
     return {"samples": samples, "mean": samples.mean(0), "std": std, **{name: value[None] for name, value in images.items()}}
 
 
@@ -83,7 +85,8 @@ def _stream(slices: Slices, image: Callable[[Part], Tensor]) -> Callable[[], Ite
 
 
 def figure(tensors: Part, scores: Mapping[str, Any]) -> Image.Image:
-    """A slice: zero-filled, baselines, mean, one sample, spread, and truth where there is one, in one window."""
+    """A slice: zero-filled, baselines, mean, one sample, spread, what the prior filled in, and truth where there is one, in one
+    window."""
     images = {name: torch.from_numpy(image)[None] for name, image in estimates(tensors).items()}
     top = float(images["restored"].quantile(0.998)) or 1.0
     spread, most = colorize(magnitudes(tensors["samples"])[1][None])
@@ -97,6 +100,9 @@ def figure(tensors: Part, scores: Mapping[str, Any]) -> Image.Image:
         if found.get(name):
             captions[label] = f"PSNR {found[name]['psnr']:.2f} dB, SSIM {found[name]['ssim']:.3f}"
     panels["std"], captions["std"] = spread, f"0 to {most / top:.3f} of white"
+    if "prior_part" in tensors:
+        panels["filled in by the prior"], most = colorize(tensors["prior_part"][None])
+        captions["filled in by the prior"] = f"0 to {most / top:.3f} of white"
     if "truth" in tensors:
         panels["truth"] = (tensors["truth"][None] / top).clamp(0, 1)
     return comparison(panels, captions)

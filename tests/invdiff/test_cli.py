@@ -16,7 +16,7 @@ from invdiff.io.images import sample_image, save_image
 from invdiff.io.results import load_arrays
 from invdiff.priors import EDMDenoiser
 
-FILES = {"restored.png", "measurement.png", "std.png", "comparison.png", "result.h5", "report.json", "config.yaml"}
+FILES = {"restored.png", "measurement.png", "prior.png", "std.png", "comparison.png", "result.h5", "report.json", "config.yaml"}
 QUICK = ("--steps", "2", "--samples", "1")
 
 
@@ -51,7 +51,7 @@ def names(folder):
 def test_every_task_runs_end_to_end(task, work, restore):
     code, out, err = restore("--task", task, "--truth", "truth.png", "--steps", "2", "--samples", "2")
     assert code == 0, err
-    assert "data residual" in out
+    assert "residual" in out
     assert names(work) == {"truth.png", "out"}
     assert names(work / "out") == FILES
     report = json.loads((work / "out" / "report.json").read_text())
@@ -59,7 +59,7 @@ def test_every_task_runs_end_to_end(task, work, restore):
     assert {"measurement", "restored", "baselines"} <= set(report["metrics"])
     assert {"seconds", "network_calls", "operator_calls", "residual", "config", "versions", "prior"} <= set(report)
     arrays = load_arrays(work / "out" / "result.h5")
-    assert set(arrays) == {"samples", "mean", "std", "measurement"}
+    assert set(arrays) == {"samples", "mean", "std", "measurement", "lower", "upper", "prior_part", "measured"}
     assert arrays["samples"].shape == (1, 2, 3, 64, 64)
     assert Image.open(work / "out" / "restored.png").size == (64, 64)
 

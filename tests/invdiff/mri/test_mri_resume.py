@@ -16,10 +16,10 @@ from mri_scans import SIZE, kspace, scan_of, write_fastmri
 
 import invdiff.job
 from invdiff.config import build_sampler, run_config
+from invdiff.evaluation.intervals import uncalibrated
 from invdiff.io.scans.scan import Header, RawSlice
 from invdiff.mri.job import run_scan
 from invdiff.mri.settings import ScanSettings
-from invdiff.mri.uncertainty import interval_of
 from invdiff.mri.volume import Recipe, Slices, restore_slices
 from invdiff.mri.writing import write_result, write_volumes
 from invdiff.priors import load_prior
@@ -155,7 +155,7 @@ def test_a_stop_keeps_the_slices_that_are_finished_and_begins_no_other(at, left,
         done = run_scan(config, stop_at(at))
         assert done.report["samples"] == 3
     assert len(done.slices) == left
-    assert done.report["interval"] == interval_of({}, done.report["samples"])
+    assert done.report["interval"] == uncalibrated(done.report["samples"])
     assert done.report["scan"]["slices"] == [0, left - 1]
     done.save("out")
     whole = run_scan(config)

@@ -204,6 +204,7 @@ def test_the_result_is_in_the_unit_of_the_scan(restore, work):
         write_fastmri("scan.h5", factor * kspace())
         assert restore("--input", "scan.h5", *MASKED, output=f"by{factor}")[0] == 0
     one, thousand = (arrays_of(work / f"by{factor}") for factor in (1, 1000))
+    assert np.allclose(one.pop("measured"), thousand["measured"], atol=1e-3)         # a share
     for name in one:
         assert np.abs(1000 * one[name] - thousand[name]).max() <= 1e-3 * np.abs(thousand[name]).max(), name
     levels = [report_of(work / f"by{factor}")["slices"][0]["sigma_y"]["used"] for factor in (1, 1000)]

@@ -1,0 +1,150 @@
+"""What was measured of a prior, a task and a sampler together, kept beside the task's config, so that restorations can say how
+sure they are."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from deepinv.models import Denoiser
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from invdiff.config import RunConfig, calibration_beside, tasks
+from invdiff.errors import InputError
+from invdiff.evaluation.intervals import for_samples, uncalibrated
+from invdiff.evaluation.novelty import Reference
+from invdiff.io.files import replacing
+from invdiff.paths import cache_folder
+from invdiff.priors.calibration import fingerprint
+from invdiff.validation import validate
+
+FORMAT: Literal["invdiff-calibration-1"] = "invdiff-calibration-1"
+_SEEDS = ("seed", "mask_seed")          # operators of one law
+
+
+class Calibration(BaseModel):
+    """The record of `invdiff calibrate`.
+
+    interval: of `level`, the mean of the samples plus and minus `factor` times their spread; `delta` as in
+    `invdiff.evaluation.intervals.conformal_factor`. check: what it did on images kept apart. novelty: what restorations of
+    images like these look like to the prior, as `invdiff.evaluation.novelty.Reference` has it. weights: the prior's
+    fingerprint. images: what it was measured on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["invdiff-calibration-1"] = FORMAT
+    task: str
+    operator: dict[str, Any]
+    sigma_y: float = Field(ge=0, allow_inf_nan=False)
+    sampler: dict[str, Any]
+    samples: int = Field(ge=2)
+    prior: str
+    weights: str
+    precision: str
+    images: str
+    count: PositiveInt
+    level: float = Field(gt=0, lt=1)
+    factor: PositiveFloat
+    delta: float | None = Field(None, gt=0, lt=1)
+    check: dict[str, Any] = {}
+    novelty: dict[str, Any] | None = None
+    versions: dict[str, str] = {}
+
+    def refusal(self, config: RunConfig, prior: Denoiser) -> str | None:
+        """Why this says nothing of a run, if it does not."""
+        for name, mine, theirs in (("operator", self.operator["name"], config.operator["name"]),
+                                   ("sampler", self.sampler["name"], config.sampler["name"])):
+            if mine != theirs:
+                return f"{name}, {mine} and not {theirs}"
+        return None if self.weights == fingerprint(prior) else f"prior, called {self.prior}"
+
+    def differences(self, config: RunConfig, sigma_y: float | None) -> list[str]:
+        """What was otherwise when it was measured, one entry each. Scans bring their own noise, and many their own mask."""
+        found = [f"operator.{key}={value}" for key, value in self.operator.items()
+                 if key not in _SEEDS and config.operator.get(key) != value and not (config.is_scan and value is None)]
+        if sigma_y is not None and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
+            found.append(f"sigma_y={self.sigma_y:g}")
+        return found + [f"sampler.{key}={value}" for key, value in self.sampler.items() if config.sampler.get(key) != value]
+
+    def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
+        """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
+        if samples < 2:
+            return uncalibrated(samples)
+        promise = "on average" if self.delta is None else f"with probability {1 - self.delta:g}"
+        source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
+        if others := self.differences(config, sigma_y):
+            source += f", with {', '.join(others)}: here it may cover more or less"
+        return {"level": self.level, "factor": for_samples(self.factor, self.samples, samples), "calibrated": not others,
+                "source": source}
+
+
+def find_calibration(config: RunConfig, prior: Denoiser) -> Calibration | None:
+    """The calibration of a run, if there is one that was measured with its prior, operator and sampler.
+
+    Raises InputError for a file that is damaged, or that the config names and that is missing or another run's.
+    """
+    for path in _candidates(config):
+        found = read_calibration(path)
+        why = found.refusal(config, prior)
+        if why is None:
+            return found
+        if config.calibration is not None:
+            raise InputError(f"{path}: was measured with another {why}; leave calibration out, or measure it with invdiff "
+                             "calibrate")
+    return None
+
+
+def interval_of(calibration: Calibration | None, config: RunConfig, samples: int,
+                sigma_y: float | None = None) -> dict[str, Any]:
+    """The interval's entry in a report, with a calibration or without."""
+    return uncalibrated(samples) if calibration is None else calibration.interval(config, samples, sigma_y)
+
+
+def reference_of(calibration: Calibration | None) -> Reference | None:
+    """What restorations look like to the prior when all is in order, where that was measured."""
+    return Reference.from_dict(calibration.novelty) if calibration and calibration.novelty else None
+
+
+def _candidates(config: RunConfig) -> Iterator[Path]:
+    if config.calibration is not None:
+        yield Path(config.calibration)
+        return
+    known = tasks()
+    places = [place(config.task), *([calibration_beside(known[config.task])] if config.task in known else [])]
+    yield from (path for path in places if path.is_file())
+
+
+def place(task: str) -> Path:
+    """Where the user's own calibration of a bundled task is kept, below the cache folder; it goes before the bundled one."""
+    return cache_folder() / "calibrations" / f"{task}.json"
+
+
+def write_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Write a record, whole or not at all. Raises InputError where it cannot be written."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(calibration.model_dump_json(indent=1), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a place where you may write") from error
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """What `write_calibration` wrote. Raises InputError: missing, damaged, or something else."""
+    try:
+        if os.path.getsize(path) > 2**24:
+            raise ValueError("too large")
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        known = validate(Calibration, data, str(path))
+        _ = known.operator["name"], known.sampler["name"]
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what invdiff calibrate writes") from error
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected what invdiff calibrate writes ({error})") from error
+    return known

@@ -1,0 +1,84 @@
+"""`invdiff calibrate`: intervals that cover what they say, for a task, a prior and a sampler."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invdiff.errors import InputError
+
+
+def calibrate(
+    data: Annotated[Path, typer.Option(help="Clean images that the prior was not trained on: a folder or an HDF5 file; of "
+                                            "scans, slices in HDF5, NIfTI or DICOM.")],
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML config, instead of --task.")] = None,
+    key: Annotated[str | None, typer.Option(help="Dataset of an HDF5 file [default: test_jpeg, of scans test].")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", help="Images; every other one calibrates, the rest check.")] = 64,
+    size: Annotated[int, typer.Option(help="Height and width of the central crops, pixels.")] = 128,
+    level: Annotated[float, typer.Option(help="The share of pixels that an interval is to cover.")] = 0.9,
+    delta: Annotated[float | None, typer.Option(help="Cover it with probability 1 - DELTA over the calibration images, and "
+                                                     "not just on average.")] = None,
+    assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. operator.sigma=1.6; repeatable.")] = None,
+    prior: Annotated[str | None, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Posterior sampler.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Posterior samples to draw.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here, and not where the task finds it.")] = None,
+) -> None:
+    """Restore images that are known, find how wide the 90 % intervals must be to cover 90 %, and what is usual, and keep it
+    where restore and the app find it: for a task in the user's cache folder, for a config beside it.
+
+    Interrupted, it goes on where it was when started again.
+    """
+    from invdiff.calibrating import calibrate as run
+    from invdiff.calibrating import known_images
+    from invdiff.calibration import place, write_calibration
+    from invdiff.config import calibration_beside, run_config
+    from invdiff.io.partial import remove_partial
+    from invdiff.paths import cache_folder
+
+    for option, value, least in (("count", count, 2), ("size", size, 16)):
+        if value < least:
+            raise InputError(f"--{option}: expected at least {least}, got {value}")
+    given = {"prior": prior, "sampler.name": sampler, "samples": samples, "device": device, "precision": precision}
+    options = [f"{name}={value}" for name, value in given.items() if value is not None]
+    resolved = run_config(task, config, [*options, *(assign or [])]).model_copy(update={"calibration": None})
+    if resolved.sigma_y in (None, "auto"):
+        raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
+    images = known_images(resolved, data, key, count, size)
+    path = output or (calibration_beside(config) if config else place(resolved.task))
+    partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
+    record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, checkpoint=partial,
+                                                       on_image=show))
+    write_calibration(path, record)
+    remove_partial(partial)
+    _show(record.model_dump())
+    use = f"restore --set calibration={path} uses it" if output else "restore and the app find it there"
+    typer.echo(f"{path}: the calibration; {use}")
+
+
+def _with_bar(name: str, work: Any) -> Any:
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        line = bar.add_task(name)
+        return work(lambda done, total: bar.update(line, completed=done, total=total))
+
+
+def _show(record: dict[str, Any]) -> None:
+    check = record["check"]
+    error = f" ± {check['standard_error']:.1%}" if check["standard_error"] is not None else ""
+    plain = dict(zip(check["levels"], check["uncalibrated"], strict=True)).get(record["level"])
+    lines = [f"factor {record['factor']:.3f} on the standard deviation of {record['samples']} samples, from {record['count']} "
+             "images",
+             f"on {check['images']} fresh images it covers {check['covered']:.1%}{error} of the pixels"
+             + (f" (uncalibrated: {plain:.1%})" if plain is not None else "") + f"; {record['level']:.0%} were asked",
+             f"mean half-width {check['half_width']:.4f}, mean error {check['error']:.4f}, rank correlation of spread and "
+             f"error {check['spearman']:.2f}"]
+    if "alarms" in check:
+        lines.append(f"{check['alarms']:.1%} of the fresh images were called unusual")
+    elif record["novelty"] is None:
+        lines.append("too few images to learn what is usual: with 38 or more, restore can warn of images unlike these")
+    typer.echo("\n".join(lines))

@@ -1,0 +1,185 @@
+"""Calibrated intervals cover what they say on fresh images, and are used by the runs that they were measured for alone."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import invdiff.calibrating
+from invdiff.calibrating import Known, calibrate, known_images
+from invdiff.calibration import find_calibration, interval_of, place, read_calibration, write_calibration
+from invdiff.cli import app
+from invdiff.config import run_config
+from invdiff.errors import InputError
+from invdiff.evaluation.exact import draw_gaussian, gaussian_prior
+from invdiff.job import run
+from invdiff.priors import load_prior
+from operators.mri import phantom
+
+SIZE = (1, 12, 12)
+IMAGES = 48
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INVDIFF_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def gaussian(monkeypatch):
+    """A prior that is known, under the name natural, and images of its own law."""
+    prior = gaussian_prior("stationary", SIZE)
+    monkeypatch.setattr(invdiff.calibrating, "load_prior", lambda name: prior)
+    images = draw_gaussian(prior.mean, prior.cov, IMAGES, torch.Generator().manual_seed(0)).float().reshape(-1, *SIZE)
+    return Known(list(images), None, "draws of the prior")
+
+
+def config_of(*assignments):
+    return run_config("deblur", None, ["sampler.steps=20", "samples=6", "sigma_y=0.05", "operator.sigma=0.8", *assignments])
+
+
+def test_intervals_of_an_exact_sampler_need_the_factor_of_gaussian_errors(gaussian):
+    seen = []
+    record = calibrate(config_of(), gaussian, on_image=lambda done, of: seen.append((done, of)))
+    assert seen == [(i, IMAGES) for i in range(IMAGES + 1)]
+    assert record.count == record.check["images"] == IMAGES // 2
+    assert record.check["covered"] == pytest.approx(0.9, abs=4 * record.check["standard_error"] + 1e-3)
+    curve = np.array(record.check["uncalibrated"])
+    assert np.abs(curve - record.check["levels"]).max() < 0.06                # pooled over a pixel, it is Student's t nearly
+    assert np.abs(np.array(record.check["tarp"])[::2] - record.check["levels"][::2]).max() < 0.25       # 24 images, 7 ranks
+    assert record.check["alarms"] <= 0.25                                     # 24 images of 5 %
+    sure = calibrate(config_of(), gaussian, delta=0.1)
+    assert sure.factor > record.factor
+    assert sure.check["covered"] > record.check["covered"]
+
+
+def test_an_interrupted_calibration_goes_on_to_the_same_record(gaussian, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(done, of):
+        if done == 3:
+            raise Killed
+
+    config, few = config_of("sampler.steps=2"), Known(gaussian.crops[:6], None, "six")
+    with pytest.raises(Killed):
+        calibrate(config, few, checkpoint=tmp_path / "partial", on_image=kill)
+    seen = []
+    again = calibrate(config, few, checkpoint=tmp_path / "partial", on_image=lambda done, of: seen.append(done))
+    assert seen == [3, 4, 5, 6]
+    assert again == calibrate(config, few)
+    assert again.novelty is None                                              # three images tell nothing of what is usual
+    with pytest.raises(InputError, match="another run"):
+        calibrate(config_of("sampler.steps=3"), few, checkpoint=tmp_path / "partial")
+
+
+def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
+    config = config_of("sampler.steps=2")
+    prior = invdiff.calibrating.load_prior("natural")
+    assert find_calibration(config, prior) is None                            # the bundled one is another prior's
+    assert interval_of(None, config, 6)["calibrated"] is False
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"))
+    write_calibration(place("deblur"), record)
+    assert find_calibration(config, prior) == record
+    entry = record.interval(config, 6, 0.05)
+    assert entry["calibrated"] is True
+    assert entry["factor"] == record.factor
+    assert record.interval(config, 3, 0.05)["factor"] > record.factor
+    assert record.interval(config, 1)["factor"] == 0
+    other = config_of("operator.sigma=3.0")
+    entry = record.interval(other, 6, 0.02)
+    assert entry["calibrated"] is False
+    assert "operator.sigma=0.8, sigma_y=0.05, sampler.steps=2: here it may cover more or less" in entry["source"]
+    assert find_calibration(other, gaussian_prior("white", SIZE)) is None
+    named = config.model_copy(update={"calibration": str(place("deblur")), "sampler": {"name": "pigdm"}})
+    with pytest.raises(InputError, match="sampler, moment_matching and not pigdm"):
+        find_calibration(named, prior)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    (lambda text: text[:-30], "expected what invdiff calibrate writes"),
+    (lambda text: "[]", "expected what invdiff calibrate writes"),
+    (lambda text: text.replace('"factor"', '"fctor"'), "factor is missing"),
+    (lambda text: text.replace("invdiff-calibration-1", "invdiff-calibration-9"), "format"),
+    (lambda text: text.replace('"samples": 6', '"samples": 0'), "samples"),
+])
+def test_a_damaged_record_is_refused(gaussian, change, said, tmp_path):
+    path = tmp_path / "record.json"
+    write_calibration(path, calibrate(config_of("sampler.steps=2"), Known(gaussian.crops[:4], None, "four")))
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=said):
+        read_calibration(path)
+
+
+def test_bad_requests_get_a_sentence(gaussian):
+    with pytest.raises(InputError, match="at least 2 samples"):
+        calibrate(config_of("samples=1"), gaussian)
+    with pytest.raises(InputError, match="level and a delta"):
+        calibrate(config_of(), gaussian, level=1.0)
+    with pytest.raises(InputError, match="at least 22 images"):
+        calibrate(config_of("sampler.steps=2"), Known(gaussian.crops[:4], None, "four"), delta=0.1)
+
+
+def photos(path, tiny_prior):
+    """A folder of four photos, and the options of a short run on them."""
+    from invdiff.io.images import sample_image, save_image
+
+    path.mkdir()
+    photo = sample_image()
+    for i in range(4):
+        save_image(path / f"{i}.png", photo[0, :, 48 * i : 48 * i + 48, 64:112])
+    return ["--set", "sampler.steps=2", "--prior", str(tiny_prior(channels=3, centre=0.5))]
+
+
+def test_the_command_line_calibrates_and_restore_uses_it(tmp_path, tiny_prior):
+    options = photos(tmp_path / "photos", tiny_prior)
+    done = CliRunner().invoke(app, ["calibrate", "--task", "sr", "--data", str(tmp_path / "photos"), "--size", "31", *options])
+    assert done.exit_code == 0, done.output
+    assert "on 2 fresh images it covers" in done.output
+    record = read_calibration(place("sr"))
+    assert record.images == "every other of 4 central crops of 30 x 30 from photos"
+    assert not list(place("sr").parent.glob("*.partial"))
+    config = run_config("sr", None, [f"truth={tmp_path / 'photos' / '0.png'}", f"prior={options[-1]}", options[1]])
+    outcome = run(config)
+    interval = outcome.report["interval"]
+    assert interval["calibrated"] is True
+    assert interval["factor"] == record.factor
+    lower, upper = outcome.bounds
+    assert float((upper - lower).mean()) / 2 == pytest.approx(interval["half_width"], rel=1e-4)
+    inside = ((outcome.truth >= lower) & (outcome.truth <= upper)).float().mean()
+    assert outcome.report["metrics"]["covered"] == pytest.approx(float(inside), abs=1e-6)
+
+
+def test_a_config_has_its_calibration_beside_it(tmp_path, tiny_prior):
+    options = photos(tmp_path / "photos", tiny_prior)
+    config = tmp_path / "mine.yaml"
+    config.write_text("task: mine\noperator: {name: uniform_blur}\nsigma_y: 0.03\nsamples: 2\n")
+    done = CliRunner().invoke(app, ["calibrate", "--config", str(config), "--data", str(tmp_path / "photos"), "--size", "24",
+                                    *options])
+    assert done.exit_code == 0, done.output
+    resolved = run_config(None, config, [f"prior={options[-1]}", options[1]])
+    assert resolved.calibration == str(tmp_path / "mine.calibration.json")
+    assert find_calibration(resolved, load_prior(options[-1])).task == "mine"
+
+
+def test_scans_are_calibrated_on_the_head(tmp_path, tiny_prior):
+    truth = phantom.image((32, 32))[0].numpy()
+    with h5py.File(tmp_path / "slices.h5", "w") as file:
+        slices = np.stack([truth, truth[:, ::-1], truth[:, :, ::-1], truth])
+        file["test"] = np.round(slices * 511).astype(np.int16)
+        file.attrs["scale"] = 1 / 511
+    weights = tiny_prior(channels=2, centre=0.0)
+    config = run_config("mri", None, ["operator.acceleration=2", "operator.coils=4", "sigma_y=0.01", "samples=3",
+                                      "sampler.steps=2", f"prior={weights}"])
+    images = known_images(config, tmp_path / "slices.h5", None, 4, 0)
+    record = calibrate(config, images)
+    assert record.check["images"] == 2
+    assert 0.5 < record.check["covered"] < 1
+    write_calibration(place("mri"), record)
+    found = run(config).report["interval"]                                    # of the bundled phantom
+    assert found["factor"] == record.factor
+    assert json.loads(json.dumps(found)) == found
