@@ -28,11 +28,21 @@ def show(job: Job) -> None:
         if job.picture is not None:
             st.image(enlarged(job.picture, 384), text.ESTIMATE, alt=text.ESTIMATE)
         return
-    st.markdown(text.residual(**outcome.report["residual"]))
+    worth(outcome.report)
     for tab, draw in zip(st.tabs(text.TABS), (_before_after, _samples, _numbers, _repeat), strict=True):
         with tab:
             draw(job, outcome)
     _downloads(job, outcome)
+
+
+def worth(report: dict[str, Any]) -> None:
+    """What a restoration is worth, in words."""
+    if strange := text.warning(report):
+        st.warning(strange)
+    first, *others = text.trust(report)
+    st.markdown(first)
+    for said in others:
+        st.caption(said)
 
 
 def _before_after(job: Job, outcome: Outcome) -> None:
@@ -50,6 +60,10 @@ def _samples(job: Job, outcome: Outcome) -> None:
     if result.samples.shape[1] > 1:
         pictures[text.SPREAD], top = spread(result.std[0])
         captions[text.SPREAD] = text.SPREAD_CAPTION.format(top)
+    if outcome.provenance is not None:
+        pictures[text.FILLED], top = spread(outcome.provenance.prior[0].abs())
+        pictures[text.MEASURED_SHARE] = shown(outcome.provenance.measured)
+        captions |= {text.FILLED: text.FILLED_CAPTION.format(top), text.MEASURED_SHARE: text.MEASURED_SHARE_CAPTION}
     if outcome.truth is not None:
         pictures[text.CLEAN] = shown(outcome.truth)
     pictures |= {text.SAMPLE.format(i + 1): shown(sample) for i, sample in enumerate(result.samples[0])}
@@ -64,6 +78,8 @@ def _numbers(job: Job, outcome: Outcome) -> None:
                   text.SSIM: [f"{row['ssim']:.3f}" if "ssim" in row else "" for row in rows.values()]})
     else:
         st.write(text.NO_TRUTH)
+    if "covered" in report["metrics"]:
+        st.write(text.COVERED.format(report["metrics"]["covered"], report["interval"]["level"]))
     st.caption(text.COST.format(report["network_calls"], report["seconds"], report["device"]))
 
 

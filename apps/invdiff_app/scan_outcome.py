@@ -13,7 +13,7 @@ from invdiff_app import text
 from invdiff_app import text_mri as words
 from invdiff_app.components import panels
 from invdiff_app.jobs import Job
-from invdiff_app.outcome import archive, repeat
+from invdiff_app.outcome import archive, repeat, worth
 from invdiff_app.pictures import overlay, spread, windowed
 
 
@@ -27,7 +27,7 @@ def show(job: Job) -> None:
         kept = text.STOPPED_KEPT.format(made.report["samples"], made.report.get("samples_asked", made.config.samples))
         st.info(text.STOPPED.format(kept))
     st.caption(words.NOTICE)
-    st.markdown(text.residual(**made.report["residual"]))
+    worth(made.report)
     tensors = next(iter(made.slices))[0]
     images = estimates(tensors)
     top = float(images["restored"].max()) or 1.0
@@ -40,6 +40,9 @@ def show(job: Job) -> None:
         captions[title] = _scores(made.report["metrics"], name)
     pictures[words.RESTORED] = overlay(pictures[words.RESTORED], colours, share) if share else pictures[words.RESTORED]
     pictures[words.SPREAD], captions[words.SPREAD] = colours, words.SPREAD_CAPTION.format(most / top)
+    if "prior_part" in tensors:
+        pictures[text.FILLED], most = spread(tensors["prior_part"][None])
+        captions[text.FILLED] = words.FILLED_CAPTION.format(most / top)
     if "truth" in tensors:
         pictures[words.TRUTH] = windowed(tensors["truth"], low * top, high * top)
     panels(pictures, f"scan_{job.id}", captions, least=190)

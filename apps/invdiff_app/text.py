@@ -102,6 +102,11 @@ RESTORED = "Restored (mean)"
 SAMPLE = "Sample {}"
 SPREAD = "Spread (std)"
 SPREAD_CAPTION = "black is 0, bright {:.3f}"
+FILLED = "Filled in by the prior"
+FILLED_CAPTION = "what no measurement speaks of; black is 0, bright {:.3f}"
+MEASURED_SHARE = "How much is measured"
+MEASURED_SHARE_CAPTION = "white: this pixel is known from the data; black: it is the prior's"
+COVERED = "{:.1%} of the truth lies within the {:.0%} interval."
 TABS = ("Before and after", "Samples and spread", "Numbers", "Repeat it")
 SLIDER = "Position of the line between the measurement and the restoration, percent"
 ZOOM = "Zoom, all pictures together"
@@ -123,16 +128,21 @@ DOWNLOAD_PNG = "Restored image (.png)"
 DOWNLOAD_H5 = "Samples, mean, spread (.h5)"
 
 
-def residual(value: float, expected: float) -> str:
-    """What a data residual means; in units of the noise level, or, where there is no noise, of the measurement."""
-    if not expected:
-        return f"The measurement has no noise, and the restoration misses it by {value:.3g} (root mean square, white is 1)."
-    said = f"its residual is {value:.2f} of what noise alone would leave"
-    if value > 1.15:
-        return f"The restoration does not fully explain the measurement: {said}."
-    if value < 0.85:
-        return f"The restoration follows the measurement closer than its noise allows: {said}."
-    return f"The restoration explains the measurement: {said}."
+def trust(report: dict[str, Any]) -> list[str]:
+    """What a restoration is worth without its truth, a sentence each; the library's own words."""
+    said = [report[name]["words"] for name in ("consistency", "provenance") if name in report]
+    interval = report["interval"]
+    if not interval["factor"]:
+        return said
+    width = f", here {interval['half_width']:.3f} on average" if "half_width" in interval else ""
+    return [*said, f"The {interval['level']:.0%} interval at a pixel is {interval['factor']:.2f} times the spread to each side"
+                   f"{width} ({interval['source']})."]
+
+
+def warning(report: dict[str, Any]) -> str | None:
+    """What to say where the prior is out of its depth."""
+    novelty = report.get("novelty")
+    return novelty["words"] if novelty and novelty["unusual"] else None
 
 
 def duration(seconds: float) -> str:

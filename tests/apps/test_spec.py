@@ -72,9 +72,11 @@ def test_everything_on_offer_has_a_name_and_is_known():
         assert all(getattr(kind, "value", bundled[key]) == bundled[key] for key, kind in defaults.items())
 
 
-def test_residuals_in_words():
-    assert "explains" in text.residual(0.98, 1.0)
-    assert "0.98 of what noise alone would leave" in text.residual(0.98, 1.0)
-    assert "does not fully" in text.residual(1.4, 1.0)
-    assert "closer than" in text.residual(0.5, 1.0)
-    assert "no noise" in text.residual(0.001, 0.0)
+def test_a_restoration_in_words():
+    report = {"consistency": {"words": "It explains."}, "provenance": {"words": "Half."},
+              "interval": {"level": 0.9, "factor": 2.0, "half_width": 0.05, "source": "measured"}}
+    assert text.trust(report) == ["It explains.", "Half.", "The 90% interval at a pixel is 2.00 times the spread to each side, "
+                                                           "here 0.050 on average (measured)."]
+    assert len(text.trust({**report, "interval": {"factor": 0.0}})) == 2                # a single sample
+    assert text.warning(report) is None
+    assert text.warning({"novelty": {"unusual": True, "words": "Strange."}}) == "Strange."
