@@ -15,7 +15,7 @@ from deepinv.models import Denoiser
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from invdiff.calibration import Calibration
+from invdiff.calibration import Calibration, reference_of
 from invdiff.config import RunConfig, build_sampler
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
@@ -36,12 +36,13 @@ from invdiff.mri.volume import Recipe, Slices, restore_slices
 from invdiff.priors import load_prior
 from invdiff.priors.calibration import fingerprint
 from invdiff.restoration import find_device, restore, versions
-from invdiff.training.complex_data import open_complex
-from invdiff.training.images import Cache
+from invdiff.training.complex_data import open_complex, open_magnitudes
+from invdiff.training.images import Cache, dataset
 from invdiff.trust import appraise
 from operators import mri
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))        # of the curves
+MIDDLE = 256                                                    # pixels, of pictures that stand in for slices
 PATCH = 16                                                      # pixels; distances of patches rank more often than of images
 FEWEST = 19                                                     # images for a reference of what is usual
 Case = dict[str, Tensor]
@@ -73,14 +74,24 @@ def known_images(config: RunConfig, data: str | Path, key: str | None, count: in
 
 
 def _slices(data: str | Path, key: str, count: int) -> Images:
-    """Up to `count` slices, spread evenly: an HDF5 dataset of complex ones (N, 2, H, W), or what `open_images` reads."""
-    if Path(data).is_file() and h5py.is_hdf5(data):
+    """Up to `count` slices, spread evenly: an HDF5 dataset of complex ones (N, 2, H, W), or of pictures, whose middles are
+    taken for magnitudes, or what `open_images` reads."""
+    if not (Path(data).is_file() and h5py.is_hdf5(data)):
+        every = open_images(data)
+    elif dataset(Path(data), key).ndim == 4:
         found = open_complex(data, key, Cache(0))
         every = Images(str(data), "HDF5", len(found), found.shapes[0], lambda i: torch.from_numpy(found[i]))
     else:
-        every = open_images(data)
+        pictures = open_magnitudes(data, key, Cache(0))
+        side = min(MIDDLE, *(min(shape) for shape in pictures.shapes))
+        every = Images(str(data), "HDF5", len(pictures), (side, side), lambda i: _middle(torch.from_numpy(pictures[i]), side))
     chosen = np.linspace(0, every.slices - 1, min(count, every.slices)).round().astype(int).tolist()
     return Images(every.path, every.format, len(chosen), every.size, lambda i: every.read(chosen[i]))
+
+
+def _middle(x: Tensor, side: int) -> Tensor:
+    top, left = ((n - side) // 2 for n in x.shape[-2:])
+    return x[..., top : top + side, left : left + side].contiguous()
 
 
 def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: float | None = None,
@@ -114,6 +125,21 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
                        novelty=reference.to_dict() if reference else None, versions=versions())
 
 
+def detected(record: Calibration, config: RunConfig, images: Known,
+             on_image: Callable[[int, int], object] = lambda done, of: None) -> float:
+    """The share of images of another kind that are called unusual, restored as the config says, a sample of each.
+
+    Raises InputError if the record does not know what is usual.
+    """
+    reference = reference_of(record)
+    if reference is None:
+        raise InputError("calibrate: too few images were restored to learn what is usual; expected at least "
+                         f"{2 * FEWEST} of them")
+    prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
+    cases = _cases(config.model_copy(update={"samples": 1}), prior, images, None, on_image)
+    return float(np.mean([reference.judge(case["features"]).unusual for case in cases]))
+
+
 def _cases(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str | Path | None,
            on_image: Callable[[int, int], object]) -> list[Case]:
     """The restored images. Of each: ratio, error and spread (P,) at its pixels; ranks of its patches; features."""
@@ -140,7 +166,7 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
                          seed=stream_seed(config.seed, number, 1), device=config.device, batch_size=config.batch_size,
                          precision=config.precision)
         looked = appraise(problem.to(where), prior, result.samples, look=True, probes=1).features
-        centre, spread = centre_and_spread(result.samples[0])
+        centre, spread = _centre_and_spread(result.samples[0])
         other = images.crops[number - 1]                                            # a reference point for the distances
         yield _case(centre, spread, truth[0], result.samples[0], other, looked)
 
@@ -162,6 +188,10 @@ def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
         head = torch.from_numpy(head_mask(truth[None])[0])
         other = images.slices.read(number - 1 if number else scan.slices - 1).abs()
         yield _case(centre[None], spread[None], truth[None], samples, other[None], tensors.get("features"), head)
+
+
+def _centre_and_spread(samples: Tensor) -> tuple[Tensor, Tensor]:
+    return centre_and_spread(samples) if len(samples) > 1 else (samples[0], torch.zeros_like(samples[0]))
 
 
 def _case(centre: Tensor, spread: Tensor, truth: Tensor, samples: Tensor, other: Tensor, features: Tensor | None,

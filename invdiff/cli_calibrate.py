@@ -7,6 +7,8 @@ import typer
 
 from invdiff.errors import InputError
 
+OTHERS = 10         # images of another kind that are looked at
+
 
 def calibrate(
     data: Annotated[Path, typer.Option(help="Clean images that the prior was not trained on: a folder or an HDF5 file; of "
@@ -19,6 +21,8 @@ def calibrate(
     level: Annotated[float, typer.Option(help="The share of pixels that an interval is to cover.")] = 0.9,
     delta: Annotated[float | None, typer.Option(help="Cover it with probability 1 - DELTA over the calibration images, and "
                                                      "not just on average.")] = None,
+    unlike: Annotated[list[str] | None, typer.Option(help="PATH or PATH:KEY of images of another kind: how many of 10 does the "
+                                                          "warning find? Repeatable.")] = None,
     assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. operator.sigma=1.6; repeatable.")] = None,
     prior: Annotated[str | None, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Posterior sampler.")] = None,
@@ -33,7 +37,7 @@ def calibrate(
     Interrupted, it goes on where it was when started again.
     """
     from invdiff.calibrating import calibrate as run
-    from invdiff.calibrating import known_images
+    from invdiff.calibrating import detected, known_images
     from invdiff.calibration import place, write_calibration
     from invdiff.config import calibration_beside, run_config
     from invdiff.io.partial import remove_partial
@@ -48,15 +52,26 @@ def calibrate(
     if resolved.sigma_y in (None, "auto"):
         raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
     images = known_images(resolved, data, key, count, size)
+    others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
     path = output or (calibration_beside(config) if config else place(resolved.task))
     partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
     record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, checkpoint=partial,
                                                        on_image=show))
     write_calibration(path, record)
     remove_partial(partial)
+    if others:
+        found = {other.source: _with_bar(other.source, lambda show, other=other: detected(record, resolved, other, show))
+                 for other in others.values()}
+        record = record.model_copy(update={"check": {**record.check, "detected": found}})
+        write_calibration(path, record)
     _show(record.model_dump())
     use = f"restore --set calibration={path} uses it" if output else "restore and the app find it there"
     typer.echo(f"{path}: the calibration; {use}")
+
+
+def _path_and_key(text: str) -> tuple[str, str | None]:
+    path, colon, key = text.rpartition(":")
+    return (path, key) if colon and Path(path).exists() else (text, None)
 
 
 def _with_bar(name: str, work: Any) -> Any:
@@ -79,6 +94,7 @@ def _show(record: dict[str, Any]) -> None:
              f"error {check['spearman']:.2f}"]
     if "alarms" in check:
         lines.append(f"{check['alarms']:.1%} of the fresh images were called unusual")
+        lines += [f"{share:.0%} of {source} were" for source, share in check.get("detected", {}).items()]
     elif record["novelty"] is None:
         lines.append("too few images to learn what is usual: with 38 or more, restore can warn of images unlike these")
     typer.echo("\n".join(lines))

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import invdiff.calibrating
-from invdiff.calibrating import Known, calibrate, known_images
+from invdiff.calibrating import Known, calibrate, detected, known_images
 from invdiff.calibration import find_calibration, interval_of, place, read_calibration, write_calibration
 from invdiff.cli import app
 from invdiff.config import run_config
@@ -183,3 +183,30 @@ def test_scans_are_calibrated_on_the_head(tmp_path, tiny_prior):
     found = run(config).report["interval"]                                    # of the bundled phantom
     assert found["factor"] == record.factor
     assert json.loads(json.dumps(found)) == found
+
+
+def test_images_of_another_kind_are_found_and_counted(gaussian):
+    config = config_of("sampler.steps=10")
+    record = calibrate(config, gaussian)
+    white = [0.5 + 0.8 * torch.randn(SIZE, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    assert detected(record, config_of("sampler.steps=10", "sigma_y=0.01"), Known(white, None, "white noise")) > 0.8
+    like = detected(record, config, Known(gaussian.crops[1::2][:6], None, "fresh"))
+    assert like <= 0.34
+    with pytest.raises(InputError, match="too few images"):
+        detected(record.model_copy(update={"novelty": None}), config, gaussian)
+
+
+def test_pictures_stand_in_for_slices(tmp_path):
+    import io
+
+    from PIL import Image
+
+    with h5py.File(tmp_path / "pictures.h5", "w") as file:
+        data = file.create_dataset("test", (3,), dtype=h5py.vlen_dtype(np.uint8))
+        for i, size in enumerate(((40, 33), (36, 50), (48, 48))):
+            buffer = io.BytesIO()
+            Image.new("L", size, 100 + i).save(buffer, "PNG")
+            data[i] = np.frombuffer(buffer.getvalue(), np.uint8)
+    images = known_images(run_config("mri", None, ["sigma_y=0.01"]), tmp_path / "pictures.h5", "test", 2, 0)
+    assert (len(images), images.slices.size) == (2, (33, 33))
+    assert images.slices.read(1).unique() == pytest.approx(102 / 255)
