@@ -16,8 +16,7 @@ from PIL import Image
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = [pytest.mark.slow,
-              pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no browser: /usr/bin/chromium is not installed")]
+pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no browser: /usr/bin/chromium is not installed")
 
 PATIENCE = float(os.environ.get("INVDIFF_BROWSER_SECONDS", "60"))
 QUICK = "?size=128&samples=1&moment_matching_steps=3"

@@ -10,8 +10,6 @@ from invdiff_app.explaining import drawn
 
 from invdiff.illustrations.gallery import FIGURES
 
-pytestmark = pytest.mark.slow
-
 
 def commands(at):
     return [block.value for block in at.code if block.value.startswith("invdiff")]

@@ -11,8 +11,6 @@ from invdiff_app import text
 from invdiff_app.outcome import archive
 from PIL import Image
 
-pytestmark = pytest.mark.slow
-
 
 def quick(at):
     """A small image, in two steps and one sample."""
