@@ -45,6 +45,8 @@ def choose_picture() -> Picture | None:
     if upload is None:
         st.caption(text.UPLOAD_FIRST)
         return None
+    if upload.name.lower().endswith((".nii", ".nii.gz")):
+        return volume_slice(upload.name, upload.getvalue(), kind)
     return uploaded(upload.name, upload.getvalue(), kind)
 
 
@@ -60,22 +62,41 @@ def bundled(photo: str, size: int) -> Picture:
 
 
 def uploaded(name: str, content: bytes, kind: str) -> Picture:
-    """A file of the user's; a clean image that is too large is scaled down. Raises InputError."""
-    import torch
-
+    """A file of the user's. Raises InputError."""
     from invdiff.io.images import load_image
 
     path = keep_file(name, content)
     image = load_image(path, max_pixels=MAX_PIXELS)
+    return _fitting(image, kind, path, plain_name(name))
+
+
+def volume_slice(name: str, content: bytes, kind: str) -> Picture:
+    """A slice, to be chosen, of a NIfTI volume, its brightest value white. Raises InputError."""
+    from invdiff.io.scans import open_images
+
+    volume = open_images(keep_file(name, content))
+    number = st.slider(text.SLICE, 0, volume.slices - 1, volume.slices // 2, key="volume_slice", bind="query-params") \
+        if volume.slices > 1 else 0
+    image = volume.read(number).abs()
+    if not float(image.max()) > 0:
+        raise InputError(text.EMPTY_SLICE.format(number))
+    image = (image / image.max())[None, None]
+    return _fitting(image, kind, keep_file("slice.npy", _npy(image[0].numpy())),
+                    f"{plain_name(name).partition('.')[0]}-slice{number}.npy", made=True)
+
+
+def _fitting(image: Any, kind: str, path: Path, called: str, made: bool = False) -> Picture:
+    """An image (1, C, H, W) in a file as a picture; a clean one that is too large is scaled down. made: the file is ours."""
+    import torch
+
     height, width = image.shape[-2:]
-    names = {str(path): plain_name(name)}
     if kind == "input" or max(height, width) <= LARGEST:
-        return Picture(kind, path, max(height, width), names)
+        return Picture(kind, path, max(height, width), {str(path): called}, {called: path} if made else {})
     scale = LARGEST / max(height, width)
     size = (max(round(height * scale), 1), max(round(width * scale), 1))
     smaller = torch.nn.functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
     buffer = _npy(smaller[0].numpy())
-    path, shown_name = keep_file("scaled.npy", buffer), f"{Path(plain_name(name)).stem}-{size[1]}x{size[0]}.npy"
+    path, shown_name = keep_file("scaled.npy", buffer), f"{Path(called).stem}-{size[1]}x{size[0]}.npy"
     return Picture(kind, path, LARGEST, {str(path): shown_name}, {}, text.SCALED.format(width, height, size[1], size[0]))
 
 

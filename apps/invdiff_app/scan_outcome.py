@@ -31,8 +31,9 @@ def show(job: Job) -> None:
     tensors = next(iter(made.slices))[0]
     images = estimates(tensors)
     top = float(images["restored"].max()) or 1.0
-    low, high = st.slider(words.WINDOW, 0.0, 1.0, (0.0, 0.8), 0.02, key="window", help=words.WINDOW_UNIT)
-    share = st.slider(words.OVERLAY, 0.0, 1.0, 0.0, 0.05, key="overlay")
+    low, high = st.slider(words.WINDOW, 0.0, 1.0, (0.0, 0.8), 0.02, key="window", bind="query-params",
+                          help=words.WINDOW_UNIT)
+    share = st.slider(words.OVERLAY, 0.0, 1.0, 0.0, 0.05, key="overlay", bind="query-params")
     colours, most = spread(magnitudes(tensors["samples"])[1][None])
     pictures, captions = {}, {}
     for name, title in _titles(images).items():

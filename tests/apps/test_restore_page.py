@@ -164,3 +164,19 @@ def test_no_page_ever_shows_a_traceback(monkeypatch):
 
 def test_the_app_s_script_is_where_the_wheel_looks():
     assert APP.is_file()
+
+
+def test_a_slice_of_a_volume_is_taken_for_an_image(tmp_path):
+    import nibabel
+
+    volume = np.zeros((30, 40, 3), np.float32)
+    volume[5:20, 5:20, 1], volume[..., 2] = 700.0, 1.0
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "head.nii.gz")
+    at = upload(page(), "head.nii.gz", (tmp_path / "head.nii.gz").read_bytes())
+    assert not at.exception
+    assert "--truth head-slice1.npy" in command(at)
+    at.slider(key="volume_slice").set_value(0).run()
+    assert any("slice 0 is empty" in block.value.lower() for block in at.error)
+    at.slider(key="volume_slice").set_value(2).run()
+    assert "--truth head-slice2.npy" in command(at)
+    assert not upload(page(), "bad.nii.gz", b"\x1f\x8bno volume").exception
