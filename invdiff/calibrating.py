@@ -165,7 +165,7 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
         result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples,
                          seed=stream_seed(config.seed, number, 1), device=config.device, batch_size=config.batch_size,
                          precision=config.precision)
-        looked = appraise(problem.to(where), prior, result.samples, look=True, probes=1).features
+        looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features
         centre, spread = _centre_and_spread(result.samples[0])
         other = images.crops[number - 1]                                            # a reference point for the distances
         yield _case(centre, spread, truth[0], result.samples[0], other, looked)

@@ -36,13 +36,13 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     """Appraise posterior samples (1, S, C, H, W) of a problem with one measurement.
 
     reference: what restorations look like to the prior when all is in order. look: find the features without one, too.
-    probes: see `provenance`.
+    probes: see `provenance`, which 0 leaves out.
     """
     problem = Problem(problem.physics, problem.y, problem.sigma_y)             # its own count of calls
     consistent = consistency(problem, samples)
     report: dict[str, Any] = {"consistency": {**asdict(consistent), "verdict": consistent.verdict, "words": consistent.words()}}
     parts = None
-    if isinstance(problem.physics, LinearPhysics):
+    if probes and isinstance(problem.physics, LinearPhysics):
         parts = provenance(problem, samples.mean(1), probes=probes)
         report["provenance"] = {**parts.shares, "words": parts.words()}
     row = None

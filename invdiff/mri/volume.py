@@ -32,7 +32,8 @@ MAPS = ("prior_part", "measured", "features")     # of a slice, and no images of
 @dataclass(frozen=True)
 class Recipe:
     """How each slice is restored. prior: of complex images. sigma_y: in the scan's unit, a real channel; None estimates it.
-    reference: what slices look like to the prior when all is in order; look: keep what they look like, without one too."""
+    reference: what slices look like to the prior when all is in order; look: keep what they look like, and leave their
+    provenance out, as a calibration does."""
 
     settings: ScanSettings
     prior: Denoiser
@@ -100,7 +101,7 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
         if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
             raise Stop                                          # only a slice that is alone may be short of samples
         appraisal = appraise(prepared.problem.to(result.report["device"]), prior, result.samples, recipe.reference,
-                             look=recipe.look, probes=PROBES)
+                             look=recipe.look, probes=0 if recipe.look else PROBES)
         tensors = _tensors(scan, number, prepared, result, classical, appraisal)
         about = {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
                  "run": result.report, "appraisal": appraisal.report}

@@ -1,0 +1,57 @@
+"""The appraisal of a restoration agrees with what is known of it, and leaves out what cannot be said."""
+
+import pytest
+import torch
+
+import operators
+from invdiff.evaluation.exact import draw_gaussian, gaussian_prior
+from invdiff.evaluation.novelty import Reference, features
+from invdiff.posterior import DPS, MomentMatching
+from invdiff.problem import simulate
+from invdiff.restoration import restore
+from invdiff.trust import appraise
+
+SIZE = (1, 12, 12)
+PRIOR = gaussian_prior("stationary", SIZE)
+
+
+def draws(count, seed=0):
+    return draw_gaussian(PRIOR.mean, PRIOR.cov, count, torch.Generator().manual_seed(seed)).float().reshape(-1, *SIZE)
+
+
+def restored(physics, sampler=None, x=None):
+    problem = simulate(physics, draws(1) if x is None else x, 0.05, seed=1)
+    sampler = sampler or MomentMatching(steps=60, sigma_min=1e-3, cg_tolerance=1e-4)
+    return problem, restore(problem, PRIOR, sampler, samples=20, seed=0).samples
+
+
+def test_exact_samples_explain_the_measurement_and_missing_pixels_are_the_priors():
+    mask = operators.random_mask(SIZE, 0.5, 0)
+    problem, samples = restored(operators.Inpainting(SIZE, mask))
+    found = appraise(problem, PRIOR, samples)
+    assert found.report["consistency"]["verdict"] == "explained"
+    assert found.report["consistency"]["p_value"] > 0.001
+    share = (mask.float() * 0.25**2 / (0.25**2 + 0.05**2)).expand(1, *SIZE)
+    assert torch.allclose(found.provenance.measured, share, atol=1e-5)
+    assert found.report["provenance"]["measured"] == pytest.approx(float(share.mean()), abs=1e-5)
+    assert found.features is None
+    assert "novelty" not in found.report
+
+
+def test_a_prior_out_of_its_depth_is_said_to_be():
+    reference = Reference.fit(features(PRIOR, draws(40), torch.linspace(0.85, 1.15, 40)))
+    physics = operators.Denoising(SIZE)
+    problem, samples = restored(physics)
+    assert not appraise(problem, PRIOR, samples, reference).report["novelty"]["unusual"]
+    problem, samples = restored(physics, x=torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)) * 3)
+    found = appraise(problem, PRIOR, samples, reference)
+    assert found.report["novelty"]["unusual"]
+    assert found.report["novelty"]["words"].startswith("The image is unlike")
+
+
+def test_nonlinear_operators_have_no_provenance():
+    problem, samples = restored(operators.PhaseRetrieval(SIZE), DPS(steps=3))
+    found = appraise(problem, PRIOR, samples, look=True)
+    assert found.provenance is None
+    assert set(found.report) == {"consistency"}
+    assert found.features.shape == (9,)
