@@ -111,6 +111,7 @@ class RunConfig(BaseModel):
     precision: str = Field("fp32", pattern="^(fp32|bf16)$")
     batch_size: int | None = Field(None, ge=1)
     calibration: str | None = None      # a file of `invdiff calibrate`; the one of the task or beside the config, if not said
+    other_priors: tuple[str, ...] = ()  # also restore under these, to see how much of the image is the prior's
     # of scans alone
     slices: tuple[NonNegativeInt, NonNegativeInt] | None = None         # first and last; all by default
     baselines: tuple[str, ...] = ()                                     # classical reconstructions, to compare with
@@ -164,8 +165,8 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
 
 
 def _check_scan(config: RunConfig, path: str, noise_given: bool) -> None:
-    for name in ("size", "start"):
-        if getattr(config, name) is not None:
+    for name in ("size", "start", "other_priors"):
+        if getattr(config, name):
             raise InputError(f"{name}: belongs to images; leave it out for a scan")
     if config.truth is not None and config.sigma_y in (None, "auto"):
         raise InputError("sigma_y: the noise of a simulated scan is to be given, for example --set sigma_y=0.01 (the image's "

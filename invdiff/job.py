@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from invdiff.config import RunConfig, build_operator, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import centre_and_spread, ends
 from invdiff.evaluation.metrics import enlarged, psnr, ssim
-from invdiff.evaluation.provenance import Provenance
+from invdiff.evaluation.provenance import Provenance, Shift, prior_shift
 from invdiff.figures import colorize, comparison, heatmap
 from invdiff.io.images import load_array, load_image, sample_image, save_image
 from invdiff.io.results import output_folder, write_yaml
@@ -144,18 +145,26 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
         return run_scan(config, on_step, checkpoint)
     problem, truth = pose(config)
     picture, prior = as_image(problem), load_prior(config.prior)
-    calibration = find_calibration(config, prior)
-    result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples, seed=config.seed,
-                     device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
-                     start=_start(config, problem), checkpoint=checkpoint)
+    calibration, others = find_calibration(config, prior), {name: load_prior(name) for name in config.other_priors}
+    draw = partial(restore, problem, sampler=build_sampler(config.sampler), samples=config.samples, seed=config.seed,
+                   device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
+                   start=_start(config, problem))
+    result = draw(prior=prior, checkpoint=checkpoint)
+    shifts = prior_shift(result.samples, others, lambda other: draw(prior=other).samples)
     problem = problem.to(find_device(config.device))
     appraisal = appraise(problem, prior, result.samples, reference_of(calibration))
     interval = interval_of(calibration, config, result.samples.shape[1], problem.sigma_y)
     bounds = _bounds(result.samples, interval)
     report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
-              "sigma_y": problem.sigma_y, **appraisal.report, "interval": interval,
+              "sigma_y": problem.sigma_y, **appraisal.report, "interval": interval, **_told(shifts),
               "metrics": score(result, picture, truth, bounds), "config": config.model_dump()}
     return Outcome(config, Result(result.samples, result.measurement, report), picture, truth, appraisal.provenance, bounds)
+
+
+def _told(shifts: dict[str, Shift]) -> dict[str, Any]:
+    """How far other priors move the mean, for the report; nothing without any."""
+    found = {name: {"rms": shift.rms, "expected": shift.expected} for name, shift in shifts.items()}
+    return {"other_priors": found} if found else {}
 
 
 def _bounds(samples: Tensor, interval: dict[str, Any]) -> tuple[Tensor, Tensor] | None:

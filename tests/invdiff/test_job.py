@@ -9,7 +9,7 @@ from invdiff.config import run_config
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import enlarged
 from invdiff.io.images import load_image, sample_image, save_image
-from invdiff.job import Outcome, pose, score
+from invdiff.job import Outcome, pose, run, score
 from invdiff.restoration import Result
 
 
@@ -114,3 +114,15 @@ def test_a_figure_has_a_panel_more_with_a_truth():
     result = result_of(truth[None], truth)
     result.report["metrics"] = score(result, truth, truth)
     assert Outcome(None, result, truth, truth).figure().width > bare.width
+
+
+def test_other_priors_tell_how_far_the_mean_is_the_priors(photo, tiny_prior):
+    other = tiny_prior(channels=3, centre=-1.0)
+    config = run_config("inpaint", None, [f"truth={photo}", f"prior={tiny_prior(channels=3, centre=0.5)}", "samples=2",
+                                          "sampler.steps=3", f"other_priors=[{other}]"])
+    shift = run(config).report["other_priors"][str(other)]
+    assert shift["rms"] > 1.5 * shift["expected"] > 0
+    sharp = run(config.model_copy(update={"operator": {"name": "denoising"}, "sigma_y": 0.001}))
+    assert sharp.report["other_priors"][str(other)]["rms"] < 0.01                # the data leave nothing to it
+    with pytest.raises(InputError, match="other_priors: belongs to images"):
+        run_config("mri", None, ["other_priors=[natural]"])
