@@ -97,7 +97,8 @@ def _fitting(image: Any, kind: str, path: Path, called: str, made: bool = False)
     smaller = torch.nn.functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
     buffer = _npy(smaller[0].numpy())
     path, shown_name = keep_file("scaled.npy", buffer), f"{Path(called).stem}-{size[1]}x{size[0]}.npy"
-    return Picture(kind, path, LARGEST, {str(path): shown_name}, {}, text.SCALED.format(width, height, size[1], size[0]))
+    return Picture(kind, path, LARGEST, {str(path): shown_name}, {shown_name: path},
+                   text.SCALED.format(width, height, size[1], size[0]))
 
 
 def plain_name(name: str) -> str:

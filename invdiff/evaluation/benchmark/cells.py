@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from deepinv.models import Denoiser
-from scipy import stats
 from torch import Tensor
 
 from invdiff.config import build_operator
@@ -19,6 +18,7 @@ from invdiff.errors import InputError
 from invdiff.evaluation.benchmark.methods import Method, NoPrior, make_method
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.costs import with_peak_memory
+from invdiff.evaluation.intervals import gaussian_factor
 from invdiff.evaluation.metrics import METRICS
 from invdiff.io.images import to_uint8
 from invdiff.priors import load_prior
@@ -122,12 +122,11 @@ def scores(result: Result, truth: Tensor, metrics: Sequence[str]) -> dict[str, f
 def coverage(samples: Tensor, truth: Tensor) -> dict[float, float]:
     """The share of pixels where the truth (C, H, W) is in the central interval of each of LEVELS, from samples (S, C, H, W).
 
-    The interval is mean ± t sqrt(1 + 1/S) std, with Student's t of S - 1 degrees of freedom: for a Gaussian pixel it covers the
-    truth as often as its level says, whatever S is; mean ± z std would cover less for few samples.
+    The interval is mean ± `gaussian_factor` std: for a Gaussian pixel it covers the truth as often as its level says, whatever
+    S is; mean ± z std would cover less for few samples.
     """
-    count = len(samples)
-    ratio = (truth - samples.mean(0)).abs() / (samples.std(0, correction=1) * (1 + 1 / count) ** 0.5).clamp_min(1e-12)
-    return {level: float((ratio <= stats.t.ppf((1 + level) / 2, count - 1)).float().mean()) for level in LEVELS}
+    ratio = (truth - samples.mean(0)).abs() / samples.std(0, correction=1).clamp_min(1e-12)
+    return {level: float((ratio <= gaussian_factor(len(samples), level)).float().mean()) for level in LEVELS}
 
 
 def _restored(setup: Setup, cell: Cell, method: Method, problem: Problem) -> tuple[Result, dict[str, Any]]:
