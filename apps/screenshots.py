@@ -34,7 +34,7 @@ PAGES: dict[str, tuple[str, Act, int]] = {
     "app": ("?deblur_noise=0.02&moment_matching_steps=20", _pressed("Restore", "residual is"), 900),
     "app-compare": ("compare?size=128", _pressed("Compare", "Quality against"), 1100),
     "app-mri": ("mri?mri_steps=10&mri_samples=4", _pressed("Reconstruct", "residual is"), 1000),
-    "app-explained": ("explained?idea=score_field", _seen("A density of three modes"), 760),
+    "app-explained": ("explained?idea=The%20score", _seen("A density of three modes"), 760),
 }
 
 
