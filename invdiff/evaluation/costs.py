@@ -79,7 +79,10 @@ def peak_memory(call: Call) -> int:
 
 
 def with_peak_memory(call: Callable[[], Result]) -> tuple[Result, int | None]:
-    """What a call returns, and the bytes of resident memory that it adds at its peak; None where that cannot be told."""
+    """What a call returns, and the bytes of resident memory that it adds at its peak; None where that cannot be told.
+
+    Of an old process it may be too little: what malloc has kept of memory freed earlier is not counted again.
+    """
     status = Path("/proc/self/status")
     try:
         Path("/proc/self/clear_refs").write_text("5")       # the peak starts anew

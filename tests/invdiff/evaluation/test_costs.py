@@ -1,13 +1,14 @@
 """The tools behind docs/operator-costs.md."""
 
 import itertools
+import subprocess
 import sys
 
 import pytest
 import torch
 
 import operators
-from invdiff.evaluation.costs import OPERATIONS, OURS, Case, Cost, calls_of, measure, peak_memory, to_markdown
+from invdiff.evaluation.costs import OPERATIONS, OURS, Case, Cost, calls_of, measure, to_markdown
 from invdiff.evaluation.operator_costs import cases
 
 
@@ -32,9 +33,13 @@ def test_costs_are_medians_of_the_time_that_a_call_takes(monkeypatch):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_peak_memory_is_what_a_call_needs_in_between():
-    megabytes = peak_memory(lambda: torch.ones(2**22).double().sum()) / 2**20       # 16 MiB, then 32 more
-    assert 40 < megabytes < 60
-    assert peak_memory(lambda: None) < 2**20
+    """In a process of its own: where others have left much free memory that malloc keeps, a call may live on that."""
+    script = ("import torch; from invdiff.evaluation.costs import peak_memory; "
+              "print(peak_memory(lambda: torch.ones(2**22).double().sum()), peak_memory(lambda: None))")     # 16 MiB, then 32 more
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    between, nothing = map(int, done.stdout.split())
+    assert 40 * 2**20 < between < 60 * 2**20
+    assert nothing < 2**20
 
 
 def test_the_four_operations_of_a_physics():
