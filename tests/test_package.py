@@ -26,8 +26,8 @@ LEVELS = [
     {"sample_config", "illustrations"},
     {"mri"},
     {"job", "interop", "evaluation.exact", "evaluation.operator_costs", "evaluation.image_sets"},
-    {"evaluation.comparison", "evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.crops",
-     "evaluation.quality"},      # for the command line
+    # for the command line
+    {"evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.crops", "evaluation.quality"},
     {"calibrating"},
     {"evaluation.benchmark"},
     {"cli_app", "cli_benchmark", "cli_calibrate", "cli_figures", "cli_priors", "cli_sample", "cli_train"},

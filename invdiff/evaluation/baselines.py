@@ -1,13 +1,10 @@
 """Total variation, the classical baseline that a learned prior has to beat."""
 
-from collections.abc import Sequence
-
 import torch
 from deepinv.models import TVDenoiser
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from invdiff.evaluation.metrics import psnr
 from invdiff.problem import Problem, require
 
 RELAXATION = 1.9        # in (0, 2); more than 1 nearly halves the iterations (Condat 2013)
@@ -50,24 +47,6 @@ def total_variation(problem: Problem, weight: float, iterations: int = 300) -> T
         u_new = u_new / (_length(u_new) / weight).clamp_min(1).unsqueeze(-1)
         x, u = torch.lerp(x, x_new, RELAXATION), torch.lerp(u, u_new, RELAXATION)
     return x
-
-
-def tuned_total_variation(problem: Problem, truth: Tensor, weights: Sequence[float],
-                          iterations: int = 300) -> tuple[Tensor, float]:
-    """TV with the best of `weights`: the images (B, C, H, W) and the weight, by mean PSNR over the batch.
-
-    The truth (B, C, H, W) in [0, 1] chooses the weight, which flatters the baseline. Raises ValueError for no weights,
-    and as `total_variation` and `psnr` do.
-    """
-    if not weights:
-        raise ValueError("weights: expected at least one, got none")
-    best = (-float("inf"), torch.empty(0), 0.0)
-    for weight in weights:
-        x = total_variation(problem, weight, iterations)
-        score = float(psnr(x, truth).mean())
-        if score > best[0]:
-            best = (score, x, weight)
-    return best[1], best[2]
 
 
 def _length(gradient: Tensor) -> Tensor:

@@ -13,13 +13,11 @@ from invdiff.evaluation.benchmark import figures
 from invdiff.evaluation.benchmark.page import page
 from invdiff.evaluation.benchmark.record import Record
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
-from invdiff.evaluation.benchmark.summary import Line, Variant, best, lines, variants
+from invdiff.evaluation.benchmark.summary import COLUMNS, Line, Variant, best, cost, described, facts, missing, sections
 from invdiff.evaluation.metrics import METRICS
 from invdiff.io.files import replacing
 
 SHOWN = 128             # pixels of a picture's side in the page
-COLUMNS = (("residual", "data residual", ".2f"), ("network_calls", "network calls a sample", "g"),
-         ("seconds", "seconds", ".2f"), ("seconds_per_call", "ms a call", ".0f"), ("memory_mib", "peak memory, MiB", ".0f"))
 NOTE = ("Means over the images. The large numbers are of the estimate, the mean of the samples; the small ones below them of a "
         "single sample, where several were drawn. The best value of a column is marked. The data residual is the root mean "
         "square of y − A x in units of the noise, about 1 for a sample of the posterior. Seconds and memory are those of the "
@@ -29,12 +27,11 @@ NOTE = ("Means over the images. The large numbers are of the estimate, the mean 
 
 def write_report(record: Record, config: BenchmarkConfig) -> Path:
     """report.html in the record's folder, whole or not at all, of the rows that there are."""
-    rows = record.sorted()
-    known = variants(rows, {method["label"]: method["name"] for method in config.full_methods})
-    sections = [_section(record, config, i, lines(rows, known, task["name"])) for i, task in enumerate(config.full_tasks)]
-    title = f"Benchmark: {len(config.tasks)} tasks, {len(known)} methods, {config.count} images"
+    known = sections(record, config)
+    shown = [_section(record, config, i, found) for i, (_, found) in enumerate(known)]
+    title = f"Benchmark: {len(config.tasks)} tasks, {len(config.methods)} methods, {config.count} images"
     links = " ".join(f'<a href="#task{i + 1}">{escape(task["name"])}</a>' for i, task in enumerate(config.full_tasks))
-    body = [f"<h1>{escape(title)}</h1>", _head(record, config), f'<p class="soft">{NOTE}</p>', f"<nav>{links}</nav>", *sections]
+    body = [f"<h1>{escape(title)}</h1>", _head(record, config), f'<p class="soft">{NOTE}</p>', f"<nav>{links}</nav>", *shown]
     target = record.folder / "report.html"
     with replacing(target) as temporary:
         temporary.write_text(page(escape(title), "\n".join(body)), encoding="utf-8")
@@ -42,27 +39,15 @@ def write_report(record: Record, config: BenchmarkConfig) -> Path:
 
 
 def _head(record: Record, config: BenchmarkConfig) -> str:
-    made = record.made
-    images = f"{config.count} of {config.size} × {config.size} pixels: {', '.join(made['images'])}"
-    facts = {"images": images, "priors": ", ".join(config.priors),
-             "samples": f"{config.samples} of each image, unless the table says otherwise; seed {config.seed}",
-             "precision": config.precision, "command": made["command"],
-             "run": f"{made['started']} to {made['finished'] or '(not finished)'}, {made['workers']} worker(s)",
-             "machine": f"{made['hardware']}, {made['cores']} cores, {made['system']}",
-             "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
-             "commit": made["commit"] or "not run from a checkout"}
-    notes = "".join(f"<p><strong>{escape(note)}</strong></p>" for note in made["notes"])
-    missing = len(record.order) - len(record.rows)
-    if missing:
-        notes = f"<p><strong>{missing} of {len(record.order)} cells are still to be run.</strong></p>{notes}"
-    return f"<dl>{''.join(f'<dt>{escape(name)}</dt><dd>{escape(str(text))}</dd>' for name, text in facts.items())}</dl>{notes}"
+    notes = "".join(f"<p><strong>{escape(note)}</strong></p>" for note in [*missing(record), *record.made["notes"]])
+    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts(record, config).items())
+    return f"<dl>{terms}</dl>{notes}"
 
 
 def _section(record: Record, config: BenchmarkConfig, task: int, known: Sequence[Line]) -> str:
     spec = config.full_tasks[task]
-    operator = ", ".join(str(v) if k == "name" else f"{k} {v}" for k, v in spec["operator"].items())
     parts = [f'<h2 id="task{task + 1}">{escape(spec["name"])}</h2>',
-             f'<p class="soft">{escape(operator)}; noise {spec["sigma_y"]:g}</p>']
+             f'<p class="soft">{escape(described(spec))}</p>']
     if not known:
         return "\n".join([*parts, "<p>Nothing is finished yet.</p>"])
     parts.append(_table(known, record.metrics))
@@ -88,7 +73,7 @@ def _table(known: Sequence[Line], metrics: Sequence[str]) -> str:
             rows.append(f'<tr>{name}<td class="said" colspan="{len(heads) - 1}">{said}; see below</td></tr>')
             continue
         cells = [_score(line, metric, line.variant.number in winners[metric]) for metric in metrics]
-        cells += [f"<td>{_cost(line, column, form)}</td>" for column, _, form in COLUMNS]
+        cells += [f"<td>{cost(line, column, form)}</td>" for column, _, form in COLUMNS]
         rows.append(f"<tr>{name}{''.join(cells)}</tr>")
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -104,12 +89,6 @@ def _score(line: Line, metric: str, winner: bool) -> str:
     digits = METRICS[metric].digits
     single = f"<small>{line.values[f'{metric}_sample']:.{digits}f}</small>" if line.values["samples"] > 1 else ""
     return f"<td{' class=best' if winner else ''}>{line.values[metric]:.{digits}f}{single}</td>"
-
-
-def _cost(line: Line, column: str, form: str) -> str:
-    if column not in line.values:
-        return "–"
-    return f"{line.values[column] * (1000 if column == 'seconds_per_call' else 1):{form}}"
 
 
 def _figures(known: Sequence[Line], metric: str, name: str) -> str:

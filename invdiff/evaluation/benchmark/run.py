@@ -1,5 +1,6 @@
 """A benchmark from its config to its folder, in one process or in several."""
 
+import hashlib
 import multiprocessing
 import os
 import threading
@@ -16,10 +17,10 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.evaluation.benchmark.cells import Cell, Setup, cells, run_cell
 from invdiff.evaluation.benchmark.images import clean_images
+from invdiff.evaluation.benchmark.markdown import write_markdown
 from invdiff.evaluation.benchmark.record import Record, how_made, now
 from invdiff.evaluation.benchmark.report import write_report
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
-from invdiff.evaluation.comparison import digest
 from invdiff.evaluation.metrics import METRICS, enlarged
 from invdiff.io.images import to_uint8
 from invdiff.job import as_image
@@ -34,8 +35,8 @@ def run(config: BenchmarkConfig, folder: str | Path, *, workers: int = 1, comman
 
     Args:
         config: of `benchmark_config`.
-        folder: made if need be; holds results.csv, results.json, report.html and pictures/. The first two are written after
-            every cell.
+        folder: made if need be; holds results.csv, results.json, report.html, report.md and pictures/. The first two are
+            written after every cell.
         workers: processes that share the cells and the cores. The results are those of one, up to rounding of sums.
         command: what to say it was made with.
         on_cell: called after every cell.
@@ -59,6 +60,7 @@ def run(config: BenchmarkConfig, folder: str | Path, *, workers: int = 1, comman
         record.save()
     finally:
         write_report(record, config)
+        write_markdown(record, config)
     return record
 
 
@@ -78,8 +80,8 @@ def usable_metrics(names: Sequence[str], size: int) -> tuple[list[str], list[str
 def _identity(setup: Setup) -> dict[str, Any]:
     """What two runs share if their rows may stand in one table. Holds no paths of images."""
     config = setup.config.model_dump(mode="json", exclude={"images", "key"})
-    priors = {name: digest(*setup.prior(i).state_dict().values()) for i, name in enumerate(setup.config.priors)}
-    return config | {"metrics": list(setup.metrics), "images": digest(*setup.images), "weights of the priors": priors}
+    priors = {name: _digest(*setup.prior(i).state_dict().values()) for i, name in enumerate(setup.config.priors)}
+    return config | {"metrics": list(setup.metrics), "images": _digest(*setup.images), "weights of the priors": priors}
 
 
 def _save_inputs(setup: Setup, record: Record) -> None:
@@ -89,6 +91,14 @@ def _save_inputs(setup: Setup, record: Record) -> None:
         for task in range(len(setup.config.tasks)):
             picture = enlarged(as_image(setup.problem(task, image)), setup.images[image].shape[-2:])
             record.save_picture(f"task{task + 1}-measurement-{image + 1}", to_uint8(picture[0]))
+
+
+def _digest(*parts: Tensor) -> str:
+    """Twelve hexadecimal digits that stand for tensors."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:12]
 
 
 def picture_name(cell: Cell) -> str:

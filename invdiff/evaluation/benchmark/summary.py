@@ -6,9 +6,13 @@ from statistics import fmean, median
 from typing import Any
 
 from invdiff.evaluation.benchmark.cells import DONE, LEVELS, NO_PRIOR
+from invdiff.evaluation.benchmark.record import Record
+from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.metrics import METRICS
 
 Row = Mapping[str, Any]
+COLUMNS = (("residual", "data residual", ".2f"), ("network_calls", "network calls a sample", "g"),
+           ("seconds", "seconds", ".2f"), ("seconds_per_call", "ms a call", ".0f"), ("memory_mib", "peak memory, MiB", ".0f"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,45 @@ class Line:
     done: int
     of: int
     reasons: Mapping[str, int]
+
+
+def facts(record: Record, config: BenchmarkConfig) -> dict[str, str]:
+    """How a benchmark was made, by what it is called: plain text."""
+    made = record.made
+    images = f"{config.count} of {config.size} × {config.size} pixels: {', '.join(made['images'])}"
+    return {"images": images, "priors": ", ".join(config.priors),
+            "samples": f"{config.samples} of each image, unless the table says otherwise; seed {config.seed}",
+            "precision": config.precision, "command": made["command"],
+            "run": f"{made['started']} to {made['finished'] or '(not finished)'}, {made['workers']} worker(s)",
+            "machine": f"{made['hardware']}, {made['cores']} cores, {made['system']}",
+            "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+            "commit": made["commit"] or "not run from a checkout"}
+
+
+def missing(record: Record) -> list[str]:
+    """A sentence about cells that are still to be run, if there are any."""
+    count = len(record.order) - len(record.rows)
+    return [f"{count} of {len(record.order)} cells are still to be run."] if count else []
+
+
+def described(task: Mapping[str, Any]) -> str:
+    """A task's operator and noise in words."""
+    operator = ", ".join(str(v) if k == "name" else f"{k} {v}" for k, v in task["operator"].items())
+    return f"{operator}; noise {task['sigma_y']:g}"
+
+
+def sections(record: Record, config: BenchmarkConfig) -> list[tuple[dict[str, Any], list[Line]]]:
+    """Each task of the config with its lines."""
+    rows = record.sorted()
+    known = variants(rows, {method["label"]: method["name"] for method in config.full_methods})
+    return [(task, lines(rows, known, task["name"])) for task in config.full_tasks]
+
+
+def cost(line: Line, column: str, form: str) -> str:
+    """The value of one of COLUMNS as it is shown."""
+    if column not in line.values:
+        return "–"
+    return f"{line.values[column] * (1000 if column == 'seconds_per_call' else 1):{form}}"
 
 
 def variants(rows: Sequence[Row], families: Mapping[str, str]) -> list[Variant]:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 import operators
 from invdiff.evaluation.costs import OPERATIONS, OURS, Case, Cost, calls_of, measure, to_markdown
@@ -35,7 +34,8 @@ def test_costs_are_medians_of_the_time_that_a_call_takes(monkeypatch):
 def test_peak_memory_is_what_a_call_needs_in_between():
     """In a process of its own: where others have left much free memory that malloc keeps, a call may live on that."""
     script = ("import torch; from invdiff.evaluation.costs import peak_memory; "
-              "print(peak_memory(lambda: torch.ones(2**22).double().sum()), peak_memory(lambda: None))")     # 16 MiB, then 32 more
+              "print(peak_memory(lambda: torch.ones(2**22).double().sum()), peak_memory(lambda: None))")
+    # 16 MiB, then 32 more
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     between, nothing = map(int, done.stdout.split())
     assert 40 * 2**20 < between < 60 * 2**20
