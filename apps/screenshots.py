@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +34,31 @@ def _seen(what: str) -> Act:
 PAGES: dict[str, tuple[str, Act, int]] = {
     "app": ("?deblur_noise=0.02&moment_matching_steps=20", _pressed("Restore", "residual is"), 900),
     "app-compare": ("compare?size=128", _pressed("Compare", "Quality against"), 1100),
-    "app-mri": ("mri?mri_steps=10&mri_samples=4", _pressed("Reconstruct", "residual is"), 1000),
+    "app-mri": ("mri?mri_steps=10&mri_samples=4", _pressed("Reconstruct", "residual is"), 1120),
     "app-explained": ("explained?idea=The%20score", _seen("A density of three modes"), 760),
 }
 
 
 def main() -> None:
     folder, *names = sys.argv[1:] or ["docs/images"]
+    with served() as (browser, address):
+        for name in names or PAGES:
+            _take(browser, address, Path(folder) / f"{name}.png", *PAGES[name])
+
+
+@contextmanager
+def served() -> Iterator[tuple[Any, str]]:
+    """A browser, and the address of an app of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-c", "from invdiff.cli import main; main()", "app", "--port", str(port), "--no-browser"]
-    with subprocess.Popen(command) as server, sync_playwright() as driver:
+    with sync_playwright() as driver, subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
-            _wait_for(port)
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            for name in names or PAGES:
-                _take(browser, f"http://localhost:{port}/", Path(folder) / f"{name}.png", *PAGES[name])
+            browser.new_page().close()
+            _wait_for(port)
+            yield browser, f"http://localhost:{port}/"
         finally:
             server.terminate()
 
@@ -61,7 +70,7 @@ def _wait_for(port: int) -> None:
             urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5)
             return
         except OSError:
-            time.sleep(0.5)
+            time.sleep(0.1)
     sys.exit("the server does not come up")
 
 

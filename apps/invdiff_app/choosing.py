@@ -15,6 +15,7 @@ SIZES = (128, 192, 256)
 LARGEST = 512               # pixels of a side that is restored here
 MAX_PIXELS = 40_000_000     # of an upload, before it is scaled down
 MEGABYTES = 30
+VOLUMES = (".nii", ".nii.gz", ".h5", ".hdf5")      # a slice of which is restored
 
 
 @dataclass
@@ -45,7 +46,7 @@ def choose_picture() -> Picture | None:
     if upload is None:
         st.caption(text.UPLOAD_FIRST)
         return None
-    if upload.name.lower().endswith((".nii", ".nii.gz")):
+    if upload.name.lower().endswith(VOLUMES):
         return volume_slice(upload.name, upload.getvalue(), kind)
     return uploaded(upload.name, upload.getvalue(), kind)
 
@@ -71,7 +72,7 @@ def uploaded(name: str, content: bytes, kind: str) -> Picture:
 
 
 def volume_slice(name: str, content: bytes, kind: str) -> Picture:
-    """A slice, to be chosen, of a NIfTI volume, its brightest value white. Raises InputError."""
+    """A slice, to be chosen, of a NIfTI volume or of fastMRI's images, its brightest value white. Raises InputError."""
     from invdiff.io.scans import open_images
 
     volume = open_images(keep_file(name, content))

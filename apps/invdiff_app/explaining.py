@@ -45,7 +45,8 @@ def _options(idea: str) -> dict[str, Any]:
         return {"sigmas": (0.0, top / 8, top / 4, top / 2, top), "seed": seed()}
     if idea == "reverse":
         steps = st.slider(text.STEPS, 8, 60, 24, key="reverse_steps", bind="query-params")
-        return {"steps": steps, "images": 2, "seed": seed()}
+        left = st.slider(text.TIME_LEFT, 0.0, 1.0, 0.0, 0.05, key="reverse_left", bind="query-params")
+        return {"steps": steps, "left": left, "images": 2, "seed": seed()}
     if idea == "score_field":
         top = level(text.TIME, 0.02, 0.6, 0.3)
         return {"sigmas": (top, top / 2, top / 4, top / 8)}

@@ -9,6 +9,7 @@ IDEA = "Idea"
 DRAWING = "Drawing …"
 DOWNLOAD = "Figure (.png)"
 TIME = "Time: the largest noise level shown"
+TIME_LEFT = "Time: the share of the way that is still ahead"
 SEED = "Seed"
 STEPS = "Steps of the sampler"
 PATHS = "Paths"
@@ -44,11 +45,11 @@ IDEAS = {
         "The arrows point to where images become more likely. By Tweedie's formula a denoiser knows them:",
         r"\displaystyle \nabla \log p_\sigma(x) = \frac{D(x, \sigma) - x}{\sigma^2}",
         "A measurement y adds one term, and the same samplers restore images:",
-        r"\displaystyle \nabla \log p(x \mid y) = \nabla \log p(x) + \nabla \log p(y \mid x)",
+        r"\begin{aligned} \nabla \log p(x \mid y) &= \nabla \log p(x) \\ &+ \nabla \log p(y \mid x) \end{aligned}",
     ), "A density of three modes with arrows towards them, at falling noise levels."),
     "sde_and_ode": Idea("Two ways back", (
         "The way back may be random, with fresh noise in each step,",
-        r"\displaystyle dx = -2\sigma\,\nabla \log p_\sigma(x)\, d\sigma + \sqrt{2\sigma}\, dw",
+        r"\begin{aligned} dx = &-2\sigma\,\nabla \log p_\sigma(x)\, d\sigma \\ &+ \sqrt{2\sigma}\, dw \end{aligned}",
         "or a smooth path, the probability flow, which a point of noise follows to one image:",
         r"\displaystyle \frac{dx}{d\sigma} = -\sigma\,\nabla \log p_\sigma(x)",
         "Both have the same density at each time.",

@@ -13,23 +13,26 @@ from invdiff.illustrations.style import STYLE, new_figure
 
 
 @rc_context(STYLE)
-def reverse(prior: Denoiser, images: int = 2, columns: int = 8, steps: int = 24, seed: int = 0) -> Figure:
+def reverse(prior: Denoiser, images: int = 2, columns: int = 8, steps: int = 24, left: float = 0.0,
+            seed: int = 0) -> Figure:
     """x at a noise level, shown as the variance-preserving z of the same, and D(x, sigma) = E[x0 | x] below it.
 
     Args:
         prior: of images.
         images: how many are drawn, by DPM-Solver++(2M); two rows each.
-        columns: how many of the levels are shown, evenly over the steps.
+        columns: how many of the levels are shown at most, evenly over the steps.
         steps: of the sampler.
+        left: share of the steps, below 1, that are still to be taken in the last column; at least one is shown.
         seed: of the starting noise.
     """
     drawn, chain = draw_from(prior, images, steps, seed)
     process = VP(centre=0.0 if drawn.images.shape[1] == 2 else 0.5)
     # the estimate that a step went by belongs to the state before it
     shown = [(before.sigma, before.x, step.x0) for before, step in pairwise(chain)]
-    shown = [shown[i] for i in np.linspace(0, len(shown) - 1, columns).round().astype(int)]
+    taken = max(round((1 - left) * len(shown)), 1)
+    shown = [shown[i] for i in np.linspace(0, taken - 1, min(columns, taken)).round().astype(int)]
     figure = new_figure(0.45 + images * 1.66, "From noise to an image: every step takes the state towards the clean estimate")
-    panels = figure.subplots(2 * images, columns, squeeze=False)
+    panels = figure.subplots(2 * images, len(shown), squeeze=False)
     for column, (sigma, x, x0) in zip(panels.T, shown, strict=True):
         z, t = process.from_frame(x.cpu(), sigma)
         for i in range(images):

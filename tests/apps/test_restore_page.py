@@ -4,6 +4,7 @@ import io
 import time
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 from app_pages import APP, finished, job_of, page
@@ -179,4 +180,7 @@ def test_a_slice_of_a_volume_is_taken_for_an_image(tmp_path):
     assert any("slice 0 is empty" in block.value.lower() for block in at.error)
     at.slider(key="volume_slice").set_value(2).run()
     assert "--truth head-slice2.npy" in command(at)
+    with h5py.File(tmp_path / "file1.h5", "w") as file:
+        file["reconstruction_rss"] = volume.T
+    assert "--truth file1-slice1.npy" in command(upload(page(), "file1.h5", (tmp_path / "file1.h5").read_bytes()))
     assert not upload(page(), "bad.nii.gz", b"\x1f\x8bno volume").exception

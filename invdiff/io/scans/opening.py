@@ -1,6 +1,7 @@
 """A file's format, told by its content, and the reader for it."""
 
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 from invdiff.errors import InputError
@@ -13,10 +14,11 @@ from invdiff.io.scans.hdf5 import open_hdf5
 from invdiff.io.scans.mrd import find_group, open_mrd
 from invdiff.io.scans.nifti import is_nifti, open_nifti
 from invdiff.io.scans.scan import Images, Scan
-from invdiff.io.scans.variables import Variable, mat5_variables, mat73_variables, npy_variable, npz_variables
+from invdiff.io.scans.variables import Variable, hdf5_variable, mat5_variables, mat73_variables, npy_variable, npz_variables
 
 _SCANS = "k-space as fastMRI HDF5, ISMRMRD, BART .cfl/.hdr, or complex arrays in .npy, .npz or .mat"
-_IMAGES = "images as NIfTI, DICOM, or arrays in .npy, .npz or .mat"
+_IMAGES = "images as NIfTI, DICOM, fastMRI HDF5 with reconstruction_rss, or arrays in .npy, .npz or .mat"
+_RECONSTRUCTIONS = ("reconstruction_rss", "reconstruction_esc", "reconstruction")      # beside k-space, and in results
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PHOTOS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM")
 
@@ -52,7 +54,8 @@ def _open_scan(path: str, trajectory: str | None, frame: int) -> Scan:
 
 
 def open_images(path: str | Path) -> Images:
-    """Images to simulate a scan of: NIfTI, DICOM (a file, or a folder of one series), .npy, .npz or .mat, in the file's units.
+    """Images to simulate a scan of: NIfTI, DICOM (a file, or a folder of one series), .npy, .npz or .mat, or the images beside
+    fastMRI's k-space or in a result for it, in the file's units.
 
     Raises InputError for anything else, naming what would be read.
     """
@@ -62,6 +65,8 @@ def open_images(path: str | Path) -> Images:
 
 def _open_images(path: str) -> Images:
     kind = _kind(path, _IMAGES)
+    if kind == "fastMRI" and (name := _reconstruction(path)):
+        return replace(open_image_arrays(path, {"image": hdf5_variable(path, name)}), format="fastMRI")
     if kind in ("BART", "ISMRMRD", "fastMRI"):
         raise InputError(f"{path}: holds k-space ({kind}), not images; expected {_IMAGES}, or give it as a scan")
     if kind == "photo":
@@ -116,10 +121,16 @@ def _hdf5_kind(path: str, known: str) -> str:
             return "ISMRMRD"
         if any("MATLAB_class" in item.attrs for item in file.values()):
             return "MATLAB 7.3"
-        if "kspace" in file:
+        if "kspace" in file or any(name in file for name in _RECONSTRUCTIONS):
             return "fastMRI"
         names = ", ".join(list(file)[:8]) or "nothing"
     raise InputError(f"{path}: is HDF5 that holds {names}; expected {known}")
+
+
+def _reconstruction(path: str) -> str | None:
+    """The dataset of images in a fastMRI file."""
+    with open_hdf5(path) as file:
+        return next((name for name in _RECONSTRUCTIONS if name in file), None)
 
 
 def _variables(path: str, kind: str, name: str) -> dict[str, Variable]:

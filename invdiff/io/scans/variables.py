@@ -24,6 +24,17 @@ class Variable:
     read: Callable[..., np.ndarray]
 
 
+def hdf5_variable(path: str, name: str) -> Variable:
+    """A dataset of an HDF5 file: an entry is read when it is asked for."""
+    def read(index) -> np.ndarray:
+        with open_hdf5(path) as file:
+            return np.asarray(get_dataset(path, file, name)[index])
+
+    with open_hdf5(path) as file:
+        data = get_dataset(path, file, name)
+        return Variable(data.shape, data.dtype, read)
+
+
 def npy_variable(path: str) -> Variable:
     """The array of a .npy file, mapped: an entry is read when it is asked for."""
     with guarded(path):

@@ -129,6 +129,12 @@ def test_the_last_estimate_of_the_reverse_process_is_the_sample(tiny_prior, chan
     last = figure.axes[5].images[0].get_array()
     expected = images[0] if channels == 1 else images[0].norm(dim=0, keepdim=True)
     assert np.array_equal(last[..., 0], to_uint8(expected))
+    whole = FIGURES["reverse"](prior, images=1, columns=9, steps=6, seed=2).axes
+    half = FIGURES["reverse"](prior, images=1, columns=9, steps=6, left=0.5, seed=2).axes
+    assert len(half) == len(whole) // 4 * 2 < len(whole)
+    for above, below in zip(half[:len(half) // 2], whole, strict=False):         # the same way, not gone to its end
+        assert above.get_title() == below.get_title()
+        assert np.array_equal(above.images[0].get_array(), below.images[0].get_array())
 
 
 def test_a_latent_prior_is_refused(tiny_prior):

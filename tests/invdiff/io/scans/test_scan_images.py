@@ -1,9 +1,10 @@
+import h5py
 import nibabel
 import numpy as np
 import pytest
 from scan_files import error_of, exactly, read_all, write_dicom
 
-from invdiff.io.scans import open_images
+from invdiff.io.scans import open_images, open_scan
 
 
 def turned(seed=0):
@@ -134,3 +135,18 @@ def test_what_is_wrong_with_dicom_is_said(tmp_path):
     assert "2 frames" in error_of(open_images, folder("frames", {"NumberOfFrames": 2}))
     nowhere = folder("nowhere", *({"ImagePositionPatient": None, "InstanceNumber": n} for n in (2, 1)))
     assert open_images(nowhere).header.affine is None
+
+
+def test_the_images_beside_fastmris_k_space_and_in_results_for_it(tmp_path):
+    image = np.random.default_rng(0).random((3, 8, 6)).astype(np.float32)
+    for name, content in (("a.h5", {"kspace": np.ones((3, 2, 8, 6), np.complex64), "reconstruction_rss": image}),
+                          ("b.h5", {"reconstruction": image})):
+        with h5py.File(tmp_path / name, "w") as file:
+            file.update(content)
+        images = open_images(tmp_path / name)
+        assert (images.format, images.slices, images.size) == ("fastMRI", 3, (8, 6))
+        assert all(exactly(found, expected) for found, expected in zip(read_all(images), image, strict=True))
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["kspace"] = np.ones((3, 2, 8, 6), np.complex64)
+    assert "holds k-space" in error_of(open_images, tmp_path / "c.h5")
+    assert "kspace is no array" in error_of(open_scan, tmp_path / "b.h5")
