@@ -35,7 +35,7 @@ class Job:
     work: Callable[["Job"], Any]
     folder: Path
     about: dict[str, Any]
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    id: str = field(default_factory=lambda: secrets.token_hex(12))      # of no "__", which is Streamlit's own in keys
     state: str = "queued"
     done: int = 0
     total: int = 0

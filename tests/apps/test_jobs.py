@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from invdiff_app.jobs import Jobs
+from invdiff_app.jobs import Job, Jobs
 
 from invdiff.errors import InputError
 
@@ -50,6 +50,13 @@ def test_a_job_runs_and_its_files_are_removed(tmp_path):
     assert (job.state, job.result, seen) == ("done", "result", ["secret"])
     assert job.picture.shape == (8, 8, 3)
     until(lambda: not job.folder.exists())
+
+
+def test_a_job_s_name_may_stand_in_a_key():
+    """Streamlit refuses a component whose key has two underscores in a row, and urlsafe names have some."""
+    names = {Job("a", lambda job: None, None, {}).id for _ in range(50)}
+    assert len(names) == 50
+    assert all(name.isalnum() for name in names)
 
 
 def test_an_owner_has_one_job_and_others_wait_their_turn():
