@@ -89,25 +89,30 @@ def _variance(problem: Problem) -> float:
 
 
 def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, start: Tensor | None = None, *,
-              tolerance: float | None = None, iterations: int | None = None) -> tuple[Tensor, Tensor | None]:
+              residual: Tensor | None = None, tolerance: float | None = None,
+              iterations: int | None = None) -> tuple[Tensor, Tensor | None]:
     """C A^T (A C A^T + sigma_y^2 I)^-1 (y - A x0), (B, C, H, W): what the data add to an estimate x0 of covariance C.
 
     In closed form where the operator has one, else by conjugate gradients, for which a second result, None otherwise, is
-    where to start the next. tolerance: of the relative residual; by default what a sampler's step needs.
+    where to start the next. residual: y - A x0, if it is known. tolerance: of the relative residual; by default what a
+    sampler's step needs.
     """
-    if has_closed_form(problem) and covariance.scale is None:
-        return _condition_in_closed_form(problem, covariance, problem.y - problem.A(x0)), None
-    if selects_orthonormal_rows(problem.physics):
-        return _condition_on_data(problem, covariance, x0, start, tolerance or 0.1, iterations or 5)
-    if problem.y[0].numel() < x0[0].numel():
-        return _condition_on_data(problem, covariance, x0, start, tolerance or 1e-2, iterations or 20)
+    rows, few = selects_orthonormal_rows(problem.physics), problem.y[0].numel() < x0[0].numel()
+    closed = has_closed_form(problem) and covariance.scale is None
+    if closed or rows or few:
+        r = problem.y - problem.A(x0) if residual is None else residual
+        if closed:
+            return _condition_in_closed_form(problem, covariance, r), None
+        usual = (0.1, 5) if rows else (1e-2, 20)
+        return _condition_on_data(problem, covariance, r, start, tolerance or usual[0], iterations or usual[1])
     return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=_variance(problem),
                                     tolerance=tolerance or 2e-3, iterations=iterations or 30)
 
 
-def _condition_on_data(problem: Problem, covariance: StationaryCovariance, x0: Tensor, start: Tensor | None,
+def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None,
                        tolerance: float, iterations: int) -> tuple[Tensor, Tensor]:
-    """The correction and w = `solve(...)`, by conjugate gradients on w, for measurements smaller than the image.
+    """The correction for a residual r, and w = `solve(...)`, by conjugate gradients on w, for measurements smaller than the
+    image.
 
     Each direction is filtered by C A^T on the way: summed up like w, those are C A^T w, which saves the last product. Nor
     is a direction prepared that is not taken.
@@ -115,8 +120,9 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, x0: T
     def pull(v: Tensor) -> Tensor:
         return covariance(problem.A_adjoint(v))
 
-    r, noise, prepare = problem.y - problem.A(x0), _variance(problem), preconditioner(problem, covariance)
-    w, u = (torch.zeros_like(r), torch.zeros_like(x0)) if start is None else (start, pull(start))
+    noise, prepare = _variance(problem), preconditioner(problem, covariance)
+    w = torch.zeros_like(r) if start is None else start
+    u = r.new_zeros(len(r), *problem.image_shape) if start is None else pull(start)
     left = r if start is None else r - problem.A(u) - noise * w
     p, rz, target = torch.zeros_like(r), torch.ones_like(_dot(r, r)), tolerance**2 * _dot(r, r)
     for _ in range(iterations):

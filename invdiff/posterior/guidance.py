@@ -23,19 +23,23 @@ from invdiff.posterior.covariance import (
     selects_orthonormal_rows,
     spectrum_for,
 )
+from invdiff.posterior.misfit import Surplus
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.problem import Problem, require
 from operators import Inpainting, conjugate_gradients
+
+HIGH = 1.0          # a noise level above an image's own range
 
 
 class MomentMatching(Sampler):
     """Second-order guidance (Boys et al. 2023; Rozet et al. 2024; Peng et al. 2024; Rissanen et al. 2025).
 
     covariance: what stands for C, the covariance of x0 given x. "spectral": the prior's measured error spectrum
-    C(sigma, f), one network call a step; exact (up to the integrator) for a stationary Gaussian prior. "local": that, and
-    more of it where the estimate has contrast, if the prior's card tells how much; the same as "spectral" where the operator
-    has a closed form for that, and for missing pixels, in whose place an estimate's contrast tells little. "exact": Tweedie's
+    C(sigma, f), scaled up for images whose misfit says so, one network call a step; exact (up to the integrator) for a
+    stationary Gaussian prior. "local": the spectrum, and more of it where the estimate has contrast, if the prior's card
+    tells how much; the same as "spectral" where the operator has a closed form for that, and for missing pixels, in whose
+    place an estimate's contrast tells little. "exact": Tweedie's
     sigma^2 dD/dx, by Jacobian products; exact for every Gaussian prior. "low-rank": the spectrum, made exact along the
     `rank` directions that matter most, for a call and `rank` backward passes a step.
     """
@@ -60,23 +64,30 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
                   iterations: int | None) -> Denoise:
     """Moment matching with the prior's error spectrum for C, with `local` weighted by what the estimate looks like.
 
-    Where conjugate gradients are needed, each step goes on from the last one's solution. On a selection of orthonormal rows
-    one is enough at levels above the image's own range: what it leaves to do the next steps do.
+    A spectrum that is not weighted so is scaled to what the data say of this image's errors (`Surplus`), but not at levels
+    above the image's own range, where the state has yet to take in the data. Where conjugate gradients are needed, each step
+    goes on from the last one's solution; on a selection of orthonormal rows one is enough at such levels: what it leaves to
+    do the next steps do.
     """
     rows = selects_orthonormal_rows(problem.physics)
     spectrum = spectrum_for(prior, problem)
     local = (local and getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
              and not isinstance(problem.physics, Inpainting))
     size = (problem.image_shape[-2], problem.image_shape[-1])
+    surplus = None if local or getattr(spectrum, "exact", False) else Surplus(problem)
     weights: Tensor | None = None        # the last solve starts the next
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
         x0 = prior(x, sigma)
         power, scale = spectrum.local_at(sigma, x0) if local else (spectrum.at(sigma, size, x.device), None)
+        residual = None
+        if surplus and sigma < HIGH:
+            residual = problem.y - problem.A(x0)
+            power = power * surplus(power, residual)
         covariance = StationaryCovariance(power, size, scale)
-        correction, weights = condition(problem, covariance, x0, weights, tolerance=tolerance,
-                                        iterations=iterations or (1 if rows and sigma > 1 else None))
+        correction, weights = condition(problem, covariance, x0, weights, residual=residual, tolerance=tolerance,
+                                        iterations=iterations or (1 if rows and sigma > HIGH else None))
         return x0 + correction
 
     return denoise

@@ -154,6 +154,7 @@ class WienerSpectrum:
     """sigma^2 S / (S + sigma^2), exact for a stationary Gaussian prior of spectrum S (K, H, W // 2 + 1)."""
 
     source = "exact, stationary Gaussian prior"
+    exact = True            # not a mean over images, some of which are harder
 
     def __init__(self, power: Tensor):
         self.power = power
