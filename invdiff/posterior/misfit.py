@@ -29,23 +29,26 @@ class Surplus:
         self.probe = probe.to(problem.y).expand(len(problem.y), *problem.image_shape)
 
     def __call__(self, power: Tensor, residual: Tensor) -> Tensor:
-        """(B, 1, 1, 1) for C of spectrum `power` (K, H, W // 2 + 1), of which the residuals (B, ...) are y - A D."""
-        expected = self._trace(power)
-        errors = power * (expected.mean() / (self.values.mean() * power.mean())) + self.noise
-        spread = (2 * errors.square().mean() / errors.mean().square() / self.values).sqrt()     # relative, of the square
-        square = residual.square().flatten(1).sum(1) * (1 - CHANCE * spread)
-        return ((square - self.values * self.noise) / expected).clamp_min(1).reshape(-1, 1, 1, 1)
+        """(B, 1, 1, 1) for C of spectrum `power` (K, H, W // 2 + 1) or (B, K, ...), of which the residuals (B, ...) are
+        y - A D."""
+        trace = self._trace(power)
+        gain = trace / (self.values * power.mean((-3, -2, -1)))
+        errors = power * gain.reshape(-1, 1, 1, 1) + self.noise
+        concentration = errors.square().mean((1, 2, 3)) / errors.mean((1, 2, 3)).square()
+        square = residual.square().flatten(1).sum(1) * (1 - CHANCE * (2 * concentration / self.values).sqrt())
+        return ((square - self.values * self.noise) / trace).clamp_min(1).reshape(-1, 1, 1, 1)
 
     def _trace(self, power: Tensor) -> Tensor:
         """tr(A C A^T), (1,) or (B,): exact for circular filters and selections, else by a random image."""
         if self.response is not None:
-            return self._over_plane(power * self.response.abs().square()).reshape(1)
+            return self._over_plane(power * self.response.abs().square())
         if self.rows:
-            return self.values / self.probe[0].numel() * self._over_plane(power.expand(self.probe.shape[1], -1, -1))
+            channels = self.probe.shape[1] // power.shape[-3]       # that share a spectrum
+            return self.values * channels / self.probe[0].numel() * self._over_plane(power)
         drawn = StationaryCovariance(power.sqrt(), self.size)(self.probe)
         return self.problem.A(drawn).square().flatten(1).sum(1)
 
     def _over_plane(self, half: Tensor) -> Tensor:
-        """The sum over the whole plane of frequencies of what is given on its half (K, H, W // 2 + 1)."""
-        once = half[..., 0].sum() + (half[..., -1].sum() if self.size[1] % 2 == 0 else 0)
-        return 2 * half.sum() - once
+        """Sums over channels and the whole plane of frequencies, (1,) or (B,), of what is given on its half."""
+        once = half[..., 0].sum(-1) + (half[..., -1].sum(-1) if self.size[1] % 2 == 0 else 0)
+        return (2 * half.sum((-2, -1)) - once).sum(-1).reshape(-1)

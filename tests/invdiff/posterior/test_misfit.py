@@ -49,6 +49,7 @@ def test_errors_that_are_larger_scale_it_to_their_size(operator):
     factor = Surplus(problem)(spectrum_of(), r)
     assert factor.shape == (20, 1, 1, 1)
     assert 16 * 0.4 < float(factor.mean()) < 16
+    torch.testing.assert_close(Surplus(problem)(spectrum_of().expand(20, -1, -1, -1), r), factor)      # one for each image
     for item in (0, 7):         # each measurement by itself
         alone = Surplus(problem.rows(torch.tensor([item])))(spectrum_of(), r[[item]])
         torch.testing.assert_close(alone[0], factor[item])
