@@ -22,7 +22,7 @@ def reverse(prior: Denoiser, images: int = 2, columns: int = 8, steps: int = 24,
         images: how many are drawn, by DPM-Solver++(2M); two rows each.
         columns: how many of the levels are shown at most, evenly over the steps.
         steps: of the sampler.
-        left: share of the steps, below 1, that are still to be taken in the last column; at least one is shown.
+        left: share of the steps, 0 to 1, that are still to be taken in the last column; the first is always shown.
         seed: of the starting noise.
     """
     drawn, chain = draw_from(prior, images, steps, seed)

@@ -74,7 +74,8 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
     local = (local and getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
              and not isinstance(problem.physics, Inpainting))
     size = (problem.image_shape[-2], problem.image_shape[-1])
-    surplus = None if local or getattr(spectrum, "exact", False) else Surplus(problem)
+    known = local or getattr(spectrum, "exact", False)        # of this image's errors more than a mean over others'
+    surplus = Surplus(problem) if Surplus.suits(problem) and not known else None
     weights: Tensor | None = None        # the last solve starts the next
 
     def denoise(x: Tensor, sigma: float) -> Tensor:

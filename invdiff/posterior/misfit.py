@@ -3,50 +3,64 @@
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, selects_orthonormal_rows
+from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, has_closed_form
 from invdiff.problem import Problem
+from operators import CompressedSensing, Inpainting
 
 CHANCE = 3.0        # standard errors by which a misfit exceeds what is expected before it counts
+LARGEST = 4.0       # factor: what is further off has another cause, such as a wrong noise level
 
 
 class Surplus:
-    """A factor for the covariance C of x0 given x, for each measurement, at least 1. The problem is linear.
+    """A factor for the covariance C of x0 given x, for each measurement, from 1 to LARGEST.
 
     A prior's error spectrum is a mean over images, and a harder one has larger errors. With the right C the residual
     y - A D has the covariance A C A^T + sigma_y^2 I; where its square exceeds the trace of that by more than chance, C is
-    scaled until both agree: the method of moments for its scale, or Morozov's discrepancy principle (1966) for the weight of
-    the data. Without it samples of such images leave more than noise. The factor is 1 for few measured values, whose square
-    says little.
+    scaled until the trace is the square, less the margin of chance: the method of moments for its scale, or Morozov's
+    discrepancy principle (1966) for the weight of the data. Without it samples of such images leave more than noise. The
+    factor is 1 for few measured values, whose square says little.
+
+    It is for operators that treat all of an image alike, with closed forms or for random pixels and sums (`suits`): only for
+    those is so little known of A C A^T enough.
     """
 
     def __init__(self, problem: Problem):
         self.problem, self.noise = problem, max(problem.sigma_y, NOISE_FLOOR) ** 2
         self.size = (problem.image_shape[-2], problem.image_shape[-1])
-        self.values = problem.observed().flatten(1).sum(1).to(problem.y.dtype)
-        self.rows = selects_orthonormal_rows(problem.physics)
+        self.seen = problem.observed()
+        self.values = self.seen.flatten(1).sum(1).to(problem.y.dtype).clamp_min(1)
         self.response = getattr(problem.physics, "response", None)
         probe = torch.randn((1, *problem.image_shape), generator=torch.Generator().manual_seed(0))
         self.probe = probe.to(problem.y).expand(len(problem.y), *problem.image_shape)
 
+    @staticmethod
+    def suits(problem: Problem) -> bool:
+        return has_closed_form(problem) or isinstance(problem.physics, Inpainting | CompressedSensing)
+
     def __call__(self, power: Tensor, residual: Tensor) -> Tensor:
         """(B, 1, 1, 1) for C of spectrum `power` (K, H, W // 2 + 1) or (B, K, ...), of which the residuals (B, ...) are
-        y - A D."""
-        trace = self._trace(power)
-        gain = trace / (self.values * power.mean((-3, -2, -1)))
-        errors = power * gain.reshape(-1, 1, 1, 1) + self.noise
-        concentration = errors.square().mean((1, 2, 3)) / errors.mean((1, 2, 3)).square()
-        square = residual.square().flatten(1).sum(1) * (1 - CHANCE * (2 * concentration / self.values).sqrt())
-        return ((square - self.values * self.noise) / trace).clamp_min(1).reshape(-1, 1, 1, 1)
+        y - A D. What they hold where nothing is measured does not count."""
+        trace, error = self._trace(power)
+        square = (residual * self.seen).square().flatten(1).sum(1) * (1 - CHANCE * error)
+        factor = (square - self.values * self.noise) / trace.clamp_min(torch.finfo(trace.dtype).tiny)
+        return factor.clamp(1, LARGEST).reshape(-1, 1, 1, 1)
 
-    def _trace(self, power: Tensor) -> Tensor:
-        """tr(A C A^T), (1,) or (B,): exact for circular filters and selections, else by a random image."""
+    def _trace(self, power: Tensor) -> tuple[Tensor, Tensor]:
+        """tr(A C A^T), exact for circular filters, right on average for random pixels and sums, else by a random image; and
+        the standard error of the residual's square over its mean, (1,) or (B,)."""
+        draws, seen = 1, power
         if self.response is not None:
-            return self._over_plane(power * self.response.abs().square())
-        if self.rows:
+            seen = power * self.response.abs().square()
+            trace = self._over_plane(seen)
+        elif isinstance(self.problem.physics, Inpainting | CompressedSensing):
             channels = self.probe.shape[1] // power.shape[-3]       # that share a spectrum
-            return self.values * channels / self.probe[0].numel() * self._over_plane(power)
-        drawn = StationaryCovariance(power.sqrt(), self.size)(self.probe)
-        return self.problem.A(drawn).square().flatten(1).sum(1)
+            trace = self.values * channels / self.probe[0].numel() * self._over_plane(power)
+        else:
+            draws = 2                                               # the trace is one itself
+            trace = self.problem.A(StationaryCovariance(power.sqrt(), self.size)(self.probe)).square().flatten(1).sum(1)
+        spectrum = seen * (trace / self.values / seen.mean((-3, -2, -1))).reshape(-1, 1, 1, 1) + self.noise
+        concentration = spectrum.square().mean((1, 2, 3)) / spectrum.mean((1, 2, 3)).square()
+        return trace, (2 * draws * concentration / self.values).sqrt()
 
     def _over_plane(self, half: Tensor) -> Tensor:
         """Sums over channels and the whole plane of frequencies, (1,) or (B,), of what is given on its half."""

@@ -32,7 +32,7 @@ class TwistedSMC(Sampler):
     exact covariance, in any number of steps. The samples of a measurement are one population: they depend on how many are
     drawn, and on each other where resampling has given them a common ancestor.
 
-    covariance, rank: as in MomentMatching. "exact" takes measurements of at most 256 values.
+    covariance, rank: as in MomentMatching, the spectrum as it is on the card. "exact" takes measurements of at most 256 values.
     particles: at least one for each sample; None is as many.
     The last step's `info`, and the report of `restore`, hold log_evidence, an estimate of log p(y) (None where A is large),
     the smallest effective share of the particles, and how often they were resampled.

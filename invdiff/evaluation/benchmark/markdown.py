@@ -1,5 +1,6 @@
 """The tables of a benchmark as a Markdown page, to be put beside code or into a paper's supplement."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ def write_markdown(record: Record, config: BenchmarkConfig) -> Path:
 
 def to_markdown(record: Record, config: BenchmarkConfig) -> str:
     """How it was made, and a table for each task."""
-    parts = [f"# Benchmark `{record.made['command']}`", ""]
-    parts += [f"- {name}: {text}" for name, text in facts(record, config).items() if name != "command"]
-    parts += ["", *(f"**{note}**\n" for note in [*missing(record), *record.made["notes"]]), NOTE]
+    parts = [f"# {_text(record.made['command'])}", ""]
+    parts += [f"- {name}: {_text(text)}" for name, text in facts(record, config).items() if name != "command"]
+    parts += ["", *(f"**{_text(note)}**\n" for note in [*missing(record), *record.made["notes"]]), NOTE]
     for task, known in sections(record, config):
         parts += ["", f"## {_text(task['name'])}", "", _text(described(task)) + ".", "", *_section(known, record.metrics)]
     return "\n".join([*parts, ""])
@@ -40,7 +41,8 @@ def _section(known: Sequence[Line], metrics: Sequence[str]) -> list[str]:
         return ["Nothing is finished yet."]
     costs = [(column, label, form) for column, label, form in COLUMNS if any(column in line.values for line in known)]
     head = ["method", "samples", *(_metric(name) for name in metrics), *(label for _, label, _ in costs), "covered"]
-    rows = [_row(line, metrics, {name: best(known, name) for name in metrics}, costs) for line in known if line.done]
+    winners = {name: best(known, name) for name in metrics}
+    rows = [_row(line, metrics, winners, costs) for line in known if line.done]
     table = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     said = [f"- {_text(line.variant.label)}: {_text(reason)} ({times} of {line.of} images)"
             for line in known for reason, times in line.reasons.items()]
@@ -66,5 +68,5 @@ def _metric(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Text of a user's that neither ends a cell nor begins a tag."""
-    return str(value).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
+    """Text on one line in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>&|])", r"\\\1", " ".join(str(value).split()))

@@ -54,8 +54,8 @@ def _open_scan(path: str, trajectory: str | None, frame: int) -> Scan:
 
 
 def open_images(path: str | Path) -> Images:
-    """Images to simulate a scan of: NIfTI, DICOM (a file, or a folder of one series), .npy, .npz or .mat, or the images beside
-    fastMRI's k-space or in a result for it, in the file's units.
+    """Images to simulate a scan of: NIfTI, DICOM (a file, or a folder of one series), .npy, .npz or .mat, or the images in
+    fastMRI's files and in what invdiff writes for it, in the file's units.
 
     Raises InputError for anything else, naming what would be read.
     """
@@ -121,7 +121,7 @@ def _hdf5_kind(path: str, known: str) -> str:
             return "ISMRMRD"
         if any("MATLAB_class" in item.attrs for item in file.values()):
             return "MATLAB 7.3"
-        if "kspace" in file or any(name in file for name in _RECONSTRUCTIONS):
+        if "kspace" in file or (known == _IMAGES and any(name in file for name in _RECONSTRUCTIONS)):
             return "fastMRI"
         names = ", ".join(list(file)[:8]) or "nothing"
     raise InputError(f"{path}: is HDF5 that holds {names}; expected {known}")

@@ -149,4 +149,4 @@ def test_the_images_beside_fastmris_k_space_and_in_results_for_it(tmp_path):
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file["kspace"] = np.ones((3, 2, 8, 6), np.complex64)
     assert "holds k-space" in error_of(open_images, tmp_path / "c.h5")
-    assert "kspace is no array" in error_of(open_scan, tmp_path / "b.h5")
+    assert "holds reconstruction; expected k-space" in error_of(open_scan, tmp_path / "b.h5")
