@@ -86,6 +86,10 @@ class Problem:
         x = torch.rand((self.y.shape[0], *self.image_shape), generator=generator) + 0.5
         return self.physics.A(x.to(self.y)) != 0
 
+    def measured(self) -> "Problem":
+        """The same, with zeros in y where it carries no measurement, whatever a file has there."""
+        return Problem(self.physics, self.y * self.observed(), self.sigma_y, self.calls)
+
     def rows(self, index: Tensor) -> "Problem":
         """The measurements at `index`, with the same operator and the same call counter."""
         return Problem(self.physics, self.y[index], self.sigma_y, self.calls)

@@ -53,6 +53,7 @@ class MomentMatching(Sampler):
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "MomentMatching", "dps")
+        problem = problem.measured()
         if self.covariance in ("local", "spectral"):
             return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=self.cg_tolerance,
                                  iterations=self.cg_iterations)

@@ -27,8 +27,7 @@ class Surplus:
     def __init__(self, problem: Problem):
         self.problem, self.noise = problem, max(problem.sigma_y, NOISE_FLOOR) ** 2
         self.size = (problem.image_shape[-2], problem.image_shape[-1])
-        self.seen = problem.observed()
-        self.values = self.seen.flatten(1).sum(1).to(problem.y.dtype).clamp_min(1)
+        self.values = problem.observed().flatten(1).sum(1).to(problem.y.dtype).clamp_min(1)
         self.response = getattr(problem.physics, "response", None)
         probe = torch.randn((1, *problem.image_shape), generator=torch.Generator().manual_seed(0))
         self.probe = probe.to(problem.y).expand(len(problem.y), *problem.image_shape)
@@ -39,9 +38,9 @@ class Surplus:
 
     def __call__(self, power: Tensor, residual: Tensor) -> Tensor:
         """(B, 1, 1, 1) for C of spectrum `power` (K, H, W // 2 + 1) or (B, K, ...), of which the residuals (B, ...) are
-        y - A D. What they hold where nothing is measured does not count."""
+        y - A D, and 0 where nothing is measured."""
         trace, error = self._trace(power)
-        square = (residual * self.seen).square().flatten(1).sum(1) * (1 - CHANCE * error)
+        square = residual.square().flatten(1).sum(1) * (1 - CHANCE * error)
         factor = (square - self.values * self.noise) / trace.clamp_min(torch.finfo(trace.dtype).tiny)
         return factor.clamp(1, LARGEST).reshape(-1, 1, 1, 1)
 

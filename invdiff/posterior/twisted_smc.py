@@ -84,7 +84,7 @@ class TwistedSMC(Sampler):
             raise ValueError("TwistedSMC: expected the chains of one measurement together, got different measurements; "
                              "restore() takes them one after the other")
         problem = problem.rows(torch.zeros(1, dtype=torch.long, device=problem.y.device))
-        return Problem(problem.physics, problem.y * problem.observed(), problem.sigma_y, problem.calls)
+        return problem.measured()
 
     def _model(self, prior: Denoiser, problem: Problem, particles: "_Particles") -> tuple[Model, float | None]:
         """From particles and a level to their twist; and what is missing to the evidence, None where it is unknown."""
