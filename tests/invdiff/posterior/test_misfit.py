@@ -69,10 +69,11 @@ def test_what_stands_where_nothing_is_measured_does_not_count():
     """A photo, say, whose missing pixels are not black."""
     prior = Underrated.stationary(torch.full((1, 24, 20), 0.5), torch.full((24, 11), 0.04))
     physics = operators.Inpainting((1, 24, 20), operators.random_mask((1, 24, 20), 0.5))
-    problem = simulate(physics, torch.rand(1, 1, 24, 20, generator=torch.Generator().manual_seed(0)), 0.1)
+    truth, noise = torch.randn(2, 1, 1, 24, 20, generator=torch.Generator().manual_seed(0))
+    problem = simulate(physics, 0.5 + 0.2 * truth, 0.1)
     photo = Problem(physics, problem.y + 5.0 * ~problem.observed(), 0.1)
-    x = torch.rand(1, 1, 24, 20, generator=torch.Generator().manual_seed(1))
     for sigma in (2.0, 0.3, 0.05):
+        x = 0.5 + 0.2 * truth + sigma * noise
         found = [MomentMatching().posterior_denoiser(prior, p)(x, sigma) for p in (problem, photo)]
         torch.testing.assert_close(*found)
 
