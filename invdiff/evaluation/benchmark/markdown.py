@@ -68,5 +68,6 @@ def _metric(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """Text on one line in which nothing is markup."""
-    return re.sub(r"([\\`*_\[\]<>&|])", r"\\\1", " ".join(str(value).split()))
+    """Text on one line in which nothing is markup; underscores are only at the ends of words."""
+    escaped = r"[\\`*\[\]<>&|]|\b_+|_+\b"
+    return re.sub(escaped, lambda found: "".join(f"\\{c}" for c in found[0]), " ".join(str(value).split()))
