@@ -62,6 +62,18 @@ class Result:
         """Pixelwise over samples, (B, C, H, W); zero where there is one sample."""
         return self.samples.std(1, correction=1) if self.samples.shape[1] > 1 else torch.zeros_like(self.mean)
 
+    def quantiles(self, *levels: float) -> Tensor:
+        """Pixelwise over samples, (B, len(levels), C, H, W), linear between neighbouring samples; rough where there are few.
+
+        Raises ValueError for no level, or one outside [0, 1].
+        """
+        if not levels or not all(0 <= level <= 1 for level in levels):
+            raise ValueError(f"quantiles: expected levels from 0 to 1, got {levels}")
+        ordered, last = self.samples.sort(1).values, self.samples.shape[1] - 1
+        lower = [min(int(level * last), max(last - 1, 0)) for level in levels]
+        shares = torch.tensor([level * last - low for level, low in zip(levels, lower, strict=True)]).reshape(-1, 1, 1, 1)
+        return torch.lerp(ordered[:, lower], ordered[:, [min(low + 1, last) for low in lower]], shares.to(ordered))
+
     def save(self, path: str | Path) -> None:
         """Write result.h5 and report.json into the folder `path`, whole or not at all. Raises InputError."""
         with output_folder(path) as folder:

@@ -32,6 +32,12 @@ def test_shapes_moments_and_report():
     assert result.samples.dtype == torch.float32
     torch.testing.assert_close(result.mean, result.samples.mean(1))
     torch.testing.assert_close(result.std, result.samples.std(1))
+    levels = (0.0, 0.05, 0.5, 0.9, 1.0)
+    expected = torch.quantile(result.samples, torch.tensor(levels), dim=1).movedim(0, 1)
+    torch.testing.assert_close(result.quantiles(*levels), expected)
+    for wrong in ((), (0.5, 1.1), (float("nan"),)):
+        with pytest.raises(ValueError, match="levels from 0 to 1"):
+            result.quantiles(*wrong)
     report = result.report
     assert {"sampler", "seed", "samples", "seconds", "network_calls", "operator_calls", "residual", "device", "precision",
             "versions", "error_spectrum"} <= report.keys()
@@ -70,6 +76,7 @@ def test_one_sample_has_no_spread():
     result = restore(problem(), prior(), MomentMatching(steps=3))
     assert result.std.shape == (1, *SIZE)
     assert (result.std == 0).all()
+    torch.testing.assert_close(result.quantiles(0.1, 1.0), result.samples.expand(-1, 2, -1, -1, -1))
 
 
 def test_the_residual_of_an_exact_posterior():
