@@ -28,7 +28,7 @@ def write_markdown(record: Record, config: BenchmarkConfig) -> Path:
 
 def to_markdown(record: Record, config: BenchmarkConfig) -> str:
     """How it was made, and a table for each task."""
-    parts = [f"# {_text(record.made['command'])}", ""]
+    parts = ["# Benchmark", "", "````text", " ".join(record.made["command"].split()), "````", ""]
     parts += [f"- {name}: {_text(text)}" for name, text in facts(record, config).items() if name != "command"]
     parts += ["", *(f"**{_text(note)}**\n" for note in [*missing(record), *record.made["notes"]]), NOTE]
     for task, known in sections(record, config):

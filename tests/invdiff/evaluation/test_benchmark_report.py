@@ -38,7 +38,7 @@ def test_the_report_is_one_file_and_escapes_what_it_shows(config, tmp_path):
 def test_the_markdown_page_has_the_tables_and_how_they_were_made(config, tmp_path):
     record = run(config, tmp_path / "out", command="invdiff benchmark mine.yaml")
     page = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
-    assert page.startswith("# invdiff benchmark mine.yaml\n")
+    assert page.startswith("# Benchmark\n\n````text\ninvdiff benchmark mine.yaml\n````\n")
     assert [line for line in page.splitlines() if line.startswith("## ")] == ["## deblur", r"## \<i\>half\</i\>"]
     for said in ("- machine: ", "- commit: ", "- run: ", "- versions: ", "gaussian_blur",
                  r"RuntimeError: \<script\>", "(2 of 2 images)"):
