@@ -39,9 +39,9 @@ class MomentMatching(Sampler):
     C(sigma, f), scaled up for images whose misfit says so, one network call a step; exact (up to the integrator) for a
     stationary Gaussian prior. "local": the spectrum, and more of it where the estimate has contrast, if the prior's card
     tells how much; the same as "spectral" where the operator has a closed form for that, and for missing pixels, in whose
-    place an estimate's contrast tells little. "exact": Tweedie's
-    sigma^2 dD/dx, by Jacobian products; exact for every Gaussian prior. "low-rank": the spectrum, made exact along the
-    `rank` directions that matter most, for a call and `rank` backward passes a step.
+    place an estimate's contrast tells little. "exact": Tweedie's sigma^2 dD/dx, by Jacobian products; exact for every
+    Gaussian prior. "low-rank": the spectrum, made exact along the `rank` directions that matter most, for a call and `rank`
+    backward passes a step.
     """
 
     uses_spectrum: ClassVar[bool] = True

@@ -24,6 +24,7 @@ from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.metrics import METRICS, enlarged
 from invdiff.io.images import to_uint8
 from invdiff.job import as_image
+from invdiff.priors.calibration import fingerprint
 
 Finished = tuple[dict[str, Any], np.ndarray | None]
 OnCell = Callable[[int, int, dict[str, Any]], object]       # done, of how many, the row
@@ -80,7 +81,7 @@ def usable_metrics(names: Sequence[str], size: int) -> tuple[list[str], list[str
 def _identity(setup: Setup) -> dict[str, Any]:
     """What two runs share if their rows may stand in one table. Holds no paths of images."""
     config = setup.config.model_dump(mode="json", exclude={"images", "key"})
-    priors = {name: _digest(*setup.prior(i).state_dict().values()) for i, name in enumerate(setup.config.priors)}
+    priors = {name: fingerprint(setup.prior(i))[:12] for i, name in enumerate(setup.config.priors)}
     return config | {"metrics": list(setup.metrics), "images": _digest(*setup.images), "weights of the priors": priors}
 
 

@@ -6,6 +6,7 @@ from statistics import fmean, median
 from typing import Any
 
 from invdiff.evaluation.benchmark.cells import DONE, LEVELS, NO_PRIOR
+from invdiff.evaluation.benchmark.images import SAMPLE
 from invdiff.evaluation.benchmark.record import Record
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.metrics import METRICS
@@ -44,7 +45,8 @@ class Line:
 def facts(record: Record, config: BenchmarkConfig) -> dict[str, str]:
     """How a benchmark was made, by what it is called: plain text."""
     made = record.made
-    images = f"{config.count} of {config.size} × {config.size} pixels: {', '.join(made['images'])}"
+    named = f": {', '.join(made['images'])}" if config.images == SAMPLE else ", central crops"
+    images = f"{config.count} of {config.size} × {config.size} pixels{named}"
     return {"images": images, "priors": ", ".join(config.priors),
             "samples": f"{config.samples} of each image, unless the table says otherwise; seed {config.seed}",
             "precision": config.precision, "command": made["command"],
