@@ -39,13 +39,11 @@ MASKS: dict[str, dict[str, Any]] = {
     "equispaced 4×": {"acceleration": 4, "pattern": "equispaced"}, "random 4×": {"acceleration": 4, "pattern": "random"},
     "equispaced 8×": {"acceleration": 8, "pattern": "equispaced"}, "random 8×": {"acceleration": 8, "pattern": "random"},
     "Poisson disc 8×": {"acceleration": 8, "pattern": "poisson_disc"}}
-OWN: dict[str, dict[str, Any]] = {"brain_smallfov_8ch": {"sets": 2}}        # what a user would have to say
 
 
 def compare(path: Path, mask: str, options: argparse.Namespace, known: dict[str, Any]) -> dict[str, Any]:
     """Scores of all methods on one scan under one mask; `known` holds those of an earlier call."""
-    settings = ScanSettings(**(MASKS[mask] | OWN.get(path.stem, {})))
-    prepared = prepare(open_scan(path), 0, settings)
+    prepared = prepare(open_scan(path), 0, ScanSettings(**MASKS[mask]))
     assert prepared.truth is not None
     truth = prepared.truth[None] * prepared.scale
 
@@ -68,7 +66,7 @@ def ours(prepared: Prepared, options: argparse.Namespace, truth: Tensor) -> dict
     prior = ScanPrior(load_prior(options.prior), prepared.support)
     sampler = build_sampler({"name": options.sampler, "steps": options.steps} | options.parameters)
     start = time.perf_counter()
-    result = restore(prepared.problem, prior, sampler, samples=options.samples, seed=0, device=options.device,
+    result = restore(prepared.weighted, prior, sampler, samples=options.samples, seed=0, device=options.device,
                      precision=options.precision)
     seconds = time.perf_counter() - start
     samples = result.samples[0] * prepared.support

@@ -14,8 +14,9 @@ from invdiff.mri.settings import ScanSettings
 from operators import mri
 from operators.mri.sensitivities import calibrate
 
-WIDEST = 24             # side of the calibration region; more costs time and gains nothing
-KERNELS = (6, 5, 4)     # tried in this order: a region needs 2 k - 1 lines for a kernel of k
+WIDEST = 24             # side of the calibration region, and of a square of its area; more costs time and gains nothing
+KERNELS = (4, 6)        # narrowest and widest
+LEAST = 2 * KERNELS[0] - 1      # lines of the region
 SECOND = 0.003          # share of the energy behind a second set of maps that makes it worth having: 0.0001 where nothing folds
 
 
@@ -75,12 +76,13 @@ def _wanted(calib: int | Sequence[int] | None) -> tuple[int, int] | None:
 
 
 def _middle(sampled: Tensor) -> tuple[int, int]:
-    """Sides of the largest fully sampled block around the origin of (H, W), WIDEST at most; 0 where there is none."""
+    """Sides of the fully sampled block around the origin of (H, W): as wide as can be, then as long; 0 where there is none."""
     def whole(h: int, w: int) -> bool:
         top, left = sampled.shape[0] // 2 - h // 2, sampled.shape[1] // 2 - w // 2
         return bool(sampled[top : top + h, left : left + w].all())
 
-    sizes = [(h, w) for h in range(1, min(WIDEST, sampled.shape[0]) + 1) for w in range(1, min(WIDEST, sampled.shape[1]) + 1)]
+    (height, width), area = sampled.shape, WIDEST**2
+    sizes = [(h, w) for h in range(1, min(area, height) + 1) for w in range(1, min(area // h, width) + 1)]
     return max((size for size in sizes if whole(*size)), key=lambda size: (min(size), sum(size)), default=(0, 0))
 
 
@@ -97,11 +99,11 @@ def _on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _espirit(where: str, kspace: Tensor, sides: tuple[int, int], source: str, sets: int | None,
              crop: float | None = None) -> Maps:
-    kernel = next((k for k in KERNELS if min(sides) >= 2 * k - 1), None)
-    if kernel is None:
-        least = 2 * KERNELS[-1] - 1
-        raise InputError(f"{where}: coil maps need a fully sampled centre of {least} x {least} points, and this one has "
+    if min(sides) < LEAST:
+        raise InputError(f"{where}: coil maps need a fully sampled centre of {LEAST} x {LEAST} points, and this one has "
                          f"{sides[0]} x {sides[1]}; scan with calibration lines, or measure them apart (ISMRMRD keeps both)")
+    # At twice as many places as it is wide a kernel's null space is seen; wider ones take what they have not seen for it.
+    kernel = min(max((min(sides) + 1) // 3, KERNELS[0]), KERNELS[1])
     try:
         found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, kernel=kernel,
                           crop=crop)

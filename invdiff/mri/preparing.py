@@ -20,18 +20,23 @@ from operators.mri import sampling
 LEVEL = 0.22            # of the head, root mean square, after scaling: where the prior's images lie when their peak is 1
 RIDGE = 1e-3            # of least squares, to look at the data
 TELLING = 0.02          # share of white noise that least squares must leave, for what they leave of the data to tell something
+RING = 3.0              # width of the rings of k-space in which the misfit is looked at
+ENOUGH = 50             # degrees of freedom that tell a ring's misfit to a tenth
+LOUDER, OFTEN = 1.25, 0.1       # misfit over the noise level, and share of k-space with it, that make weights worth their time
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A slice as a problem.
 
-    problem: of the scaled k-space. support (1, 2 M, H, W): 1 where the coils see the image, 0 elsewhere. scale: what the
-    data's unit was multiplied by. truth (H, W): magnitude of the fully sampled scan, before a retrospective mask, in the
-    scan's unit; else None. choices: what was chosen, for the report.
+    problem: of the scaled k-space, as it was measured. weighted: the same, with less weight on k-space where the coil maps
+    explain it less well than its noise allows; it is `problem` where that is hardly anywhere. support (1, 2 M, H, W): 1
+    where the coils see the image, 0 elsewhere. scale: what the data's unit was multiplied by. truth (H, W): magnitude of
+    the fully sampled scan, before a retrospective mask, in the scan's unit; else None. choices: for the report.
     """
 
     problem: Problem
+    weighted: Problem
     support: Tensor
     scale: float
     truth: Tensor | None
@@ -104,24 +109,44 @@ def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitenin
         raise InputError(f"{scan.path}: no image is to be seen in its k-space; are the values what they should be?")
     scale = LEVEL / float(tissue.square().mean().sqrt())
     given = whitening.sigma if sigma_y is None else sigma_y
-    misfit = _misfit(physics, y, looked)
+    left, expected = _misfit(physics, y, looked)
+    misfit = float((left.sum() / expected.sum()).sqrt()) if left.any() else 0.0
     level = given if sigma_y is not None else max(given, misfit)
     choices |= {"coil_maps": maps.choices, "scale": scale,
                 "sigma_y": {"used": level, "noise": given, "misfit": misfit, "unit": "of the scan's k-space, per real channel"}}
+    problem = weighted = Problem(physics, y * scale, level * scale)
+    if sigma_y is None and misfit and isinstance(physics, operators.MultiCoilMRI):
+        weights = _weights(left, expected, level, physics.mask[0, 0])
+        if weights is not None:
+            choices["sigma_y"]["largest"] = level / float(weights.min())
+            weighted = Problem(operators.MultiCoilMRI(physics.mask, maps.maps[None], weights=weights), problem.y * weights,
+                               problem.sigma_y)
     support = (physics.coil_maps.square().sum((2, -1)) > 0).to(y.dtype).repeat_interleave(2, 1)
-    return Prepared(Problem(physics, y * scale, level * scale), support, scale, truth, choices)
+    return Prepared(problem, weighted, support, scale, truth, choices)
 
 
-def _misfit(physics: Any, y: Tensor, fit: Tensor) -> float:
-    """The noise level that would leave what least squares leave of y, told by what they leave of white noise.
+def _misfit(physics: Any, y: Tensor, fit: Tensor) -> tuple[Tensor, Tensor]:
+    """Squares of what least squares leave of y, and of white noise of unit variance, summed over coils: (H, W), or (K,).
 
-    Errors of the coil maps count as noise here, as they should: where they are larger than it, the data are less certain. It
-    is 0 where least squares can explain anything, as with a single coil.
+    The root of their ratio is the noise level that would leave as much. Errors of the coil maps count as noise here, as they
+    should: where they are larger than it, the data are less certain. All are 0 where least squares can explain anything, as
+    with a single coil.
     """
     observed = Problem(physics, y, 0.0).observed()
     noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y) * observed
     left = noise - physics.A(operators.least_squares(physics, noise, z=0.0, gamma=1 / RIDGE, iterations=60).x)
-    share = left.square().sum()
-    if float(share) < TELLING * float(noise.square().sum()):
-        return 0.0
-    return float(((y - physics.A(fit)).square().sum() / share).sqrt())
+    found, expected = ((each**2).sum((0, 1, 2)) for each in (y - physics.A(fit), left))
+    if float(expected.sum()) < TELLING * float(noise.square().sum()):
+        return torch.zeros_like(found), torch.ones_like(expected)
+    return found, expected
+
+
+def _weights(left: Tensor, expected: Tensor, level: float, mask: Tensor) -> Tensor | None:
+    """`level` over the noise level of each place of k-space, (H, W), at most 1: that of rings around the origin, where errors
+    of the coil maps are largest, as they multiply the largest values. None where few places would have less than 1."""
+    rows, columns = (torch.arange(n, dtype=left.dtype) - n // 2 for n in left.shape)
+    ring = (torch.hypot(*torch.meshgrid(rows, columns, indexing="ij")) / RING).round().long()
+    sums = left.new_zeros(2, int(ring.max()) + 1)
+    sums.index_add_(1, ring.flatten(), torch.stack([left, expected]).flatten(1))
+    louder = torch.where(sums[1] > ENOUGH, sums[0] / sums[1] / level**2, 0).sqrt().clamp_min(1)[ring]
+    return 1 / louder if float((louder * mask > LOUDER).sum()) > OFTEN * float(mask.sum()) else None

@@ -95,12 +95,12 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
         prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
         kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
         prior = ScanPrior(recipe.prior, prepared.support)
-        result = restore(prepared.problem, prior, recipe.sampler, samples=recipe.samples,
+        result = restore(prepared.weighted, prior, recipe.sampler, samples=recipe.samples,
                          seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
                          precision=recipe.precision, on_step=tell, checkpoint=kept)
         if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
             raise Stop                                          # only a slice that is alone may be short of samples
-        appraisal = appraise(prepared.problem.to(result.report["device"]), prior, result.samples, recipe.reference,
+        appraisal = appraise(prepared.weighted.to(result.report["device"]), prior, result.samples, recipe.reference,
                              look=recipe.look, probes=0 if recipe.look else PROBES)
         tensors = _tensors(scan, number, prepared, result, classical, appraisal)
         about = {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),

@@ -77,11 +77,11 @@ def flat(gamma: float | Tensor) -> float | Tensor:
 
 
 def normal_spectrum(mask: Tensor, spatial_dims: int) -> tuple[Tensor, tuple[int, ...]]:
-    """What `circulant_` needs for Fᴴ mask F: the spectrum (1 or B, *grid, 2), of length 1 along axes where the mask is
-    constant, and the (negative) Fourier axes along which it is not.
+    """What `circulant_` needs for Fᴴ m F: the spectrum (1 or B, *grid, 2), of length 1 along axes where m is constant, and
+    the (negative) Fourier axes along which it is not.
 
     Along the others the two transforms cancel: where whole lines are sampled, half of the work or more is saved.
-    mask: centred, (1 or B, 1, *grid).
+    mask: m, 0 and 1 or squares of weights, centred, (1 or B, 1, *grid).
     """
     axes = tuple(range(-spatial_dims, 0))
     spectrum = torch.fft.ifftshift(mask[:, 0], axes)

@@ -19,11 +19,13 @@ GPU_CHUNK = 2**25
 
 
 class MultiCoilMRI(IterativePhysics):
-    """y_n = mask · (F Σ_m s_mn x_m + n): the k-space that N coils see of M complex images, one for each set of maps.
+    """y_n = mask · (w F Σ_m s_mn x_m + n): the k-space that N coils see of M complex images, one for each set of maps.
 
     mask: (H, W), (D, H, W) or, one for each frame of a series, (T, H, W); (B, 1, *) of that, one for each item of a batch;
     bool or 0/1, True = sampled, the centre of k-space at index n // 2. coil_maps: complex, (N, H, W), (B, N, H, W), or
     (B, M, N, H, W) for M sets, where B is 1 or the batch; (D, H, W) in the place of (H, W) for volumes.
+    weights: positive numbers w of the shape of one mask, or None for ones. Where the noise of k-space is not the same
+    everywhere, w in proportion to 1 over its standard deviation, and measurements times w, make it so.
     img_size: (2 M, H, W), (2 M, D, H, W), or (2 M, T, H, W) with spatial_dims=2, a series whose frames share the maps;
     without it, that of the maps. spatial_dims: how many of the last axes are Fourier transformed, all of img_size's by
     default, or 2 without it. device: that of coil_maps by default. noise_model: deepinv's. tol, max_iter: of the
@@ -34,11 +36,12 @@ class MultiCoilMRI(IterativePhysics):
     precision of the maps, complex64 or complex128; `.to(torch.bfloat16)` halves their memory and computes in float32.
     Gradients reach x and y, not the maps.
     Raises ValueError on maps that are not complex, not finite or all zero, on a mask of another shape, with other values,
-    or under which nothing is sampled, and when called on a tensor of another size.
+    or under which nothing is sampled, on weights that are not positive, and when called on a tensor of another size.
     Source: Pruessmann et al. 1999, SENSE; Uecker et al. 2014, ESPIRiT, section "soft SENSE", for several sets.
     """
 
     mask: Tensor
+    weights: Tensor
     coil_maps: Tensor
     _before: Tensor
     _after: Tensor
@@ -49,6 +52,7 @@ class MultiCoilMRI(IterativePhysics):
         mask: Tensor | np.ndarray,
         coil_maps: Tensor | np.ndarray,
         *,
+        weights: Tensor | np.ndarray | None = None,
         img_size: Sequence[int] | None = None,
         spatial_dims: int | None = None,
         noise_model: NoiseModel | None = None,
@@ -66,15 +70,16 @@ class MultiCoilMRI(IterativePhysics):
         self.spatial_dims = spatial_dims
         self.register_buffer("coil_maps", torch.view_as_real(coil_maps).to(device))  # (B, M, N, *spatial, 2)
         self.register_buffer("mask", mask.to(self.coil_maps))  # (B, 1, *grid)
+        self.register_buffer("weights", _weights(weights, img_size[1:], spatial_dims).to(self.coil_maps))  # likewise, or ()
         for name in ("_before", "_after", "_spectrum"):
             self.register_buffer(name, None)
         self._set_constants()
 
     def _set_constants(self) -> None:
-        mask = self.mask.to(_cartesian.working_dtype(self.mask))
-        before, after = (p.to(mask) for p in _cartesian.centring_pairs(self.img_size[-self.spatial_dims :]))
-        self._before, self._after = before, after * mask[:, 0, ..., None]
-        self._spectrum, self._axes = _cartesian.normal_spectrum(mask, self.spatial_dims)
+        weights = (self.mask * self.weights).to(_cartesian.working_dtype(self.mask))
+        before, after = (p.to(weights) for p in _cartesian.centring_pairs(self.img_size[-self.spatial_dims :]))
+        self._before, self._after = before, after * weights[:, 0, ..., None]
+        self._spectrum, self._axes = _cartesian.normal_spectrum(weights.square(), self.spatial_dims)
 
     def _apply(self, fn, recurse=True):
         before = self._buffers.get("mask")
@@ -92,11 +97,11 @@ class MultiCoilMRI(IterativePhysics):
         return _cartesian.linear(self._forward, self._adjoint, self._ready("x", x, self.img_size))
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
-        """The zero-filled images, combined by the conjugate maps, (B, 2 M, *grid)."""
+        """The zero-filled images, of k-space times the weights, combined by the conjugate maps, (B, 2 M, *grid)."""
         return _cartesian.linear(self._adjoint, self._forward, self._ready("y", y, self.measurement_size))
 
     def A_adjoint_A(self, x: Tensor, **kwargs) -> Tensor:
-        """AᴴA x, (B, 2 M, *grid), coil by coil, with no transform along axes where the mask is constant."""
+        """AᴴA x, (B, 2 M, *grid), coil by coil, with no transform along axes where mask and weights are constant."""
         return _cartesian.linear(self._normal, self._normal, self._ready("x", x, self.img_size))
 
     def prox_l2(self, z, y, gamma, x_init=None, **kwargs) -> Tensor:
@@ -175,6 +180,18 @@ def _add_combined(result: Tensor, maps: Tensor, images: Tensor) -> None:
     for m in range(maps.shape[1]):
         seen = maps[:, m] * images
         result[:, m] += seen[:, 0] if seen.shape[1] == 1 else seen.sum(1)
+
+
+def _weights(weights: Tensor | np.ndarray | None, grid: tuple[int, ...], spatial_dims: int) -> Tensor:
+    """Weights (1, 1, *grid), or a one for all."""
+    if weights is None:
+        return torch.ones(())
+    weights = _check.own_tensor(weights)
+    if tuple(weights.shape) not in (grid, grid[-spatial_dims:]):
+        raise ValueError(f"weights: expected {grid[-spatial_dims:]}, as the mask, got {tuple(weights.shape)}")
+    if not (weights.isfinite() & (weights > 0)).all():
+        raise ValueError("weights: expected positive numbers, got 0, negative ones, NaN or infinity among them")
+    return weights.reshape((1,) * (len(grid) + 2 - weights.ndim) + tuple(weights.shape))
 
 
 def _sizes(

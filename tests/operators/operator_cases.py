@@ -45,8 +45,13 @@ def coil_maps(coils, height, width, sets=1):
     return parts[0] + 1j * parts[1]
 
 
-def multicoil(mask, maps):
-    return operators.MultiCoilMRI(mask, maps, tol=1e-14, max_iter=1000)
+def multicoil(mask, maps, weights=None):
+    return operators.MultiCoilMRI(mask, maps, weights=weights, tol=1e-14, max_iter=1000)
+
+
+def falling(height, width):
+    """Weights of k-space from 1 down to a half."""
+    return np.linspace(1, 0.5, height * width).reshape(height, width)
 
 
 def noncartesian(height, width):
@@ -122,6 +127,7 @@ OPERATORS = {
     "mri-random": Case(lambda s: operators.MRI((2, *s[1:]), operators.random_mask(s, keep=0.6)), masked=True),
     "multicoil-lines": Case(lambda s: multicoil(lines(*s[1:]), coil_maps(6, *s[1:])), masked=True),
     "multicoil-random": Case(lambda s: multicoil(operators.random_mask(s, keep=0.6), coil_maps(6, *s[1:])), masked=True),
+    "multicoil-weighted": Case(lambda s: multicoil(lines(*s[1:]), coil_maps(6, *s[1:]), falling(*s[1:])), masked=True),
     "multicoil-phase": Case(lambda s: phase_constrained(*s[1:]), masked=True),
     "multicoil-sets": Case(lambda s: multicoil(operators.random_mask(s, 0.8), coil_maps(8, *s[1:], sets=2)), masked=True),
 }

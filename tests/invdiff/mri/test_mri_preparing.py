@@ -99,11 +99,31 @@ def test_the_misfit_is_the_noise_level_with_true_maps_and_more_with_wrong_ones()
     def misfit(maps):
         physics = operators.MultiCoilMRI(mask, maps)
         y = mri.to_channels(data * mask)
-        return _misfit(physics, y, operators.least_squares(physics, y, z=0.0, gamma=1e3, iterations=60).x)
+        left, expected = _misfit(physics, y, operators.least_squares(physics, y, z=0.0, gamma=1e3, iterations=60).x)
+        return float((left.sum() / expected.sum()).sqrt())
 
     assert misfit(maps) == pytest.approx(0.02, rel=0.05)
     assert misfit(maps.roll(6, -1)) > 1.3 * 0.02
     assert misfit(maps.roll(1, 1)) > misfit(maps)
+
+
+def test_k_space_that_the_maps_explain_less_well_than_the_rest_counts_less():
+    size = (64, 64)
+    places = torch.stack(torch.meshgrid(*[torch.arange(64.0) - 32] * 2, indexing="ij"))
+    off = (places.norm(dim=0) > 6) & (places.norm(dim=0) < 18)            # beyond what the maps are estimated from
+    clean, scan = kspace(size=size, coils=8), noise(8, 4000)
+    data = clean + noise(1, 8, *size, sigma=4 * SIGMA, seed=9) * off
+    prepared = prepare(scan_of(data, lines(size), scan), 0, ScanSettings())
+    weights = prepared.weighted.physics.weights[0, 0]
+    level = prepared.choices["sigma_y"]
+    assert level["largest"] == pytest.approx(17**0.5 * SIGMA, rel=0.1)    # of independent noise, 4 SIGMA and SIGMA
+    assert weights[off].mean() < 1.3 * weights.min() < 0.8
+    assert weights[places.norm(dim=0) > 22].min() > 0.95
+    torch.testing.assert_close(prepared.weighted.y, prepared.problem.y * weights)
+    for same in (prepare(scan_of(clean, lines(size), scan), 0, ScanSettings()),
+                 prepare(scan_of(data, lines(size), scan), 0, ScanSettings(), sigma_y=SIGMA)):
+        assert same.weighted is same.problem
+        assert "largest" not in same.choices["sigma_y"]
 
 
 def test_the_level_used_is_the_noise_or_the_misfit_where_that_is_larger_and_a_given_one_is_kept():

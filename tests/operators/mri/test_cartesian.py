@@ -113,6 +113,17 @@ def test_every_coil_sees_its_own_image(grid, dims, batch_of_maps, sets, batch_of
     assert_adjoint(physics, 3)
 
 
+@pytest.mark.parametrize(("grid", "dims"), GRIDS)
+def test_weights_multiply_k_space(grid, dims):
+    maps, mask, x = randc(4, *grid[-dims:]), random_mask(*grid), randn(2, 2, *grid)
+    weights = torch.rand(grid[-dims:], generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 0.5
+    plain, weighted = (operators.MultiCoilMRI(mask, maps, img_size=(2, *grid), spatial_dims=dims, weights=w)
+                       for w in (None, weights))
+    assert_close(weighted.A(x), weights * plain.A(x))
+    assert_close(weighted.A_adjoint_A(x), plain.A_adjoint(weights.square() * plain.A(x)))
+    assert_adjoint(weighted, 2)
+
+
 @pytest.mark.parametrize("most", [1, 7, 20, 60, 300])
 @pytest.mark.parametrize(("grid", "dims"), GRIDS)
 def test_the_pieces_that_are_worked_on_at_a_time_leave_no_mark(monkeypatch, grid, dims, most):
@@ -279,6 +290,8 @@ MASK, MAPS = random_mask(6, 7), randc(4, 6, 7)
         ({"mask": torch.zeros(6, 7)}, r"mask: expected at least one sampled place an image, got none in"),
         ({"mask": torch.stack([MASK, 0 * MASK])[:, None]}, r"mask: expected at least one sampled place an image"),
         ({"mask": torch.zeros(0, 1, 6, 7)}, r"mask: expected at least one sampled place"),
+        ({"weights": torch.ones(7, 6)}, r"weights: expected \(6, 7\), as the mask, got \(7, 6\)"),
+        ({"weights": MASK.double()}, r"weights: expected positive numbers, got 0"),
         ({"coil_maps": MAPS.real}, r"coil_maps: expected complex64 or complex128, got torch\.float64"),
         ({"coil_maps": 0 * MAPS}, r"coil_maps: expected maps that are not all zero, got"),
         ({"coil_maps": torch.stack([MAPS, 0 * MAPS])}, r"coil_maps: expected maps that are not all zero, got an item"),
