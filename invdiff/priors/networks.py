@@ -27,9 +27,10 @@ class UNetSettings(_Settings):
     embedding: PositiveInt = 256
     classes: NonNegativeInt = 0
     variance: bool = False
+    attention: bool = False
 
     def build(self) -> nn.Module:
-        return UNet(self.channels, self.widths, self.depths, self.embedding, self.classes, self.variance)
+        return UNet(self.channels, self.widths, self.depths, self.embedding, self.classes, self.variance, self.attention)
 
 
 class DiTSettings(_Settings):

@@ -233,17 +233,28 @@ def build_denoiser(settings: TrainSettings) -> EDMDenoiser:
 
 
 def start_from(denoiser: EDMDenoiser, name: str) -> None:
-    """Copy the weights of a prior. Raises InputError where there is none, or one of another architecture or preconditioning."""
+    """Begin as a prior, of the same network or of a part of it: blocks that it lacks are the identity at first.
+
+    Raises InputError where there is none, or one of another architecture or preconditioning.
+    """
     initial = load_prior(name)
     if not isinstance(initial, EDMDenoiser):
         raise InputError(f"initial: {name} is not a prior that `invdiff train` wrote")
     if (initial.sigma_data, initial.centre) != (denoiser.sigma_data, denoiser.centre):
         raise InputError(f"initial: {name} has noise.sigma_data {initial.sigma_data:g} and noise.centre {initial.centre:g}, "
                          f"not {denoiser.sigma_data:g} and {denoiser.centre:g}")
+    known = initial.network.state_dict()
+    unlike = InputError(f"initial: {name} is of another architecture than `network`")
     try:
-        denoiser.network.load_state_dict(initial.network.state_dict())
+        if denoiser.network.load_state_dict(known, strict=False).unexpected_keys:
+            raise unlike
     except RuntimeError as error:
-        raise InputError(f"initial: {name} is of another architecture than `network`") from error
+        raise unlike from error
+    side = 8 * int(getattr(denoiser.network, "stride", 4))
+    x = torch.randn(2, initial.channels, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        if not torch.allclose(denoiser(x, 1.0), initial(x, 1.0), atol=1e-4):
+            raise unlike
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:

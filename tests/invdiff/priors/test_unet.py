@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from invdiff.priors.unet import UNet
+from invdiff.priors.tokens import rotated, rotations
+from invdiff.priors.unet import Attention, UNet
 
 
 def random_unet(**settings):
@@ -38,6 +39,32 @@ def test_no_layer_looks_at_the_whole_image():
     other = x.clone()
     other[..., 40:, :] += 5
     torch.testing.assert_close(network(x, label)[..., :8, :], network(other, label)[..., :8, :], rtol=1e-5, atol=1e-6)
+
+
+def test_with_attention_all_places_see_each_other_and_it_starts_as_the_identity():
+    network, label = random_unet(widths=(8, 32), attention=True), torch.tensor([-1.0])
+    x = torch.randn(1, 3, 64, 64)
+    other = x.clone()
+    other[..., 40:, :] += 5
+    assert (network(x, label)[..., :8, :] - network(other, label)[..., :8, :]).abs().max() > 1e-3
+    plain = random_unet(widths=(8, 32))
+    fresh = UNet(widths=(8, 32), depths=(1, 1), embedding=16, attention=True)
+    fresh.load_state_dict(plain.state_dict(), strict=False)
+    torch.testing.assert_close(fresh(x, label), plain(x, label))
+    with pytest.raises(ValueError, match="attention: expected a last width that is a multiple of 32, got 12"):
+        UNet(widths=(8, 12), depths=(1, 1), attention=True)
+
+
+def test_attention_is_that_of_the_formula():
+    torch.manual_seed(0)
+    layer, x = Attention(32), torch.randn(2, 32, 2, 3)
+    torch.nn.init.normal_(layer.out.weight)
+    h = torch.nn.functional.layer_norm(x.flatten(2).mT, (32,))
+    q, k, v = layer.mix(h).chunk(3, -1)
+    angles = rotations(2, 3, 32, x.device)
+    q, k = (rotated(torch.nn.functional.layer_norm(part, (32,)), angles) for part in (q, k))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v) @ layer.out.weight.mT
+    torch.testing.assert_close(layer(x), x + expected.mT.reshape(x.shape))
 
 
 def test_each_item_sees_its_own_label():

@@ -278,6 +278,21 @@ def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
         Trainer(settings(initial="none"), patches())
 
 
+@pytest.mark.parametrize("more", [{"depths": (1, 3)}, {"depths": (2, 1)}, {"attention": True}])
+def test_a_larger_network_begins_as_the_prior_that_it_contains(tmp_path, more):
+    small = {"widths": (8, 32), "depths": (1, 1), "embedding": 16}
+    first = Trainer(settings(network=small), patches())
+    run(first, 3)
+    path = tmp_path / "first.safetensors"
+    save_prior(path, first.average, make_card(first))
+    larger = Trainer(settings(initial=str(path), network=small | more), patches())
+    x = torch.randn(2, 3, 16, 24)
+    assert len(larger.denoiser.network.state_dict()) > len(first.denoiser.network.state_dict())
+    torch.testing.assert_close(larger.average(x, 0.5), load_prior(str(path))(x, 0.5))
+    with pytest.raises(InputError, match="is of another architecture than `network`"):      # all fits, but not as it was
+        Trainer(settings(initial=str(path), network=small | {"widths": (8, 32, 32), "depths": (1, 1, 1)}), patches())
+
+
 @pytest.mark.parametrize("network", [
     {"kind": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2},
     {"kind": "ncsnpp", "img_resolution": 16, "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1,
