@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invdiff.diffusion.schedules import DDPM_UNITS
 from invdiff.diffusion.stepping import Denoise, DrawNoise, Integrator, Step, towards
+from invdiff.errors import InputError
 
 
 class DDIM(Integrator):
@@ -27,20 +28,31 @@ class DDPM(Integrator):
     """Ancestral sampling (Ho et al. 2020, Algorithm 2, with Eqs. 6 and 7): x' ~ N(x0 + (after / sigma)^2 (x - x0), v I).
 
     variance: v of the two in their Sec. 3.2. "beta_tilde" is that of x' given x and x0, the lower bound; "beta" that of x'
-    given x where x0 is white with the standard deviation u of their unit, 0.5 here, the upper bound.
+    given x where x0 is white with the standard deviation u of their unit, 0.5 here, the upper bound. "learned" is what the
+    prior says, at each pixel, in log v from one to the other (Nichol & Dhariwal 2021, Eq. 15).
     """
 
-    variance: Literal["beta_tilde", "beta"] = "beta_tilde"
+    variance: Literal["beta_tilde", "beta", "learned"] = "beta_tilde"
 
     def __call__(self, denoise: Denoise, sigmas: Tensor, x: Tensor, noise: DrawNoise) -> Iterator[Step]:
-        u = DDPM_UNITS if self.variance == "beta" else 0.0
         for sigma, after in pairwise(sigmas.tolist()):
-            x0 = denoise(x, sigma)
+            x0, share = self._estimate(denoise, x, sigma)
             x = x0 + (after / sigma) ** 2 * (x - x0)
             if after > 0:
-                v = (u**2 + after**2) * (sigma**2 - after**2) / (u**2 + sigma**2)
-                x = x + v**0.5 * noise()
+                lower, upper = ((u**2 + after**2) * (sigma**2 - after**2) / (u**2 + sigma**2) for u in (0.0, DDPM_UNITS))
+                x = x + lower**0.5 * (upper / lower) ** (share / 2) * noise()
             yield Step(after, x, x0)
+
+    def _estimate(self, denoise: Denoise, x: Tensor, sigma: float) -> tuple[Tensor, Tensor | float]:
+        """E[x0 | x], and where log v is between its bounds, 0 to 1."""
+        if self.variance != "learned":
+            return denoise(x, sigma), float(self.variance == "beta")
+        told = getattr(denoise, "with_variance", None)
+        x0, share = told(x, sigma) if told else (x, None)
+        if share is None:
+            raise InputError("solver.variance: learned needs a prior that tells the variance of a step, trained with "
+                             "loss.kind: hybrid, and samples without a measurement; beta_tilde or beta need none")
+        return x0, (share + 1) / 2
 
 
 class Renoise(Integrator):

@@ -12,11 +12,10 @@ from invdiff.errors import InputError
 from invdiff.io.scans.scan import Scan
 from invdiff.mri.settings import ScanSettings
 from operators import mri
-from operators.mri.sensitivities import calibrate
+from operators.mri.sensitivities import calibrate, kernel_width
 
 WIDEST = 24             # side of the calibration region, and of a square of its area; more costs time and gains nothing
-KERNELS = (4, 6)        # narrowest and widest
-LEAST = 2 * KERNELS[0] - 1      # lines of the region
+LEAST = 7               # lines of it, for the narrowest kernel
 SECOND = 0.003          # share of the energy behind a second set of maps that makes it worth having: 0.0001 where nothing folds
 
 
@@ -102,18 +101,15 @@ def _espirit(where: str, kspace: Tensor, sides: tuple[int, int], source: str, se
     if min(sides) < LEAST:
         raise InputError(f"{where}: coil maps need a fully sampled centre of {LEAST} x {LEAST} points, and this one has "
                          f"{sides[0]} x {sides[1]}; scan with calibration lines, or measure them apart (ISMRMRD keeps both)")
-    # At twice as many places as it is wide a kernel's null space is seen; wider ones take what they have not seen for it.
-    kernel = min(max((min(sides) + 1) // 3, KERNELS[0]), KERNELS[1])
     try:
-        found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, kernel=kernel,
-                          crop=crop)
+        found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, crop=crop)
     except ValueError as error:
         raise InputError(f"{where}: coil maps: {error}") from error
     maps, share = found.maps[0], _second_share(kspace, found.maps[0], sides)
     if sets is None and share < SECOND:
         maps = maps[:1]
-    return Maps(maps, {"method": "ESPIRiT", "source": source, "region": list(sides), "kernel": kernel, "sets": len(maps),
-                       "second_set_energy": share, "crop": float(found.crop[0])})
+    return Maps(maps, {"method": "ESPIRiT", "source": source, "region": list(sides), "kernel": kernel_width(sides),
+                       "sets": len(maps), "second_set_energy": share, "crop": float(found.crop[0])})
 
 
 def _second_share(kspace: Tensor, maps: Tensor, sides: tuple[int, int]) -> float:

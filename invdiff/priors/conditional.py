@@ -45,6 +45,13 @@ class Guided(Denoiser):
         scale = torch.where(acts, self.scale, 1.0).reshape(-1, 1, 1, 1).to(x.dtype)
         return free + scale * (conditional - free)
 
+    def with_variance(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor | None]:
+        """The estimate, and what the prior given the class says of the variance of a step, if it does."""
+        if self.scale != 1:
+            return self(x, sigma), None
+        told = getattr(self.prior, "with_variance", None)
+        return told(x, sigma, self.classes.expand(len(x))) if told else (self(x, sigma), None)
+
     def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
         """That of the prior without a class: no smaller than it would be with one."""
         measured = getattr(self.prior, "error_spectrum", None)

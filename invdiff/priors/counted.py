@@ -28,6 +28,16 @@ class Counted(Denoiser):
             x0.register_hook(self._on_gradient)
         return x0
 
+    def with_variance(self, x: Tensor, sigma: float | Tensor, *args: object) -> tuple[Tensor, Tensor | None]:
+        """The estimate, and what the prior says of the variance of a step from there, if it does; no gradients are counted."""
+        told = getattr(self.prior, "with_variance", None)
+        if told is None:
+            return self(x, sigma, *args), None
+        self.calls += len(x) * getattr(self.prior, "calls_each", 1)
+        with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
+            x0, share = told(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x)), *args)
+        return x0.to(x.dtype), None if share is None else share.to(x.dtype)
+
     def _on_gradient(self, v: Tensor) -> None:
         """Called with the v of J^T v. Where that keeps a graph, a gradient by v is a product with J."""
         self.gradients += len(v)

@@ -17,6 +17,7 @@ NOISE_MARGIN = 1.2  # blocks overlap: the largest singular value of noise, squar
 ENERGY_LOST = 1e-3  # by the automatic crop, at most
 HIGHEST_CROP = 0.95  # where objects overlap, eigenvalues are a little lower than elsewhere
 SQUARINGS = 8  # of a matrix: its 256th power
+WIDTHS = (4, 6)  # of a kernel: narrowest and widest
 CHUNK = 2**19  # complex numbers that are worked on together, to stay in the cache of a CPU
 
 
@@ -34,7 +35,7 @@ def espirit(
     calib: int | Sequence[int] = 24,
     sets: int = 1,
     *,
-    kernel: int = 6,
+    kernel: int | None = None,
     threshold: float | None = None,
     crop: float | None = None,
     soft: bool = False,
@@ -42,7 +43,8 @@ def espirit(
     """Coil maps (B, N, H, W), complex64, of unit norm over coils or zero, from k-space (B, N, H, W).
 
     calib: side, or sides, of the fully sampled centre of k-space. sets: of maps; more than one, for a field of view
-    smaller than the object, gives (B, M, N, H, W), orthogonal, in falling order of eigenvalue. kernel: side in k-space.
+    smaller than the object, gives (B, M, N, H, W), orthogonal, in falling order of eigenvalue. kernel: side in k-space;
+    None: `kernel_width` of the centre.
     threshold: singular values of the calibration matrix above this fraction of the largest count as signal; None: those
     above 0.02 and above the noise, which is estimated. crop: the maps are zero where their eigenvalue is lower; None: the
     highest crop with 99.9 % of the energy of the calibration image, seen by the first set and less the noise, above it,
@@ -63,7 +65,7 @@ def calibrate(
     calib: int | Sequence[int] = 24,
     sets: int = 1,
     *,
-    kernel: int = 6,
+    kernel: int | None = None,
     threshold: float | None = None,
     crop: float | None = None,
     soft: bool = False,
@@ -77,18 +79,25 @@ def calibrate(
     for name, value in (("threshold", threshold), ("crop", crop)):
         if value is not None:
             _check.real(name, value, 0, 1)
-    sides = _calibration_sides(kspace, calib, _check.integer("kernel", kernel, 1))
-    items = [_calibrate_item(item, sides, sets, kernel, threshold, crop, soft) for item in kspace]
+    sides, width = _calibration_region(kspace, calib, kernel)
+    items = [_calibrate_item(item, sides, sets, width, threshold, crop, soft) for item in kspace]
     return Calibration(*map(torch.stack, zip(*items, strict=True)))
 
 
-def _calibration_sides(kspace: Tensor, calib: int | Sequence[int], kernel: int) -> list[int]:
-    """Sides of the calibration region, after all checks that need no calculation."""
+def kernel_width(sides: Sequence[int]) -> int:
+    """Side of a kernel for a calibration region: its narrowest side has twice as many places for it as it is wide, so that
+    its null space is seen; a wider one takes what it has not seen for it."""
+    return min(max((min(sides) + 1) // 3, WIDTHS[0]), WIDTHS[1])
+
+
+def _calibration_region(kspace: Tensor, calib: int | Sequence[int], kernel: int | None) -> tuple[list[int], int]:
+    """Sides of the calibration region and of the kernel, after all checks that need no calculation."""
     size = kspace.shape[2:]
     sides = list(calib) if isinstance(calib, Sequence) else [calib] * len(size)
     sides = [_check.integer("calib", n, 1) for n in sides]
     if len(sides) != len(size) or any(n > m for n, m in zip(sides, size, strict=False)):
         raise ValueError(f"calib: expected a region that fits into {tuple(size)}, got {calib}")
+    kernel = kernel_width(sides) if kernel is None else _check.integer("kernel", kernel, 1)
     if any(n < 2 * kernel - 1 for n in sides):  # less has fewer blocks than a kernel has samples: no null space in sight
         raise ValueError(f"calib: expected at least {2 * kernel - 1} per side, for a kernel of {kernel}, got {calib}")
     empty = ~kspace.flatten(1).any(1)
@@ -101,7 +110,7 @@ def _calibration_sides(kspace: Tensor, calib: int | Sequence[int], kernel: int) 
             f"calib: expected a fully sampled centre, got {missing} places that are zero in all coils within {sides}; "
             f"the largest fully sampled side is {full}"
         )
-    return sides
+    return sides, kernel
 
 
 def _calibrate_item(

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from invdiff import InputError, Stop
-from invdiff.diffusion.integrators import DDIM, DPMSolverPP, Heun
+from invdiff.diffusion.integrators import DDIM, DDPM, DPMSolverPP, Heun
 from invdiff.priors import Guided
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.sample_config import draw, sample_config
@@ -55,6 +55,40 @@ def test_every_call_of_the_network_is_counted(integrator, guidance, calls):
     drawn = sample(TwoGaussians(), 3, integrator, steps=7, classes=[0], guidance=guidance)
     assert drawn.report["network_calls"] == calls
     assert drawn.report["guidance"] == guidance
+
+
+class Telling(torch.nn.Module):
+    """White images of standard deviation 0.5, whose steps have the upper variance; class 1 is told the lower one."""
+
+    classes, channels = 2, 1
+
+    def __init__(self):
+        super().__init__()
+        self.card = {"image_size": [2, 2], "sigma_range": [0.01, 10.0], "classes": ["upper", "lower"]}
+
+    def with_variance(self, x, sigma, classes=None):
+        share = torch.ones_like(x) if classes is None else 1 - 2.0 * classes.reshape(-1, 1, 1, 1).expand_as(x)
+        return self(x, sigma), share
+
+    def forward(self, x, sigma, classes=None):
+        sigma = torch.as_tensor(sigma).reshape(-1, 1, 1, 1)
+        return 0.5 + (x - 0.5) / (1 + 4 * sigma**2)
+
+
+def test_ddpm_draws_with_the_variance_that_the_prior_tells():
+    """In four steps the upper variance is exact for white images (Ho et al. 2020, Sec. 3.2), and the lower one too little."""
+    options = {"steps": 4, "size": (2, 2)}
+    free = sample(Telling(), 4000, DDPM(variance="learned"), **options)
+    assert free.images.std().item() == pytest.approx(0.5, rel=0.03)
+    assert free.report["network_calls"] == 4
+    drawn = sample(Telling(), 4000, DDPM(variance="learned"), classes=[0, 1] * 2000, **options)
+    assert drawn.images[drawn.classes == 0].std().item() == pytest.approx(0.5, rel=0.03)
+    lower = sample(Telling(), 2000, DDPM(), **options).images.std().item()
+    assert drawn.images[drawn.classes == 1].std().item() == pytest.approx(lower, rel=0.05)
+    assert lower < 0.4
+    for prior, classes, guidance in ((TwoGaussians(), None, 1.0), (TwoGaussians(), [0], 1.0), (Telling(), [0], 2.0)):
+        with pytest.raises(InputError, match=r"solver\.variance: learned needs a prior that tells the variance"):
+            sample(prior, 2, DDPM(variance="learned"), steps=4, classes=classes, guidance=guidance)
 
 
 def test_a_guided_prior_counts_two_calls_in_a_restoration_too():

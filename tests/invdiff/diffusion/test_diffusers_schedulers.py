@@ -5,6 +5,7 @@ s = 2 sigma in them, at a time of the chain. States are compared there.
 """
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -80,6 +81,29 @@ def test_ddpm(variance, name, schedule, monkeypatch):
     module = __import__("diffusers.schedulers.scheduling_ddpm", fromlist=["randn_tensor"])
     monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: next(noises))
     assert_same(chain.ours(DDPM(variance=variance), chain.levels), chain.theirs())
+
+
+def test_ddpm_with_learned_variances(monkeypatch):
+    """Of the network's channels the second half is v, between -1 and 1."""
+    chain = Chain("DDPMScheduler", variance_type="learned_range", clip_sample=False)
+    noises = iter(chain.noises)
+    module = __import__("diffusers.schedulers.scheduling_ddpm", fromlist=["randn_tensor"])
+    monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: next(noises))
+    epsilon = chain.network
+
+    class Telling:
+        def with_variance(self, x, sigma):
+            return chain.denoise(x, sigma), (3 * x).sin()
+
+    ours = Chain.ours(SimpleNamespace(denoise=Telling(), noises=chain.noises, scale=chain.scale, start=chain.start),
+                      DDPM(variance="learned"), chain.levels)
+
+    def both(z, time):
+        x = 0.5 + 0.5 * z / chain.scale(float(chain.levels[int((chain.times == time).nonzero())]))
+        return torch.cat([epsilon(z, time), (3 * x).sin()], 1)
+
+    chain.network = both
+    assert_same(ours, chain.theirs())
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

@@ -218,7 +218,7 @@ def test_every_integrator_has_a_name():
 
 
 @pytest.mark.parametrize("make", [lambda: DDIM(eta=1.5), lambda: DDIM(zeta=0.3), lambda: Renoise(zeta=-0.1),
-                                  lambda: DPMSolver(order=4), lambda: DDPM(variance="learned"), lambda: RK45(rtol=0),
+                                  lambda: DPMSolver(order=4), lambda: DDPM(variance="guessed"), lambda: RK45(rtol=0),
                                   lambda: PredictorCorrector(snr=1.5), lambda: Langevin(epsilon=5),
                                   lambda: EDMStochastic(churn=-1)])
 def test_bad_parameters_are_refused(make):
