@@ -83,7 +83,7 @@ def _scan(config: RunConfig, settings: ScanSettings) -> tuple[Scan, float | None
     """The scan, and its noise level where that is given."""
     given = None if config.sigma_y in (None, "auto") else float(config.sigma_y or 0)
     if config.truth is not None:
-        return simulated_scan(open_images(config.truth), settings.coils, given or 0.0, config.seed), None
+        return simulated_scan(open_images(config.truth, frame=settings.frame), settings.coils, given or 0.0, config.seed), None
     path = config.input or str(bundled(*SAMPLE))
     return open_scan(path, trajectory=settings.trajectory, frame=settings.frame), given
 

@@ -24,7 +24,7 @@ class ScanSettings(BaseModel):
     many there are. sets: of coil maps, 2 for a field of view smaller than the head; None finds out. calib: side, or sides, of
     the calibration region; None takes what is fully sampled, up to 24. noise: where the noise covariance comes from; None
     takes the noise scan where there is one, else the border of k-space. trajectory: a file, where the scan's does not hold it.
-    frame: which of several repetitions, contrasts, phases or sets.
+    frame: which of several repetitions, contrasts, phases or sets; of images, volumes of a series, or echoes at a position.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

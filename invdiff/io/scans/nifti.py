@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.io.scans.arrays import image_tensor
-from invdiff.io.scans.checks import MAX_RATIO, guarded, require_size, slice_reader
+from invdiff.io.scans.checks import MAX_RATIO, choose_frame, guarded, require_size, slice_reader
 from invdiff.io.scans.scan import Header, Images
 
 
@@ -22,8 +22,9 @@ def is_nifti(head: bytes) -> bool:
     return head[344:348] == b"n+1\0" or head[4:8] == b"n+2\0"
 
 
-def open_nifti(path: str) -> Images:
-    """The volume (columns, rows, slices) of a .nii or .nii.gz, one slice [:, :, k] after another, transposed to (H, W).
+def open_nifti(path: str, frame: int = 0) -> Images:
+    """The volume (columns, rows, slices) of a .nii or .nii.gz, one slice [:, :, k] after another, transposed to (H, W); of a
+    series (columns, rows, slices, frames) that of one frame.
 
     The affine is the file's, as it is: its voxel axes (i, j, k) are our (column, row, slice). Slope and intercept are applied.
     """
@@ -31,11 +32,13 @@ def open_nifti(path: str) -> Images:
         with _image(path) as image:
             shape, dtype, affine = image.shape, image.get_data_dtype(), image.affine
             offset = int(image.header.get_data_offset())
-        if dtype.kind not in "iufc" or len(shape) < 2 or math.prod(shape[3:]) != 1:
-            raise InputError(f"{path}: is {dtype} of shape {shape}, expected one volume of grey values (columns, rows, slices)")
-        columns, rows, slices = (*shape[:3], 1)[:3]
-        if slices == 0:
+        if dtype.kind not in "iufc" or len(shape) < 2 or math.prod(shape[4:]) != 1:
+            raise InputError(f"{path}: is {dtype} of shape {shape}, expected grey values (columns, rows, slices), or a series "
+                             "(columns, rows, slices, frames)")
+        columns, rows, slices, frames = (*shape[:4], 1, 1)[:4]
+        if slices == 0 or frames == 0:
             raise InputError(f"{path}: has shape {shape}, it holds no images")
+        choose_frame(path, frame, frames)
         require_size(path, (1, rows, columns), dtype.itemsize)
         size = Path(path).stat().st_size * (MAX_RATIO if _compressed(path) else 1)
         if offset + math.prod(shape) * dtype.itemsize > size:
@@ -43,11 +46,12 @@ def open_nifti(path: str) -> Images:
 
         def read(number: int) -> Tensor:
             with _image(path) as image:
-                index = (slice(None), slice(None), *(number, *(0,) * 4)[:len(shape) - 2])
+                index = (slice(None), slice(None), *(number, frame, *(0,) * 3)[:len(shape) - 2])
                 return image_tensor(path, number, np.asarray(image.dataobj[index]).T)
 
         finite = bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine)) > 0
         notes = [] if finite else ["the file's affine is singular: the images have no orientation"]
+        notes += [f"frame {frame} of {frames}; the others are left out"] if frames > 1 else []
         return Images(path, "NIfTI", slices, (rows, columns), slice_reader(path, slices, read),
                       Header(np.array(affine, dtype=np.float64) if finite else None), notes)
 

@@ -53,17 +53,18 @@ def _open_scan(path: str, trajectory: str | None, frame: int) -> Scan:
     return open_arrays(path, variables, kind.startswith("MATLAB"))
 
 
-def open_images(path: str | Path) -> Images:
+def open_images(path: str | Path, *, frame: int = 0) -> Images:
     """Images to simulate a scan of: NIfTI, DICOM (a file, or a folder of one series), .npy, .npz or .mat, or the images in
     fastMRI's files and in what invdiff writes for it, in the file's units.
 
-    Raises InputError for anything else, naming what would be read.
+    frame: of a NIfTI series, or which of several DICOM images at each position. Raises InputError for anything else, naming
+    what would be read.
     """
     with guarded(path := str(path)):
-        return _open_images(path)
+        return _open_images(path, frame)
 
 
-def _open_images(path: str) -> Images:
+def _open_images(path: str, frame: int) -> Images:
     kind = _kind(path, _IMAGES)
     if kind == "fastMRI" and (name := _reconstruction(path)):
         return replace(open_image_arrays(path, {"image": hdf5_variable(path, name)}), format="fastMRI")
@@ -72,9 +73,10 @@ def _open_images(path: str) -> Images:
     if kind == "photo":
         raise InputError(f"{path}: is a photo; expected {_IMAGES}")
     if kind == "NIfTI":
-        return open_nifti(path)
+        return open_nifti(path, frame)
     if kind == "DICOM":
-        return open_dicom(path)
+        return open_dicom(path, frame)
+    choose_frame(path, frame, 1)
     return open_image_arrays(path, _variables(path, kind, "image"), kind.startswith("MATLAB"))
 
 

@@ -81,21 +81,46 @@ def write_cfl(stem, array):
 
 
 def write_dicom(path, pixels, **elements):
-    """pixels: uint16 (H, W)."""
+    """pixels: uint16 (H, W), or (N, H, W) for many frames; an element of None is left out."""
     item = pydicom.Dataset()
     item.file_meta = pydicom.dataset.FileMetaDataset()
     item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = MRImageStorage
     item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = generate_uid()
-    item.Rows, item.Columns = pixels.shape
+    item.Rows, item.Columns = pixels.shape[-2:]
     item.SamplesPerPixel, item.PhotometricInterpretation, item.PixelRepresentation = 1, "MONOCHROME2", 0
     item.BitsAllocated, item.BitsStored, item.HighBit = 16, 16, 15
     item.PixelData = pixels.astype("<u2").tobytes()
     for name, value in {"SeriesInstanceUID": "1.2.3", "PixelSpacing": [2.0, 3.0], "SliceThickness": 4.0,
                         "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 0], **elements}.items():
-        setattr(item, name, value)
+        if value is not None:
+            setattr(item, name, value)
     item.save_as(path, enforce_file_format=True)
     return path
+
+
+def macros(**found):
+    """A functional group of DICOM: the macros by name, each with its elements."""
+    group = pydicom.Dataset()
+    for name, elements in found.items():
+        item = pydicom.Dataset()
+        for key, value in elements.items():
+            setattr(item, key, value)
+        setattr(group, name, [item])
+    return group
+
+
+def write_enhanced(path, pixels, places, slopes=None, **elements):
+    """An enhanced DICOM file of frames (N, H, W), uint16, at `places` (N, 3)."""
+    own = [macros(PlanePositionSequence={"ImagePositionPatient": list(place)},
+                  **({"PixelValueTransformationSequence": {"RescaleSlope": str(slopes[k]), "RescaleIntercept": "0"}}
+                     if slopes else {})) for k, place in enumerate(places)]
+    shared = macros(PixelMeasuresSequence={"PixelSpacing": [2.0, 3.0], "SliceThickness": 4.0},
+                    PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+                    MREchoSequence={"EffectiveEchoTime": 12.5})
+    absent = dict.fromkeys(("PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ImagePositionPatient"))
+    return write_dicom(path, pixels, NumberOfFrames=len(pixels), PerFrameFunctionalGroupsSequence=own,
+                       SharedFunctionalGroupsSequence=[shared], **absent, **elements)
 
 
 def _fastmri(folder):

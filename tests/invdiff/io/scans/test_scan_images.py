@@ -2,7 +2,7 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from scan_files import error_of, exactly, read_all, write_dicom
+from scan_files import error_of, exactly, read_all, write_dicom, write_enhanced
 
 from invdiff.io.scans import open_images, open_scan
 
@@ -52,13 +52,20 @@ def test_niftis_slope_and_intercept_are_applied(tmp_path):
     assert np.allclose(open_images(tmp_path / "a.nii").read(1), expected[:, :, 1].T, rtol=1e-6)
 
 
-def test_niftis_of_two_and_of_four_dimensions(tmp_path):
+def test_niftis_of_two_to_five_dimensions(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.ones((6, 4), np.float32), np.eye(4)), tmp_path / "a.nii")
     assert open_images(tmp_path / "a.nii").read(0).shape == (4, 6)
     nibabel.save(nibabel.Nifti1Image(np.ones((6, 4, 3, 1), np.float32), np.eye(4)), tmp_path / "b.nii")
     assert len(read_all(open_images(tmp_path / "b.nii"))) == 3
-    nibabel.save(nibabel.Nifti1Image(np.ones((6, 4, 3, 2), np.float32), np.eye(4)), tmp_path / "c.nii")
-    assert "expected one volume" in error_of(open_images, tmp_path / "c.nii")
+    series = np.random.default_rng(0).random((6, 4, 3, 2)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(series, np.eye(4)), tmp_path / "c.nii")
+    for frame in (0, 1):
+        images = open_images(tmp_path / "c.nii", frame=frame)
+        assert [exactly(image, series[:, :, k, frame].T) for k, image in enumerate(read_all(images))] == [True] * 3
+        assert images.notes == [f"frame {frame} of 2; the others are left out"]
+    assert "frames 0 to 1, not 2" in error_of(open_images, tmp_path / "c.nii", frame=2)
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 4, 3, 2, 2), np.float32), np.eye(4)), tmp_path / "e.nii")
+    assert "or a series (columns, rows, slices, frames)" in error_of(open_images, tmp_path / "e.nii")
     rgb = np.zeros((6, 4, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
     nibabel.save(nibabel.Nifti1Image(rgb, np.eye(4)), tmp_path / "d.nii")
     assert "grey values" in error_of(open_images, tmp_path / "d.nii")
@@ -106,6 +113,39 @@ def test_a_dicom_series_is_in_the_order_of_its_positions(tmp_path):
     assert "not equally spaced" in open_images(tmp_path).notes[0]
 
 
+def test_the_frames_of_an_enhanced_dicom_file_are_a_series(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4000, (3, 5, 7)).astype(np.uint16)
+    path = write_enhanced(tmp_path / "a", pixels, [(10, 20, 35), (10, 20, 25), (10, 20, 30)], slopes=(1, 2, 3),
+                          Manufacturer="Acme")
+    images = open_images(path)
+    assert (images.format, images.slices, images.size, list(images.notes)) == ("DICOM", 3, (5, 7), [])
+    for image, k in zip(read_all(images), (1, 2, 0), strict=True):                   # in the order of the positions
+        assert exactly(image, (pixels[k] * (1.0 + k)).astype(np.float32))
+    assert np.array_equal(images.header.affine, [[-3, 0, 0, -10], [0, -2, 0, -20], [0, 0, 5, 25], [0, 0, 0, 1]])
+    assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme"}
+    path = write_enhanced(tmp_path / "b", pixels, [(0, 0, 0)] * 2)
+    assert "declares 3 frames and describes 2" in error_of(open_images, path)
+    path = write_dicom(tmp_path / "c", pixels, NumberOfFrames=3)                     # nothing tells where they lie
+    assert [exactly(image, pixels[k].astype(np.float32)) for k, image in enumerate(read_all(open_images(path)))] == [True] * 3
+    assert open_images(path).header.affine is None
+
+
+def test_of_several_dicom_images_at_each_position_one_is_chosen(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4000, (4, 5, 7)).astype(np.uint16)
+    places = [(0, 0, 0), (0, 0, 0), (0, 0, 2), (0, 0, 2)]
+    path = write_enhanced(tmp_path / "a", pixels, places)
+    (tmp_path / "series").mkdir()
+    for name, k in enumerate((3, 0, 2, 1)):
+        write_dicom(tmp_path / "series" / f"{name}.dcm", pixels[k], ImagePositionPatient=list(places[k]), InstanceNumber=k + 1)
+    for source in (path, tmp_path / "series"):
+        for frame in (0, 1):
+            images = open_images(source, frame=frame)
+            expected = pixels[frame::2].astype(np.float32)
+            assert all(exactly(found, wanted) for found, wanted in zip(read_all(images), expected, strict=True))
+            assert "of the 2 images at each position" in images.notes[0]
+        assert "frames 0 to 1, not 2" in error_of(open_images, source, frame=2)
+
+
 def test_a_slice_of_dicom_is_read_alone(tmp_path):
     for k in range(3):
         path = write_dicom(tmp_path / f"{k}.dcm", np.full((4, 6), k, np.uint16), ImagePositionPatient=[0, 0, k])
@@ -126,13 +166,14 @@ def test_what_is_wrong_with_dicom_is_said(tmp_path):
     first = {"SeriesInstanceUID": "1.2", "SeriesNumber": 3, "SeriesDescription": "T1 ax"}
     message = error_of(open_images, folder("series", first, {"SeriesInstanceUID": "1.3", "SeriesNumber": 4}))
     assert "2 series: 3 T1 ax (1 images), 4 (1 images)" in message
-    assert "at the same position" in error_of(open_images, folder("echoes", {}, {}))
+    assert "several images at some positions and fewer at others" in error_of(
+        open_images, folder("echoes", {}, {}, {"ImagePositionPatient": [0, 0, 1]}, shapes=((4, 6),) * 3))
     turned_by_90 = folder("turned", {}, {"ImageOrientationPatient": [0, 1, 0, 1, 0, 0]})
     assert "several orientations" in error_of(open_images, turned_by_90)
     assert "sizes" in error_of(open_images, folder("sizes", {}, {"ImagePositionPatient": [0, 0, 1]}, shapes=((4, 6), (6, 4))))
     assert "no DICOM file" in error_of(open_images, folder("empty"))
     assert "colour" in error_of(open_images, folder("colour", {"SamplesPerPixel": 3}))
-    assert "2 frames" in error_of(open_images, folder("frames", {"NumberOfFrames": 2}))
+    assert "declares 1000000 frames" in error_of(open_images, folder("frames", {"NumberOfFrames": 10**6}))
     nowhere = folder("nowhere", *({"ImagePositionPatient": None, "InstanceNumber": n} for n in (2, 1)))
     assert open_images(nowhere).header.affine is None
 
