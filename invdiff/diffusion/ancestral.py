@@ -40,7 +40,7 @@ class DDPM(Integrator):
             x = x0 + (after / sigma) ** 2 * (x - x0)
             if after > 0:
                 lower, upper = ((u**2 + after**2) * (sigma**2 - after**2) / (u**2 + sigma**2) for u in (0.0, DDPM_UNITS))
-                x = x + lower**0.5 * (upper / lower) ** (share / 2) * noise()
+                x = x + lower ** ((1 - share) / 2) * upper ** (share / 2) * noise()
             yield Step(after, x, x0)
 
     def _estimate(self, denoise: Denoise, x: Tensor, sigma: float) -> tuple[Tensor, Tensor | float]:

@@ -19,8 +19,8 @@ from invdiff.problem import Problem
 def bart_l1_wavelet(problem: Problem, weight: float, iterations: int) -> Tensor:
     """`bart pics -l1`, (B, 2 M, H, W): FISTA with random cycle spinning of "dau2", real and imaginary part jointly.
 
-    Raises InputError where there is no `bart` on the path, for another operator than MultiCoilMRI or MRI of single slices,
-    and where BART fails.
+    Raises InputError where there is no `bart` on the path, for another operator than MRI or MultiCoilMRI of single slices and
+    without weights, and where BART fails.
     """
     if not shutil.which("bart"):
         raise InputError("bart_l1_wavelet needs BART's command `bart` on the path; l1_wavelet does the same without it")
@@ -33,12 +33,12 @@ def bart_l1_wavelet(problem: Problem, weight: float, iterations: int) -> Tensor:
 
 def _maps(problem: Problem) -> Tensor:
     physics, size = problem.physics, problem.image_shape
-    if len(size) == 3 and isinstance(physics, operators.MultiCoilMRI):
+    if len(size) == 3 and isinstance(physics, operators.MultiCoilMRI) and bool((physics.weights == 1).all()):
         return torch.view_as_complex(physics.coil_maps.float())
     if len(size) == 3 and isinstance(physics, operators.MRI):
         return torch.ones((1, 1, 1, *size[1:]), dtype=torch.complex64)
-    raise InputError(f"bart_l1_wavelet needs single slices under MultiCoilMRI or MRI, and got {type(physics).__name__} of "
-                     f"{size}; l1_wavelet takes it")
+    raise InputError(f"bart_l1_wavelet needs single slices under MRI, or MultiCoilMRI without weights, and got "
+                     f"{type(physics).__name__} of {size}; l1_wavelet takes it")
 
 
 def _pics(kspace: np.ndarray, maps: np.ndarray, weight: float, iterations: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from invdiff.mri.settings import ScanSettings
 from operators import mri
 from operators.mri.sensitivities import calibrate, kernel_width
 
-WIDEST = 24             # side of the calibration region, and of a square of its area; more costs time and gains nothing
+WIDEST = 24             # side of a square calibration region, whose area others have; more costs time and gains nothing
 LEAST = 7               # lines of it, for the narrowest kernel
 SECOND = 0.003          # share of the energy behind a second set of maps that makes it worth having: 0.0001 where nothing folds
 
@@ -35,14 +35,14 @@ def cartesian_maps(scan: Scan, number: int, kspace: Tensor, mask: Tensor, calibr
     """
     where, source = f"{scan.path}: slice {number}", "centre of k-space"
     if calibration is not None:
-        sampled, kspace = (calibration != 0).any(0), calibration
-        source = "calibration lines"
+        kspace, source = _on_grid(calibration, scan.size), "calibration lines"
+        sampled = (kspace != 0).any(0)
     else:
         sampled = mask
     if len(kspace) == 1:
         return Maps(torch.ones(1, 1, *scan.size, dtype=torch.complex64), {"source": "a single coil, taken as uniform"})
     sides = _wanted(settings.calib) or _middle(sampled)
-    return _espirit(where, _on_grid(kspace, scan.size), sides, source, settings.sets)
+    return _espirit(where, kspace, sides, source, settings.sets)
 
 
 def full_maps(scan: Scan, kspace: Tensor, settings: ScanSettings) -> Tensor:
@@ -82,7 +82,8 @@ def _middle(sampled: Tensor) -> tuple[int, int]:
 
     (height, width), area = sampled.shape, WIDEST**2
     sizes = [(h, w) for h in range(1, min(area, height) + 1) for w in range(1, min(area // h, width) + 1)]
-    return max((size for size in sizes if whole(*size)), key=lambda size: (min(size), sum(size)), default=(0, 0))
+    best_first = sorted(sizes, key=lambda size: (min(size), sum(size)), reverse=True)
+    return next((size for size in best_first if whole(*size)), (0, 0))
 
 
 def _on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,6 @@
 """From a slice of raw k-space to a problem: white noise, few coils, coil maps, noise level and scale."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,17 +23,17 @@ RIDGE = 1e-3            # of least squares, to look at the data
 TELLING = 0.02          # share of white noise that least squares must leave, for what they leave of the data to tell something
 RING = 3.0              # width of the rings of k-space in which the misfit is looked at
 ENOUGH = 50             # degrees of freedom that tell a ring's misfit to a tenth
-LOUDER, OFTEN = 1.25, 0.1       # misfit over the noise level, and share of k-space with it, that make weights worth their time
+LOUDER, OFTEN = 1.25, 0.1       # a ring's noise level over the rest's, and share of k-space with it, that weights are worth
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A slice as a problem.
 
-    problem: of the scaled k-space, as it was measured. weighted: the same, with less weight on k-space where the coil maps
-    explain it less well than its noise allows; it is `problem` where that is hardly anywhere. support (1, 2 M, H, W): 1
-    where the coils see the image, 0 elsewhere. scale: what the data's unit was multiplied by. truth (H, W): magnitude of
-    the fully sampled scan, before a retrospective mask, in the scan's unit; else None. choices: for the report.
+    problem: of the scaled k-space, as it was measured. weighted: to draw samples with; the same, with less weight on k-space
+    where the coil maps explain it less well than the rest, and `problem` itself where that is hardly anywhere. support
+    (1, 2 M, H, W): 1 where the coils see the image, 0 elsewhere. scale: what the data's unit was multiplied by. truth (H, W):
+    magnitude of the fully sampled scan, before a retrospective mask, in the scan's unit; else None. choices: for the report.
     """
 
     problem: Problem
@@ -116,11 +117,12 @@ def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitenin
                 "sigma_y": {"used": level, "noise": given, "misfit": misfit, "unit": "of the scan's k-space, per real channel"}}
     problem = weighted = Problem(physics, y * scale, level * scale)
     if sigma_y is None and misfit and isinstance(physics, operators.MultiCoilMRI):
-        weights = _weights(left, expected, level, physics.mask[0, 0])
-        if weights is not None:
-            choices["sigma_y"]["largest"] = level / float(weights.min())
-            weighted = Problem(operators.MultiCoilMRI(physics.mask, maps.maps[None], weights=weights), problem.y * weights,
-                               problem.sigma_y)
+        levels = _levels(left, expected, given, physics.mask[0, 0])
+        if levels is not None:
+            quiet = float(levels.min())
+            choices["sigma_y"] |= {"used": quiet, "largest": float(levels.max())}
+            weighted = Problem(operators.MultiCoilMRI(physics.mask, maps.maps[None], weights=quiet / levels),
+                               problem.y * (quiet / levels), quiet * scale)
     support = (physics.coil_maps.square().sum((2, -1)) > 0).to(y.dtype).repeat_interleave(2, 1)
     return Prepared(problem, weighted, support, scale, truth, choices)
 
@@ -141,12 +143,18 @@ def _misfit(physics: Any, y: Tensor, fit: Tensor) -> tuple[Tensor, Tensor]:
     return found, expected
 
 
-def _weights(left: Tensor, expected: Tensor, level: float, mask: Tensor) -> Tensor | None:
-    """`level` over the noise level of each place of k-space, (H, W), at most 1: that of rings around the origin, where errors
-    of the coil maps are largest, as they multiply the largest values. None where few places would have less than 1."""
+def _levels(left: Tensor, expected: Tensor, given: float, mask: Tensor) -> Tensor | None:
+    """The noise level at each place of k-space, (H, W): that of its ring around the origin, and no less than what was given or
+    half of the places have. Errors of the maps are largest in the middle, where they multiply the largest values. None where
+    few places are louder than the rest."""
     rows, columns = (torch.arange(n, dtype=left.dtype) - n // 2 for n in left.shape)
     ring = (torch.hypot(*torch.meshgrid(rows, columns, indexing="ij")) / RING).round().long()
     sums = left.new_zeros(2, int(ring.max()) + 1)
     sums.index_add_(1, ring.flatten(), torch.stack([left, expected]).flatten(1))
-    louder = torch.where(sums[1] > ENOUGH, sums[0] / sums[1] / level**2, 0).sqrt().clamp_min(1)[ring]
-    return 1 / louder if float((louder * mask > LOUDER).sum()) > OFTEN * float(mask.sum()) else None
+    levels = (sums[0] / sums[1]).sqrt().masked_fill(sums[1] < ENOUGH, math.nan)[ring]
+    measured = levels[(mask > 0) & levels.isfinite()]
+    if not len(measured):
+        return None
+    quiet = max(given, float(measured.median()))
+    often = float((measured > LOUDER * quiet).float().mean())
+    return levels.nan_to_num(quiet).clamp_min(quiet) if often > OFTEN else None

@@ -10,7 +10,7 @@ from invdiff.errors import InputError
 from operators.mri import sampling
 
 CENTER = 24         # lines, or side of the block, that a retrospective mask keeps in the middle
-FEWEST = 11         # lines in the middle that coil maps want, with the usual kernel
+FEWEST = 11         # lines in the middle that coil maps want
 COILS = 16          # more are compressed to so many
 
 Pattern = Literal["equispaced", "random", "gaussian", "gaussian_points", "poisson_disc"]
@@ -22,7 +22,7 @@ class ScanSettings(BaseModel):
     acceleration, pattern, center, mask_seed: a retrospective mask; none without an acceleration. rows: undersample along the
     rows' direction, not the columns'. coils: virtual coils to compress to, COILS at most by default; of a simulated scan, how
     many there are. sets: of coil maps, 2 for a field of view smaller than the head; None finds out. calib: side, or sides, of
-    the calibration region; None takes what is fully sampled, up to 24. noise: where the noise covariance comes from; None
+    the calibration region; None takes what is fully sampled, up to 24 x 24. noise: where the noise covariance comes from; None
     takes the noise scan where there is one, else the border of k-space. trajectory: a file, where the scan's does not hold it.
     frame: which of several repetitions, contrasts, phases or sets; of images, volumes of a series, or echoes at a position.
     """

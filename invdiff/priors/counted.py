@@ -35,7 +35,7 @@ class Counted(Denoiser):
             return self(x, sigma, *args), None
         self.calls += len(x) * getattr(self.prior, "calls_each", 1)
         with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
-            x0, share = told(x, torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x)), *args)
+            x0, share = told(x, sigma, *args)
         return x0.to(x.dtype), None if share is None else share.to(x.dtype)
 
     def _on_gradient(self, v: Tensor) -> None:

@@ -55,20 +55,21 @@ class EDMDenoiser(Denoiser):
             x = x.expand(-1, 3, -1, -1)
         if x.shape[1] != self.channels:
             raise ValueError(f"x: expected {self.channels} channels, got {tuple(x.shape)}")
-        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(x.shape[0])
         if classes is not None and (not self.classes or int(classes.max()) >= self.classes):
             raise ValueError(f"classes: expected numbers below {self.classes}, got {int(classes.max())}" if self.classes else
                              "classes: this prior knows none")
         out = self.precondition(x, sigma, classes)
         return out.mean(1, keepdim=True) if grey else out
 
-    def precondition(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> Tensor:
-        """c_skip x + c_out F(c_in x, log sigma), around `centre`; sigma (B,)."""
+    def precondition(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None) -> Tensor:
+        """c_skip x + c_out F(c_in x, log sigma), around `centre`; x of the network's channels."""
         return self.with_variance(x, sigma, classes)[0]
 
-    def with_variance(self, x: Tensor, sigma: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def with_variance(self, x: Tensor, sigma: float | Tensor,
+                      classes: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """The same, and what the network says of the variance of a step from there, of x's shape, if it does: -1 is the
         lower choice, 1 the upper one (`invdiff.diffusion.elbo.vlb_terms`)."""
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(x.shape[0])
         s = sigma.reshape(-1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         z = x - self.centre

@@ -16,6 +16,7 @@ from operators.mri import _cartesian
 # Complex numbers worked on at a time: about what a CPU's cache holds, and 256 MiB of a GPU's memory.
 CPU_CHUNK = 2**19
 GPU_CHUNK = 2**25
+SMALLEST_WEIGHT = 1e-12  # its square is no zero in single precision
 
 
 class MultiCoilMRI(IterativePhysics):
@@ -36,7 +37,7 @@ class MultiCoilMRI(IterativePhysics):
     precision of the maps, complex64 or complex128; `.to(torch.bfloat16)` halves their memory and computes in float32.
     Gradients reach x and y, not the maps.
     Raises ValueError on maps that are not complex, not finite or all zero, on a mask of another shape, with other values,
-    or under which nothing is sampled, on weights that are not positive, and when called on a tensor of another size.
+    or under which nothing is sampled, on weights that are no positive numbers, and when called on a tensor of another size.
     Source: Pruessmann et al. 1999, SENSE; Uecker et al. 2014, ESPIRiT, section "soft SENSE", for several sets.
     """
 
@@ -187,10 +188,12 @@ def _weights(weights: Tensor | np.ndarray | None, grid: tuple[int, ...], spatial
     if weights is None:
         return torch.ones(())
     weights = _check.own_tensor(weights)
+    while weights.ndim > spatial_dims and len(weights) == 1:  # as another operator has them
+        weights = weights[0]
     if tuple(weights.shape) not in (grid, grid[-spatial_dims:]):
         raise ValueError(f"weights: expected {grid[-spatial_dims:]}, as the mask, got {tuple(weights.shape)}")
-    if not (weights.isfinite() & (weights > 0)).all():
-        raise ValueError("weights: expected positive numbers, got 0, negative ones, NaN or infinity among them")
+    if weights.is_complex() or not (weights.isfinite() & (weights > SMALLEST_WEIGHT)).all():
+        raise ValueError(f"weights: expected numbers above {SMALLEST_WEIGHT:g}, got others, NaN or infinity among them")
     return weights.reshape((1,) * (len(grid) + 2 - weights.ndim) + tuple(weights.shape))
 
 

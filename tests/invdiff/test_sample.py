@@ -9,6 +9,9 @@ from invdiff import InputError, Stop
 from invdiff.diffusion.integrators import DDIM, DDPM, DPMSolverPP, Heun
 from invdiff.priors import Guided
 from invdiff.priors.analytic import GaussianPrior
+from invdiff.priors.counted import Counted
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.unet import UNet
 from invdiff.sample_config import draw, sample_config
 from invdiff.sampling import sample
 
@@ -89,6 +92,22 @@ def test_ddpm_draws_with_the_variance_that_the_prior_tells():
     for prior, classes, guidance in ((TwoGaussians(), None, 1.0), (TwoGaussians(), [0], 1.0), (Telling(), [0], 2.0)):
         with pytest.raises(InputError, match=r"solver\.variance: learned needs a prior that tells the variance"):
             sample(prior, 2, DDPM(variance="learned"), steps=4, classes=classes, guidance=guidance)
+
+
+def test_levels_that_do_not_fall_draw_no_noise():
+    assert sample(TwoGaussians(), 2, DDPM(), steps=3, sigma_min=1.0, sigma_max=1.0).images.isfinite().all()
+
+
+def test_a_trained_network_tells_the_variance_with_and_without_a_class():
+    network = UNet(1, (8, 8), (1, 1), 16, classes=2, variance=True)
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    prior = EDMDenoiser(network, 1, 0.3, 0.5)
+    x = torch.rand(3, 1, 8, 8)
+    for told in (prior, Guided(prior, 1), Counted(prior, "fp32", x.device), Guided(Counted(prior, "bf16", x.device), 0)):
+        x0, share = told.with_variance(x, 0.5)
+        assert x0.shape == share.shape == x.shape
+        assert float(share.detach().std()) > 0
+    assert sample(prior, 2, DDPM(variance="learned"), steps=3, size=(8, 8), classes=[0, 1]).images.isfinite().all()
 
 
 def test_a_guided_prior_counts_two_calls_in_a_restoration_too():

@@ -86,6 +86,14 @@ def test_separate_calibration_lines_are_used_even_where_the_middle_was_not_sampl
     assert (maps[0] - maps[1]).abs().mean() < 1e-3
 
 
+def test_calibration_lines_may_reach_further_than_the_image():
+    data = phantom.kspace((60, SIZE[1]), COILS)                       # k-space of the same object, as densely sampled
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    mask[:, ::2] = True
+    scan = scan_of(kspace(), mask, calibration=data[0][:, :, 16:24])
+    assert prepare(scan, 0, GIVEN).choices["coil_maps"]["region"] == [48, 8]
+
+
 def test_calibration_lines_are_mixed_as_the_image_is():
     data, mix = kspace(coils=12), mixing(12)
     mixed = torch.einsum("mn,dnhw->dmhw", mix, data)

@@ -114,16 +114,25 @@ def test_k_space_that_the_maps_explain_less_well_than_the_rest_counts_less():
     clean, scan = kspace(size=size, coils=8), noise(8, 4000)
     data = clean + noise(1, 8, *size, sigma=4 * SIGMA, seed=9) * off
     prepared = prepare(scan_of(data, lines(size), scan), 0, ScanSettings())
-    weights = prepared.weighted.physics.weights[0, 0]
-    level = prepared.choices["sigma_y"]
+    problem, level = prepared.weighted, prepared.choices["sigma_y"]
+    weights = problem.physics.weights[0, 0]
+    assert level["used"] == pytest.approx(SIGMA, rel=0.05)
     assert level["largest"] == pytest.approx(17**0.5 * SIGMA, rel=0.1)    # of independent noise, 4 SIGMA and SIGMA
-    assert weights[off].mean() < 1.3 * weights.min() < 0.8
+    assert weights[off].mean() < 1.3 * weights.min() < 0.4
     assert weights[places.norm(dim=0) > 22].min() > 0.95
-    torch.testing.assert_close(prepared.weighted.y, prepared.problem.y * weights)
-    for same in (prepare(scan_of(clean, lines(size), scan), 0, ScanSettings()),
-                 prepare(scan_of(data, lines(size), scan), 0, ScanSettings(), sigma_y=SIGMA)):
-        assert same.weighted is same.problem
-        assert "largest" not in same.choices["sigma_y"]
+    torch.testing.assert_close(problem.y, prepared.problem.y * weights)
+    maps = torch.view_as_complex(problem.physics.coil_maps[0, 0].contiguous())
+    image = (maps.conj() * mri.ifft(phantom.kspace(size, 8)[0], (-2, -1))).sum(0)           # without noise
+    left = problem.y - problem.A(torch.stack([image.real, image.imag])[None] * prepared.scale)
+    assert float(left[problem.observed()].std()) == pytest.approx(problem.sigma_y, rel=0.1)
+
+
+def test_where_the_maps_explain_k_space_evenly_all_of_it_counts_alike():
+    data, mask, scan = kspace(size=(64, 64), coils=8), lines((64, 64)), noise(8, 4000)
+    for prepared in (prepare(scan_of(data, mask, scan), 0, ScanSettings()),
+                     prepare(scan_of(data, mask, scan), 0, ScanSettings(), sigma_y=SIGMA)):
+        assert prepared.weighted is prepared.problem
+        assert "largest" not in prepared.choices["sigma_y"]
 
 
 def test_the_level_used_is_the_noise_or_the_misfit_where_that_is_larger_and_a_given_one_is_kept():

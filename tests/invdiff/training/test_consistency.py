@@ -208,7 +208,7 @@ def images():
 def teacher(tmp_path):
     """The file of a small prior of three classes."""
     from invdiff.priors.checkpoint import save_prior
-    from invdiff.training.loop import build_denoiser
+    from invdiff.training.beginning import build_denoiser
 
     made = settings(loss={"kind": "edm"})
     torch.manual_seed(1)

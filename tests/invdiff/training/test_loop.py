@@ -10,8 +10,9 @@ from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors, save_prior, write_tensors
 from invdiff.training import loop
+from invdiff.training.beginning import build_denoiser
 from invdiff.training.data import Patches
-from invdiff.training.loop import Trainer, build_denoiser, learning_rate_factor
+from invdiff.training.loop import Trainer, learning_rate_factor
 from invdiff.training.run import make_card
 from invdiff.training.settings import TrainSettings
 
@@ -289,8 +290,17 @@ def test_a_larger_network_begins_as_the_prior_that_it_contains(tmp_path, more):
     x = torch.randn(2, 3, 16, 24)
     assert len(larger.denoiser.network.state_dict()) > len(first.denoiser.network.state_dict())
     torch.testing.assert_close(larger.average(x, 0.5), load_prior(str(path))(x, 0.5))
-    with pytest.raises(InputError, match="is of another architecture than `network`"):      # all fits, but not as it was
-        Trainer(settings(initial=str(path), network=small | {"widths": (8, 32, 32), "depths": (1, 1, 1)}), patches())
+
+
+def test_a_network_that_holds_a_prior_s_weights_in_another_place_is_refused(tmp_path):
+    """All names and shapes of the prior are there, but what it knows comes out elsewhere."""
+    flat = {"widths": (8, 8), "depths": (1, 1), "embedding": 16}
+    first = Trainer(settings(network=flat), patches())
+    run(first, 3)
+    save_prior(tmp_path / "first.safetensors", first.average, make_card(first))
+    deeper = flat | {"widths": (8, 8, 8), "depths": (1, 1, 1)}
+    with pytest.raises(InputError, match="is of another architecture than `network`"):
+        Trainer(settings(initial=str(tmp_path / "first.safetensors"), network=deeper), patches())
 
 
 @pytest.mark.parametrize("network", [

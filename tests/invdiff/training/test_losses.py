@@ -12,7 +12,8 @@ from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.unet import UNet
-from invdiff.training.loop import Trainer, build_denoiser
+from invdiff.training.beginning import build_denoiser
+from invdiff.training.loop import Trainer
 from invdiff.training.losses import (
     EDMLoss,
     FlowLoss,

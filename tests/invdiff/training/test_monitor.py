@@ -23,7 +23,7 @@ class Gaussian(EDMDenoiser):
         super().__init__(torch.nn.Conv2d(channels, channels, 1), channels, sigma_data=0.25, centre=0.5)
 
     def precondition(self, x, sigma, classes=None):
-        shrink = self.sigma_data**2 / (self.sigma_data**2 + sigma.view(-1, 1, 1, 1) ** 2)
+        shrink = self.sigma_data**2 / (self.sigma_data**2 + torch.as_tensor(sigma).reshape(-1, 1, 1, 1) ** 2)
         return self.centre + shrink * (x - self.centre)
 
 

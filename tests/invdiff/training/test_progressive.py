@@ -12,7 +12,8 @@ from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine
 from invdiff.priors.checkpoint import read_tensors, save_prior
 from invdiff.training import objectives
-from invdiff.training.loop import Trainer, build_denoiser
+from invdiff.training.beginning import build_denoiser
+from invdiff.training.loop import Trainer
 from invdiff.training.noise_levels import LogNormal
 from invdiff.training.progressive import ProgressiveLoss, level
 from invdiff.training.run import make_card

@@ -122,6 +122,8 @@ def test_weights_multiply_k_space(grid, dims):
     assert_close(weighted.A(x), weights * plain.A(x))
     assert_close(weighted.A_adjoint_A(x), plain.A_adjoint(weights.square() * plain.A(x)))
     assert_adjoint(weighted, 2)
+    again = operators.MultiCoilMRI(weighted.mask, maps, img_size=(2, *grid), spatial_dims=dims, weights=weighted.weights)
+    assert_close(again.A(x), weighted.A(x))
 
 
 @pytest.mark.parametrize("most", [1, 7, 20, 60, 300])
@@ -291,7 +293,8 @@ MASK, MAPS = random_mask(6, 7), randc(4, 6, 7)
         ({"mask": torch.stack([MASK, 0 * MASK])[:, None]}, r"mask: expected at least one sampled place an image"),
         ({"mask": torch.zeros(0, 1, 6, 7)}, r"mask: expected at least one sampled place"),
         ({"weights": torch.ones(7, 6)}, r"weights: expected \(6, 7\), as the mask, got \(7, 6\)"),
-        ({"weights": MASK.double()}, r"weights: expected positive numbers, got 0"),
+        ({"weights": torch.ones(6, 7) * 1j}, r"weights: expected numbers above 1e-12, got others"),
+        ({"weights": MASK.double()}, r"weights: expected numbers above 1e-12, got others"),
         ({"coil_maps": MAPS.real}, r"coil_maps: expected complex64 or complex128, got torch\.float64"),
         ({"coil_maps": 0 * MAPS}, r"coil_maps: expected maps that are not all zero, got"),
         ({"coil_maps": torch.stack([MAPS, 0 * MAPS])}, r"coil_maps: expected maps that are not all zero, got an item"),
