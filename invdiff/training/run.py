@@ -192,8 +192,7 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
            if trainer.denoiser.classes else {}),
         **({"sampling": few.to_dict()} if few else {}),
         "data": s.data.description, "licence": s.data.licence, "use": s.use,
-        "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}, "latent": {"autoencoder"}}),
-                     "steps": trainer.step,
+        "training": {"settings": _settings(s), "steps": trainer.step,
                      "average": {"gamma": gamma, "relative_width": round(relative_width(gamma), 4)},
                      "hours": round(trainer.seconds / 3600, 3), "hardware": hardware(trainer.device),
                      "processes": trainer.processes.count, "log": trainer.log,
@@ -201,12 +200,21 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
     }
 
 
+def _settings(settings: TrainSettings) -> dict:
+    """Settings as the card has them: where data and other priors lay says nothing to others."""
+    found = settings.model_dump(mode="json", exclude={"data": {"path"}, "latent": {"autoencoder"}})
+    for holder, key in ((found, "initial"), (found["loss"], "teacher")):
+        if holder.get(key):
+            holder[key] = Path(holder[key]).name
+    return found
+
+
 def earlier(initial: str) -> dict:
     """What is known of the training of the prior that a run began with; its name alone if it is not there any more."""
     try:
         card = load_prior(initial).card
     except InputError:
-        return {"name": initial}
+        return {"name": Path(initial).name}
     known = card.get("training", {})
     return {"name": card.get("name", initial), **{k: known[k] for k in ("steps", "hours", "hardware", "initial") if k in known}}
 

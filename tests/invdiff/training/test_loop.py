@@ -268,6 +268,7 @@ def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
         for name, value in module.network.state_dict().items():
             assert torch.equal(value, first.average.network.state_dict()[name].half().float())
     before = make_card(second)["training"]["initial"]
+    assert str(tmp_path) not in json.dumps(make_card(second))             # a card travels, paths do not
     assert before == {"name": "toy", "steps": 3, "hours": make_card(first)["training"]["hours"], "hardware": before["hardware"]}
     second.save(tmp_path / "state.safetensors")
     Trainer(settings(), patches()).resume(tmp_path / "state.safetensors")
