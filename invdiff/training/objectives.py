@@ -1,6 +1,7 @@
 """What a loss is to a run: a frozen set of parameters, and the module that they make, which the run trains."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -141,8 +142,8 @@ class Teacher(nn.Module):
         return Guided(self.prior, classes, self.guidance)(x, sigma.flatten())
 
     def about(self) -> dict[str, Any]:
-        """Its name, and a fingerprint of its weights."""
-        return {"teacher": {"name": self.name, "weights": fingerprint(self.prior)}}
+        """Its name, or its file's, and a fingerprint of its weights."""
+        return {"teacher": {"name": Path(self.name).name, "weights": fingerprint(self.prior)}}
 
 
 def per_image(levels: Tensor) -> Tensor:
