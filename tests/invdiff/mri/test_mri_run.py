@@ -276,7 +276,7 @@ def test_a_noiseless_truth_is_legal(restore, work):
     assert code == 0, err
     (made,) = report_of(work / "out")["slices"]
     assert made["noise"] == "not looked for"
-    assert made["sigma_y"]["used"] == made["sigma_y"]["misfit"] < 0.01             # what the maps leave
+    assert 0 < made["sigma_y"]["used"] <= made["sigma_y"]["misfit"] < 0.01         # what the maps leave
     assert yaml.safe_load((work / "out" / "config.yaml").read_text())["sigma_y"] == 0
 
 
