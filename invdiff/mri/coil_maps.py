@@ -15,7 +15,6 @@ from operators import mri
 from operators.mri.sensitivities import calibrate, kernel_width
 
 WIDEST = 24             # side of a square calibration region, whose area others have; more costs time and gains nothing
-LEAST = 7               # lines of it, for the narrowest kernel
 SECOND = 0.003          # share of the energy behind a second set of maps that makes it worth having: 0.0001 where nothing folds
 
 
@@ -99,17 +98,20 @@ def _on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _espirit(where: str, kspace: Tensor, sides: tuple[int, int], source: str, sets: int | None,
              crop: float | None = None) -> Maps:
-    if min(sides) < LEAST:
-        raise InputError(f"{where}: coil maps need a fully sampled centre of {LEAST} x {LEAST} points, and this one has "
+    kernel = kernel_width(sides)
+    least = 2 * kernel - 1
+    if min(sides) < least:
+        raise InputError(f"{where}: coil maps need a fully sampled centre of {least} x {least} points, and this one has "
                          f"{sides[0]} x {sides[1]}; scan with calibration lines, or measure them apart (ISMRMRD keeps both)")
     try:
-        found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, crop=crop)
+        found = calibrate(kspace[None], list(sides), min(2, len(kspace)) if sets is None else sets, kernel=kernel,
+                          crop=crop)
     except ValueError as error:
         raise InputError(f"{where}: coil maps: {error}") from error
     maps, share = found.maps[0], _second_share(kspace, found.maps[0], sides)
     if sets is None and share < SECOND:
         maps = maps[:1]
-    return Maps(maps, {"method": "ESPIRiT", "source": source, "region": list(sides), "kernel": kernel_width(sides),
+    return Maps(maps, {"method": "ESPIRiT", "source": source, "region": list(sides), "kernel": kernel,
                        "sets": len(maps), "second_set_energy": share, "crop": float(found.crop[0])})
 
 

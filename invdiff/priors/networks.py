@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, TypeAdapter
 from torch import Tensor, nn
 
 from invdiff.priors.dit import DiT
-from invdiff.priors.unet import HEAD, UNet
+from invdiff.priors.unet import UNet
 
 
 class _Settings(BaseModel):
@@ -28,12 +28,6 @@ class UNetSettings(_Settings):
     classes: NonNegativeInt = 0
     variance: bool = False
     attention: bool = False
-
-    @model_validator(mode="after")
-    def _has_heads(self) -> "UNetSettings":
-        if self.attention and self.widths[-1] % HEAD:
-            raise ValueError(f"attention: expected a last width that is a multiple of {HEAD}, got {self.widths[-1]}")
-        return self
 
     def build(self) -> nn.Module:
         return UNet(self.channels, self.widths, self.depths, self.embedding, self.classes, self.variance, self.attention)

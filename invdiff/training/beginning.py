@@ -9,8 +9,14 @@ from invdiff.training.settings import TrainSettings
 
 
 def build_denoiser(settings: TrainSettings) -> EDMDenoiser:
-    """A denoiser of the settings' architecture and preconditioning, untrained unless they name an initial prior."""
-    network = settings.network.build()
+    """A denoiser of the settings' architecture and preconditioning, untrained unless they name an initial prior.
+
+    Raises InputError for a network whose parts do not fit together, and as `start_from` does.
+    """
+    try:
+        network = settings.network.build()
+    except ValueError as error:
+        raise InputError(f"network.{error}") from error
     denoiser = EDMDenoiser(network, settings.network.channels, settings.noise.sigma_data, settings.noise.centre)
     if settings.initial:
         start_from(denoiser, settings.initial)

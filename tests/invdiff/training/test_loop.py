@@ -5,35 +5,15 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from toy_run import patches, run, settings
 
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors, save_prior, write_tensors
 from invdiff.training import loop
 from invdiff.training.beginning import build_denoiser
-from invdiff.training.data import Patches
 from invdiff.training.loop import Trainer, learning_rate_factor
 from invdiff.training.run import make_card
-from invdiff.training.settings import TrainSettings
-
-
-def settings(steps=6, **changes):
-    optimiser = {"steps": steps, "batch": 4, "rate": 2e-3, "warmup": 2} | changes.pop("optimiser", {})
-    data = {"path": "nowhere", "patch": (16, 32), "grey": 0.3} | changes.pop("data", {})
-    network = changes.pop("network", {"widths": (8, 12), "depths": (1, 1), "embedding": 16})
-    return TrainSettings(name="toy", data=data, network=network, optimiser=optimiser, precision="fp32", **changes)
-
-
-def patches():
-    y, x = np.mgrid[:48, :64] / 10
-    images = [np.stack([np.sin(x + k), np.cos(y * k / 3), np.sin(x - y)], -1) for k in range(4)]
-    return Patches([(127 * (1 + i)).astype(np.uint8) for i in images], 32, (1.0,), grey=0.3)
-
-
-def run(trainer, count=None):
-    for _, progress in zip(range(count or 10**9), trainer.steps(), strict=False):
-        last = progress
-    return last
 
 
 def tensors(trainer, folder):
@@ -255,53 +235,6 @@ def test_an_error_before_the_weights_change_leaves_the_state_whole(tmp_path):
     run(again)
     run(straight)
     assert_bitwise(tensors(straight, tmp_path), tensors(again, tmp_path))
-
-
-def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
-    """Those of its file, in half precision; also the average starts there. The choice is no part of what resumes."""
-    first = Trainer(settings(), patches())
-    run(first, 3)
-    path = tmp_path / "first.safetensors"
-    save_prior(path, first.average, make_card(first))
-    second = Trainer(settings(initial=str(path)), patches())
-    for module in (second.denoiser, second.average):
-        for name, value in module.network.state_dict().items():
-            assert torch.equal(value, first.average.network.state_dict()[name].half().float())
-    before = make_card(second)["training"]["initial"]
-    assert str(tmp_path) not in json.dumps(make_card(second))             # a card travels, paths do not
-    assert before == {"name": "toy", "steps": 3, "hours": make_card(first)["training"]["hours"], "hardware": before["hardware"]}
-    second.save(tmp_path / "state.safetensors")
-    Trainer(settings(), patches()).resume(tmp_path / "state.safetensors")
-    with pytest.raises(InputError, match=r"initial: .*first.safetensors is of another architecture than `network`"):
-        Trainer(settings(initial=str(path), network={"widths": (8, 16), "depths": (1, 1), "embedding": 16}), patches())
-    with pytest.raises(InputError, match=r"initial: .* has noise.sigma_data 0.25 and noise.centre 0.5, not 0.25 and 0.4"):
-        Trainer(settings(initial=str(path), noise={"centre": 0.4}), patches())
-    with pytest.raises(InputError, match="no prior is called 'none'"):
-        Trainer(settings(initial="none"), patches())
-
-
-@pytest.mark.parametrize("more", [{"depths": (1, 3)}, {"depths": (2, 1)}, {"attention": True}])
-def test_a_larger_network_begins_as_the_prior_that_it_contains(tmp_path, more):
-    small = {"widths": (8, 32), "depths": (1, 1), "embedding": 16}
-    first = Trainer(settings(network=small), patches())
-    run(first, 3)
-    path = tmp_path / "first.safetensors"
-    save_prior(path, first.average, make_card(first))
-    larger = Trainer(settings(initial=str(path), network=small | more), patches())
-    x = torch.randn(2, 3, 16, 24)
-    assert len(larger.denoiser.network.state_dict()) > len(first.denoiser.network.state_dict())
-    torch.testing.assert_close(larger.average(x, 0.5), load_prior(str(path))(x, 0.5))
-
-
-def test_a_network_that_holds_a_prior_s_weights_in_another_place_is_refused(tmp_path):
-    """All names and shapes of the prior are there, but what it knows comes out elsewhere."""
-    flat = {"widths": (8, 8), "depths": (1, 1), "embedding": 16}
-    first = Trainer(settings(network=flat), patches())
-    run(first, 3)
-    save_prior(tmp_path / "first.safetensors", first.average, make_card(first))
-    deeper = flat | {"widths": (8, 8, 8), "depths": (1, 1, 1)}
-    with pytest.raises(InputError, match="is of another architecture than `network`"):
-        Trainer(settings(initial=str(tmp_path / "first.safetensors"), network=deeper), patches())
 
 
 @pytest.mark.parametrize("network", [
