@@ -23,6 +23,9 @@ def app(port: Annotated[int, typer.Option(help="Port to listen on.")] = 8501,
 
     options = {"server.port": port, "server.address": host, "server.headless": str(not browser).lower(),
                "server.maxUploadSize": 300, "server.fileWatcherType": "none", "browser.gatherUsageStats": "false",
-               "client.showErrorDetails": "none", "client.toolbarMode": "minimal"}
+               "client.showErrorDetails": "none", "client.toolbarMode": "minimal",
+               # a page that is asked anew while the last answer is on its way may drop what the server then refers to
+               # ("Cached ForwardMsg MISS"): every message is sent whole
+               "global.minCachedMessageSize": 2**40}
     arguments = [f"--{name}={value}" for name, value in options.items()]
     cli.main(["run", str(bundled("apps", "app.py")), *arguments], standalone_mode=False)
