@@ -91,7 +91,8 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any) -> tuple[A
               "batch_size": options["batch-size"], "device": device}
     config, prior = sample_config(given, options["set"])
     drawn = with_progress(lambda show: draw(config, prior, show))
-    kept = ("solver", "steps", "schedule", "sigma_min", "sigma_max", "guidance", "seed", "size", "network_calls", "precision")
+    kept = ("solver", "steps", "schedule", "sigma_min", "sigma_max", "guidance", "guidance_interval", "seed", "size",
+            "network_calls", "precision")
     report = drawn.report
     typer.echo(f"drawn in {report['seconds']:.1f} s on {report['device']}, {report['network_calls']:g} network calls each")
     images = drawn_images(drawn.images, drawn.classes, prior, network, Path(config.prior).stem)

@@ -14,7 +14,7 @@ def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors 
            guidance: Annotated[float | None, typer.Option(help="Strength of guidance by the class; 1 is none.")] = None,
            size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, where the prior takes any.")] = None,
            assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. schedule=cosine, solver.eta=0.5, "
-                                                                        "sigma_max=20; repeatable.")] = None,
+                                                                        "guidance_interval=[0.3,2]; repeatable.")] = None,
            seed: Annotated[int | None, typer.Option(help="Random seed, 0 or larger.")] = None,
            device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None,
            precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,

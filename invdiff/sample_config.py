@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from invdiff.config import build_part
 from invdiff.diffusion.integrators import DPMSolverPP
@@ -21,6 +21,7 @@ class SampleConfig(BaseModel):
     solver, schedule: a name, or a mapping with a `name` and parameters.
     class_: a class by number or name; "each", which is the default where a prior knows classes, lets them take turns, and
         "any" tells the prior none.
+    guidance_interval: the noise levels at which guidance acts, lowest and highest; without it, all.
     sigma_min, sigma_max: without them, the range that the prior was trained on.
     """
 
@@ -35,6 +36,7 @@ class SampleConfig(BaseModel):
     sigma_max: PositiveFloat | None = None
     class_: str = Field("each", alias="class")
     guidance: float = 1.0
+    guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None = None
     size: tuple[PositiveInt, PositiveInt] | None = None
     seed: int = Field(0, ge=0, lt=2**63)
     batch_size: PositiveInt | None = None
@@ -65,7 +67,8 @@ def draw(config: SampleConfig, prior: Any, on_step: Callable[[Any], object] | No
         classes = [i % known for i in range(config.count)]
     drawn = sample(prior, config.count, build_part("integrator", config.solver, DPMSolverPP(), "solver"), steps=config.steps,
                    schedule=build_part("schedule", config.schedule, Karras(), "schedule"), sigma_min=config.sigma_min,
-                   sigma_max=config.sigma_max, size=config.size, classes=classes, guidance=config.guidance, seed=config.seed,
-                   batch_size=config.batch_size, device=config.device, precision=config.precision, on_step=on_step)
+                   sigma_max=config.sigma_max, size=config.size, classes=classes, guidance=config.guidance,
+                   guidance_interval=config.guidance_interval, seed=config.seed, batch_size=config.batch_size,
+                   device=config.device, precision=config.precision, on_step=on_step)
     drawn.report.update(prior=config.prior, config=config.model_dump(mode="json", by_alias=True))
     return drawn

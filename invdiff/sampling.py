@@ -1,8 +1,10 @@
 """sample(): images drawn from a prior alone, what `invdiff sample`, the app and the evaluation call."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,8 @@ class Samples:
 
 def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 20, schedule: Schedule | None = None,
            sigma_min: float | None = None, sigma_max: float | None = None, size: tuple[int, int] | None = None,
-           classes: Sequence[int] | None = None, guidance: float = 1.0, seed: int = 0, batch_size: int | None = None,
+           classes: Sequence[int] | None = None, guidance: float = 1.0, guidance_interval: tuple[float, float] | None = None,
+           seed: int = 0, batch_size: int | None = None,
            device: str = "auto", precision: str = "fp32", on_step: Callable[[Progress], object] | None = None) -> Samples:
     """Draw images from a prior.
 
@@ -65,6 +68,7 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
         size: (H, W) in pixels; without it that of the images the prior was trained on, or 64 x 64.
         classes: of each image, -1 for any, or one number for all.
         guidance: strength of classifier-free guidance; 1 is none.
+        guidance_interval: noise levels, lowest and highest, at which it acts; without it, at all.
         seed: integer >= 0. Image i depends on (seed, i) and its class, and on nothing beside it.
         batch_size: images drawn together.
         on_step: called after each step. `Stop` raised by it ends the run with the images that are finished.
@@ -75,11 +79,14 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     if count < 1 or seed < 0 or steps < 1 or (batch_size is not None and batch_size < 1) or precision not in ("fp32", "bf16"):
         raise InputError(f"sample: expected count, steps and batch_size >= 1, seed >= 0 and precision fp32 or bf16, got "
                          f"{count}, {steps}, {batch_size}, {seed}, {precision!r}")
+    if guidance_interval and guidance_interval[0] > guidance_interval[1]:
+        raise InputError(f"guidance_interval: expected the lowest noise level and then the highest, got {guidance_interval}")
     where = find_device(device)
     labels = _labels(prior, classes, count, guidance)
     low, high = card_range(prior)
     sigmas = _levels(schedule or Karras(), steps, sigma_min or low, sigma_max or high)
-    draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size), guidance, seed, where, precision, on_step)
+    guided = partial(Guided, scale=guidance, interval=guidance_interval or (0.0, math.inf))
+    draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size), guided, seed, where, precision, on_step)
     height, width = draw.shape[-2:]
     together = batch_size or max(1, _PIXELS // (height * width))
     images: list[Tensor] = []
@@ -95,7 +102,8 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     drawn = torch.cat(images)
     report = {"solver": {"name": type(integrator).__name__, **integrator.model_dump()}, "steps": steps,
               "schedule": {"name": type(schedule or Karras()).__name__, **(schedule or Karras()).model_dump()},
-              "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance, "seed": seed,
+              "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance,
+              "guidance_interval": guidance_interval and list(guidance_interval), "seed": seed,
               "count": len(drawn), "size": list(drawn.shape[-2:]), "seconds": round(time.perf_counter() - began, 3),
               "network_calls": draw.prior.calls / len(drawn), "device": str(where), "precision": precision,
               "versions": versions()}
@@ -111,10 +119,11 @@ def card_range(prior: Denoiser) -> tuple[float, float]:
 class _Draw:
     """Draws a batch of images."""
 
-    def __init__(self, prior: Denoiser, integrator: Integrator, sigmas: Tensor, shape: tuple[int, ...], guidance: float,
-                 seed: int, device: torch.device, precision: str, on_step: Callable[[Progress], object] | None):
+    def __init__(self, prior: Denoiser, integrator: Integrator, sigmas: Tensor, shape: tuple[int, ...],
+                 guided: Callable[[Denoiser, Tensor], Guided], seed: int, device: torch.device, precision: str,
+                 on_step: Callable[[Progress], object] | None):
         self.prior, self.latent = Counted(prior, precision, device), getattr(prior, "latent", False)
-        self.integrator, self.sigmas, self.shape, self.guidance = integrator, sigmas, shape, guidance
+        self.integrator, self.sigmas, self.shape, self.guided = integrator, sigmas, shape, guided
         self.seed, self.device, self.on_step = seed, device, on_step
         self.centre = float(getattr(prior, "centre", 0.0 if shape[0] == 2 or self.latent else 0.5))
         self.done, self.ahead = 0, 1
@@ -123,7 +132,7 @@ class _Draw:
     def __call__(self, numbers: Sequence[int], classes: Tensor | None) -> Tensor:
         """The images of these numbers (N, C, H, W), on the CPU."""
         streams = Streams([stream_seed(self.seed, 0, i) for i in numbers], self.device)
-        denoise = self.prior if classes is None else Guided(self.prior, classes.to(self.device), self.guidance)
+        denoise = self.prior if classes is None else self.guided(self.prior, classes.to(self.device))
         x = self.centre + float(self.sigmas[0]) * streams.normal(self.shape)
         total = self.done + self.ahead * (len(self.sigmas) - 1)
         for step in self.integrator(denoise, self.sigmas, x, lambda: streams.normal(self.shape)):

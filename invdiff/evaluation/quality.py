@@ -129,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--rows", nargs="+", default=list(ROWS), help="SOLVER:STEPS,STEPS ...")
     add("--count", "-n", type=int, default=10_000, help="images of each row")
     add("--guidance", type=float, default=1.0)
+    add("--guidance-interval", type=float, nargs=2, help="noise levels at which it acts, lowest and highest")
     add("--features", default="fashion-classifier", help="a classifier's name or file, or inception")
     add("--metrics", default="fid,kid,pr,dc,accuracy", help=", ".join(ALL))
     add("--precision", default="fp32", choices=("fp32", "bf16"), help="of the prior's network")
@@ -146,12 +147,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    given = {key: getattr(options, key) for key in ("prior", "count", "guidance", "precision", "device")}
+    given = {key: getattr(options, key) for key in ("prior", "count", "guidance", "guidance_interval", "precision",
+                                                    "device")}
     rows, metrics = parse_rows(options.rows, given), chosen_metrics(options.metrics)
     network = feature_network(options.features, device := find_device(options.device))
     real, names = reference(network, options.data)
-    made = {"prior": Path(options.prior).stem, "guidance": options.guidance, "precision": options.precision, **names,
-            "hardware": hardware(torch.device(device)), "versions": versions()}
+    made = {"prior": Path(options.prior).stem, "guidance": options.guidance, "interval": options.guidance_interval,
+            "precision": options.precision, **names, "hardware": hardware(torch.device(device)), "versions": versions()}
 
     def show(name: str, row: dict[str, Any]) -> None:
         line = f"{name}: {row['calls']:g} calls, {row['seconds']:.1f} s, {row['scores']}"

@@ -14,8 +14,8 @@ from invdiff.priors.spectrum import ErrorSpectrum
 class Guided(Denoiser):
     """Classifier-free guidance, D(x) + scale (D(x | class) - D(x)) (Ho & Salimans 2022, Eq. 6, with scale = 1 + w).
 
-    scale = 1 is the class-conditional prior itself, one call of the network; any other needs two. Above 1, samples are more
-    typical of their class and vary less; they are then no samples of p(x | class).
+    scale = 1 is the class-conditional prior itself, one call of the network; any other takes two where it acts. Above 1,
+    samples are more typical of their class and vary less; they are then no samples of p(x | class).
 
     Args:
         prior: a denoiser that takes classes.
@@ -36,12 +36,12 @@ class Guided(Denoiser):
         """E[x0 | x, class], extrapolated; x (B, C, H, W), sigma a float or (B,)."""
         count = len(x)
         classes = self.classes.expand(count) if len(self.classes) == 1 else self.classes
-        if self.scale == 1:
-            return self.prior(x, sigma, classes)
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(count)
+        acts = (levels >= self.interval[0]) & (levels <= self.interval[1])
+        if self.scale == 1 or not acts.any():
+            return self.prior(x, sigma, classes)
         both = self.prior(torch.cat([x, x]), levels.repeat(2), torch.cat([classes, torch.full_like(classes, -1)]))
         conditional, free = both.chunk(2)
-        acts = (levels >= self.interval[0]) & (levels <= self.interval[1])
         scale = torch.where(acts, self.scale, 1.0).reshape(-1, 1, 1, 1).to(x.dtype)
         return free + scale * (conditional - free)
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from invdiff import InputError, Stop
 from invdiff.diffusion.integrators import DDIM, DDPM, DPMSolverPP, Heun
+from invdiff.diffusion.schedules import Karras
 from invdiff.priors import Guided
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.priors.counted import Counted
@@ -51,6 +52,16 @@ def test_an_image_depends_on_the_seed_its_number_and_its_class_alone():
     torch.testing.assert_close(whole.images[:2], fewer.images)
     other = sample(prior, 5, DPMSolverPP(eta=1.0), seed=1, **options)
     assert not torch.allclose(whole.images, other.images)
+
+
+def test_guidance_costs_a_second_call_only_at_the_levels_where_it_acts():
+    options = {"steps": 8, "classes": [0], "sigma_min": 0.1, "sigma_max": 10.0, "guidance": 2.0}
+    levels = Karras()(8, 0.1, 10.0)
+    drawn = sample(TwoGaussians(), 3, DDIM(), guidance_interval=(0.5, 3.0), **options)
+    assert drawn.report["network_calls"] == 8 + ((levels >= 0.5) & (levels <= 3.0)).sum()
+    assert not torch.equal(drawn.images, sample(TwoGaussians(), 3, DDIM(), **options).images)
+    nowhere = sample(TwoGaussians(), 3, DDIM(), guidance_interval=(20.0, 30.0), **options)
+    assert torch.equal(nowhere.images, sample(TwoGaussians(), 3, DDIM(), **{**options, "guidance": 1.0}).images)
 
 
 @pytest.mark.parametrize(("integrator", "guidance", "calls"), [(DDIM(), 1.0, 7), (Heun(), 1.0, 13), (DDIM(), 2.0, 14)])
@@ -132,6 +143,7 @@ def test_a_stop_keeps_what_is_finished():
 @pytest.mark.parametrize(("change", "words"), [
     ({"classes": [2]}, "classes: expected 4 numbers from -1, for any, to 1, got 1 from 2 to 2|got 4 from 2 to 2"),
     ({"classes": [0, 1]}, "got 2 from 0 to 1"), ({"guidance": 2.0}, "needs classes"), ({"steps": 0}, "steps"),
+    ({"guidance_interval": (2.0, 1.0)}, "lowest noise level"),
     ({"sigma_min": 50.0}, "sigma_min"), ({"size": (0, 3)}, "size"), ({"precision": "fp16"}, "precision")])
 def test_what_makes_no_sense_is_refused(change, words):
     with pytest.raises(InputError, match=words):

@@ -20,7 +20,9 @@ def quality_markdown(record: dict[str, Any], plot: str) -> str:
 
 def _header(record: dict[str, Any]) -> Iterator[str]:
     made = record["made"]
-    yield f"- {made['count']:,} images a row" + (f", prior {made['prior']}, guidance {made['guidance']:g}, {made['precision']}"
+    between = made.get("interval")
+    guidance = f"guidance {made.get('guidance', 1):g}" + (f" at levels {between[0]:g} to {between[1]:g}" if between else "")
+    yield f"- {made['count']:,} images a row" + (f", prior {made['prior']}, {guidance}, {made['precision']}"
                                                  if "prior" in made else "") + "."
     yield (f"- Scored by the features of {made['features']} against {made['real']:,} real images"
            + (f" ({made['reference']})" if "reference" in made else "") + ".")
