@@ -23,7 +23,7 @@ from invdiff.priors.counted import Counted
 from invdiff.restoration import Progress, Stop, find_device, versions
 from invdiff.training.samples import save_sheet, sheet
 
-_PIXELS = 2**18         # of images drawn together, if nothing else is said
+_PIXELS, _PIXELS_ON_CPU = 2**18, 2**16      # of images drawn together, if nothing else is said: more leave a CPU's cache
 _SHEET = 100            # images on a sheet, at most
 
 
@@ -88,7 +88,7 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     guided = partial(Guided, scale=guidance, interval=guidance_interval or (0.0, math.inf))
     draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size), guided, seed, where, precision, on_step)
     height, width = draw.shape[-2:]
-    together = batch_size or max(1, _PIXELS // (height * width))
+    together = batch_size or max(1, (_PIXELS_ON_CPU if where.type == "cpu" else _PIXELS) // (height * width))
     images: list[Tensor] = []
     began = time.perf_counter()
     try:

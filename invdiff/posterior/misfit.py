@@ -16,9 +16,9 @@ class Surplus:
 
     A prior's error spectrum is a mean over images, and a harder one has larger errors. With the right C the residual
     y - A D has the covariance A C A^T + sigma_y^2 I; where its square exceeds the trace of that by more than chance, C is
-    scaled until the trace is the square, less the margin of chance: the method of moments for its scale, or Morozov's
-    discrepancy principle (1966) for the weight of the data. Without it samples of such images leave more than noise. The
-    factor is 1 for few measured values, whose square says little.
+    scaled until the trace is the square, less what chance may add to it where C is right: the method of moments for its
+    scale, or Morozov's discrepancy principle (1966) for the weight of the data. Without it samples of such images leave more
+    than noise.
 
     It is for operators that treat all of an image alike, with closed forms or for random pixels and sums (`suits`): only for
     those is so little known of A C A^T enough.
@@ -40,8 +40,9 @@ class Surplus:
         """(B, 1, 1, 1) for C of spectrum `power` (K, H, W // 2 + 1) or (B, K, ...), of which the residuals (B, ...) are
         y - A D, and 0 where nothing is measured."""
         trace, error = self._trace(power)
-        square = residual.square().flatten(1).sum(1) * (1 - CHANCE * error)
-        factor = (square - self.values * self.noise) / trace.clamp_min(torch.finfo(trace.dtype).tiny)
+        square, noise = residual.square().flatten(1).sum(1), self.values * self.noise
+        chance = CHANCE * error * (trace + noise)
+        factor = (square - chance - noise) / trace.clamp_min(torch.finfo(trace.dtype).tiny)
         return factor.clamp(1, LARGEST).reshape(-1, 1, 1, 1)
 
     def _trace(self, power: Tensor) -> tuple[Tensor, Tensor]:
