@@ -161,7 +161,7 @@ def test_the_command_writes_a_sheet_the_numbers_and_a_report(invdiff, tiny_prior
         assert sorted(file) == ["images"]
     assert images.shape == (5, 1, 16, 20)
     assert Image.open(out / "samples.png").size == (3 * 22 + 2, 2 * 18 + 2)
-    assert invdiff(*arguments, "--solver", "dpmpp_2m_sde", "--set", "schedule=cosine")[0] == 0        # replaces its own result
+    assert invdiff(*arguments, "--solver", "dpmpp_2m", "--set", "schedule=cosine")[0] == 0        # replaces its own result
     with np.load(out / "samples.npz", allow_pickle=False) as file:
         assert not np.allclose(file["images"], images)
 
