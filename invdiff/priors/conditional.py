@@ -40,10 +40,10 @@ class Guided(Denoiser):
         acts = (levels >= self.interval[0]) & (levels <= self.interval[1])
         if self.scale == 1 or not acts.any():
             return self.prior(x, sigma, classes)
-        both = self.prior(torch.cat([x, x]), levels.repeat(2), torch.cat([classes, torch.full_like(classes, -1)]))
-        conditional, free = both.chunk(2)
-        scale = torch.where(acts, self.scale, 1.0).reshape(-1, 1, 1, 1).to(x.dtype)
-        return free + scale * (conditional - free)
+        both = self.prior(torch.cat([x, x[acts]]), torch.cat([levels, levels[acts]]),
+                          torch.cat([classes, torch.full_like(classes[acts], -1)]))
+        conditional, free = both[:count], both[count:]
+        return conditional.index_put((acts,), free + self.scale * (conditional[acts] - free))
 
     def with_variance(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor | None]:
         """The estimate, and what the prior given the class says of the variance of a step, if it does."""

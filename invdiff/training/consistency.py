@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from invdiff.diffusion.consistency import Consistency
@@ -35,6 +35,7 @@ class ConsistencyLoss(Loss):
     teacher: a prior by name or file. It is no part of the run's state.
     order: of the teacher's step, 1 is Euler's, of one call, 2 is Heun's, of two.
     guidance: of the teacher by the class of each image (`invdiff.priors.Guided`), for twice the calls; 1 is none.
+    guidance_interval: noise levels, lowest and highest, at which that acts; without it, at all.
     steps, second: how f is to be sampled: the number of calls, and the level of the second; they begin at `noise.high`.
     """
 
@@ -45,6 +46,7 @@ class ConsistencyLoss(Loss):
     teacher: str | None = None
     order: Literal[1, 2] = 2
     guidance: float = 1.0
+    guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None = None
     steps: PositiveInt = 2
     second: PositiveFloat = 0.4
 
@@ -75,7 +77,7 @@ class ConsistencyObjective(Objective):
     def __init__(self, denoiser: EDMDenoiser, loss: ConsistencyLoss, noise: Noise):
         super().__init__()
         self.denoiser, self.loss = denoiser, loss
-        self.teacher = Teacher(loss.teacher, denoiser, loss.guidance) if loss.teacher else None
+        self.teacher = Teacher(loss.teacher, denoiser, loss.guidance, loss.guidance_interval) if loss.teacher else None
         self.ends = noise.low ** (1 / _RHO), noise.high ** (1 / _RHO)
         self.interval: Tensor           # of the grid, as a share of it
         self.register_buffer("interval", torch.tensor(1 / loss.first), persistent=False)

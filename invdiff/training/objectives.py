@@ -1,5 +1,6 @@
 """What a loss is to a run: a frozen set of parameters, and the module that they make, which the run trains."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,9 +127,10 @@ class Teacher(nn.Module):
     Raises InputError: there is none, or guidance is asked of one that knows other classes, or none.
     """
 
-    def __init__(self, name: str, denoiser: EDMDenoiser, guidance: float = 1.0):
+    def __init__(self, name: str, denoiser: EDMDenoiser, guidance: float = 1.0,
+                 interval: tuple[float, float] | None = None):
         super().__init__()
-        self.name, self.guidance = name, guidance
+        self.name, self.guidance, self.interval = name, guidance, interval or (0.0, math.inf)
         self.prior: Denoiser = load_prior(name).requires_grad_(False).eval()
         self.classes = self.prior.classes if isinstance(self.prior, EDMDenoiser) else 0
         if self.classes not in (0, denoiser.classes) or (guidance != 1 and not self.classes):
@@ -139,7 +141,7 @@ class Teacher(nn.Module):
         """D(x, sigma | classes), sigma (B, 1, 1, 1)."""
         if not self.classes or classes is None:
             return self.prior(x, sigma.flatten())
-        return Guided(self.prior, classes, self.guidance)(x, sigma.flatten())
+        return Guided(self.prior, classes, self.guidance, self.interval)(x, sigma.flatten())
 
     def about(self) -> dict[str, Any]:
         """Its name, or its file's, and a fingerprint of its weights."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from invdiff.diffusion.integrators import DDIM
@@ -28,6 +28,7 @@ class ProgressiveLoss(Loss):
 
     teacher: of the first phase, a prior by name or file.
     guidance: of that one by the class of each image, which its student then has learned (Meng et al. 2023); 1 is none.
+    guidance_interval: noise levels, lowest and highest, at which that acts; without it, at all.
     """
 
     of_one_length: ClassVar[bool] = True
@@ -36,6 +37,7 @@ class ProgressiveLoss(Loss):
     first: PositiveInt = 32
     last: PositiveInt = 2
     guidance: float = 1.0
+    guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None = None
 
     @model_validator(mode="after")
     def _halves(self) -> "ProgressiveLoss":
@@ -82,7 +84,7 @@ class ProgressiveObjective(Objective):
     def __init__(self, denoiser: EDMDenoiser, loss: ProgressiveLoss, noise: Noise):
         super().__init__()
         self.denoiser, self.loss, self.high = denoiser, loss, noise.high
-        self.first = Teacher(loss.teacher, denoiser, loss.guidance)
+        self.first = Teacher(loss.teacher, denoiser, loss.guidance, loss.guidance_interval)
         self.teacher = copy.deepcopy(denoiser).requires_grad_(False).eval()
         self.interval: Tensor           # the student's step, in shares of the angle
         self.register_buffer("interval", torch.tensor(2 / loss.first), persistent=False)

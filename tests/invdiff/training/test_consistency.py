@@ -277,6 +277,10 @@ def test_guidance_moves_the_target_by_the_class(teacher):
     assert moved[1] < 1e-6                   # an image without its class is not guided
     free, told = (plain.teacher(x, sigma, c) for c in (None, classes))
     torch.testing.assert_close(guided.teacher(x, sigma, classes)[0], (free + 3 * (told - free))[0], rtol=1e-4, atol=1e-5)
+    limited = Trainer(settings(loss=loss | {"guidance": 3.0, "guidance_interval": (0.6, 2.0)}), images()).loss.teacher
+    sigma, classes = torch.tensor([0.5, 0.7]).reshape(2, 1, 1, 1), torch.tensor([1, 1])
+    torch.testing.assert_close(limited(x, sigma, classes)[0], plain.teacher(x, sigma, classes)[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(limited(x, sigma, classes)[1], guided.teacher(x, sigma, classes)[1], rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_be_distilled_is_an_input_error(tiny_prior):
