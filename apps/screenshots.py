@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 SECONDS = 600               # patience, on a busy machine
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]         # as containers need them
 Act = Callable[[Any], None]
 
 
@@ -55,17 +56,17 @@ def served() -> Iterator[tuple[Any, str]]:
     command = [sys.executable, "-c", "from invdiff.cli import main; main()", "app", "--port", str(port), "--no-browser"]
     with sync_playwright() as driver, subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
             browser.new_page().close()
-            _wait_for(port)
+            _wait_for(port, server)
             yield browser, f"http://localhost:{port}/"
         finally:
             server.terminate()
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(port: int, server: subprocess.Popen) -> None:
     end = time.monotonic() + SECONDS
-    while time.monotonic() < end:
+    while time.monotonic() < end and server.poll() is None:
         try:
             urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5)
             return

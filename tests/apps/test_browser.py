@@ -3,20 +3,15 @@
 import io
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no browser: /usr/bin/chromium is not installed")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser: chromium is not installed")
 
 PATIENCE = float(os.environ.get("INVDIFF_BROWSER_SECONDS", "60"))
 QUICK = "?size=128&samples=1&moment_matching_steps=3"
@@ -24,35 +19,18 @@ SLOW = "?size=256&samples=4&moment_matching_steps=200"
 
 
 @pytest.fixture(scope="module")
-def address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from invdiff.cli import main; main()", "app", "--port", str(port), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        end = time.monotonic() + 4 * PATIENCE
-        while True:
-            try:
-                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=5)
-                break
-            except OSError:
-                assert time.monotonic() < end, "the server does not come up"
-                assert server.poll() is None, "the server ended"
-                time.sleep(0.2)
-        yield f"http://localhost:{port}/"
-        server.terminate()
+def place():
+    """A browser, and the address of an app."""
+    from screenshots import served
 
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        yield driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    with served() as found:
+        yield found
 
 
 @pytest.fixture
-def visit(browser, address):
+def visit(place):
     """Opens a page as a new visitor; what the console complains of fails the test."""
-    contexts, complaints = [], []
+    (browser, address), contexts, complaints = place, [], []
 
     def opened(path="", **options):
         context = browser.new_context(**options)
