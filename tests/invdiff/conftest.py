@@ -40,3 +40,26 @@ def invdiff(monkeypatch, capsys):
         captured = capsys.readouterr()
         return done.value.code or 0, captured.out, captured.err
     return run
+
+
+@pytest.fixture(scope="session")
+def prior(tiny_prior):
+    """A tiny untrained prior of photographs."""
+    return tiny_prior(channels=3, centre=0.5)
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A working folder with a 64 x 64 photo, truth.png."""
+    from invdiff.io.images import sample_image, save_image
+
+    monkeypatch.chdir(tmp_path)
+    save_image("truth.png", sample_image(size=64))
+    return tmp_path
+
+
+@pytest.fixture
+def restore(invdiff, prior):
+    def run(*arguments, output="out"):
+        return invdiff("restore", *arguments, "--prior", prior, "--output", output)
+    return run
