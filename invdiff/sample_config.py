@@ -18,8 +18,8 @@ from invdiff.validation import override, validate
 class SampleConfig(BaseModel):
     """Images to draw from a prior.
 
-    solver, schedule: a name, or a mapping with a `name` and parameters. The default draws new noise at
-        each step, so that later steps mend what the network did wrong in earlier ones.
+    solver, schedule: a name, or a mapping with a `name` and parameters. The default solver draws new noise at each step, and
+        later steps mend what the network did wrong in earlier ones.
     class_: a class by number or name; "each", which is the default where a prior knows classes, lets them take turns, and
         "any" tells the prior none.
     guidance_interval: the noise levels at which guidance acts, lowest and highest; without it, all.

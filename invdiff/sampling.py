@@ -56,8 +56,8 @@ class Samples:
 def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 20, schedule: Schedule | None = None,
            sigma_min: float | None = None, sigma_max: float | None = None, size: tuple[int, int] | None = None,
            classes: Sequence[int] | None = None, guidance: float = 1.0, guidance_interval: tuple[float, float] | None = None,
-           seed: int = 0, batch_size: int | None = None,
-           device: str = "auto", precision: str = "fp32", on_step: Callable[[Progress], object] | None = None) -> Samples:
+           seed: int = 0, batch_size: int | None = None, device: str = "auto", precision: str = "fp32",
+           on_step: Callable[[Progress], object] | None = None) -> Samples:
     """Draw images from a prior.
 
     Args:
