@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 from invdiff.config import build_part
 from invdiff.diffusion.integrators import DPMSolverPP
 from invdiff.diffusion.schedules import Karras
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
-from invdiff.priors.conditional import class_number
+from invdiff.priors.conditional import Interval, class_number
 from invdiff.sampling import Samples, sample
 from invdiff.validation import override, validate
 
@@ -37,7 +37,7 @@ class SampleConfig(BaseModel):
     sigma_max: PositiveFloat | None = None
     class_: str = Field("each", alias="class")
     guidance: float = 1.0
-    guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None = None
+    guidance_interval: Interval | None = None
     size: tuple[PositiveInt, PositiveInt] | None = None
     seed: int = Field(0, ge=0, lt=2**63)
     batch_size: PositiveInt | None = None

@@ -1,14 +1,24 @@
 """Priors told what to show: guidance by a class wraps a denoiser, and every integrator and sampler runs on the result."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from deepinv.models import Denoiser
+from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.priors.spectrum import ErrorSpectrum
+
+
+def _rising(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"expected the lowest noise level and then the highest, got {interval}")
+    return interval
+
+
+Interval = Annotated[tuple[NonNegativeFloat, PositiveFloat], AfterValidator(_rising)]      # of noise levels
 
 
 class Guided(Denoiser):

@@ -10,11 +10,12 @@ import math
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from invdiff.diffusion.consistency import Consistency
 from invdiff.diffusion.schedules import Karras
+from invdiff.priors.conditional import Interval
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.noise_levels import Noise
 from invdiff.training.objectives import Loss, Objective, Sampling, Teacher, per_image
@@ -46,7 +47,7 @@ class ConsistencyLoss(Loss):
     teacher: str | None = None
     order: Literal[1, 2] = 2
     guidance: float = 1.0
-    guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None = None
+    guidance_interval: Interval | None = None
     steps: PositiveInt = 2
     second: PositiveFloat = 0.4
 

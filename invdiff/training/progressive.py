@@ -7,11 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import DDPM_UNITS, Cosine
+from invdiff.priors.conditional import Interval
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.noise_levels import Noise, RunningLoss, quantiles
 from invdiff.training.objectives import Loss, Objective, Sampling, Teacher, per_image
@@ -37,7 +38,7 @@ class ProgressiveLoss(Loss):
     first: PositiveInt = 32
     last: PositiveInt = 2
     guidance: float = 1.0
-    guidance_interval: tuple[NonNegativeFloat, PositiveFloat] | None = None
+    guidance_interval: Interval | None = None
 
     @model_validator(mode="after")
     def _halves(self) -> "ProgressiveLoss":

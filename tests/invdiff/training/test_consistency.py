@@ -288,6 +288,8 @@ def test_what_cannot_be_distilled_is_an_input_error(tiny_prior):
         ConsistencyLoss(kind="consistency_distillation")
     with pytest.raises(ValidationError, match=r"teacher: expected a prior .* none for consistency_training"):
         ConsistencyLoss(kind="consistency_training", teacher="natural")
+    with pytest.raises(ValidationError, match="expected the lowest noise level and then the highest"):
+        ConsistencyLoss(kind="consistency_training", guidance_interval=(2.0, 0.3))
     with pytest.raises(ValidationError, match="last: expected at least first = 20, got 10"):
         ConsistencyLoss(kind="consistency_training", first=20, last=10)
     with pytest.raises(InputError, match="no prior is called 'nobody'"):
