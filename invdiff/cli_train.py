@@ -20,26 +20,39 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
 
     On several GPUs: torchrun --nproc-per-node GPUS --no-python invdiff train CONFIG.
     """
-    from invdiff.config import RUNS, train_settings
+    from invdiff.config import RUNS, train_stages
     from invdiff.restoration import find_device
-    from invdiff.training.processes import leave
-    from invdiff.training.run import train as run
 
-    settings = train_settings(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
+    stages = train_stages(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
+    settings = stages[-1]
     where = str(find_device(device or "auto"))
     folder = output or Path("runs") / settings.name
     if other := next((train for model, train in RUNS.values() if isinstance(settings, model)), None):
         path = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show))
         typer.echo(f"{path}: the {settings.kind}; log.jsonl beside it")
         return
-    view = View(settings)
-    try:
-        path = run(settings, folder, where, on_step=view.show)
-    finally:
-        view.close()
-        leave()
+    path = _run_stages(stages, folder, where)
     if os.environ.get("RANK", "0") == "0":
         typer.echo(f"{path}: the prior; log.jsonl, samples/ and {path.stem}.png beside it")
+
+
+def _run_stages(stages: Sequence[Any], output: Path, device: str) -> Path:
+    from invdiff.training.processes import leave
+    from invdiff.training.run import train as run
+    from invdiff.training.stages import unfinished
+
+    try:
+        for number, settings, folder in unfinished(stages, output):
+            if len(stages) > 1 and os.environ.get("RANK", "0") == "0":
+                typer.echo(f"stage {number} of {len(stages)}")
+            view = View(settings)
+            try:
+                path = run(settings, folder, device, on_step=view.show)
+            finally:
+                view.close()
+    finally:
+        leave()
+    return path
 
 
 def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Path]) -> Path:

@@ -33,21 +33,29 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
 
     Raises InputError for an assignment without "=", or into something that has no keys.
     """
-    out = dict(data)
+    values: list[tuple[str, Any]] = []
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
             raise InputError(f"--set {assignment}: expected KEY=VALUE, for example operator.sigma=1.6")
-        node = out
-        *parents, last = key.strip().split(".")
-        for parent in parents:
-            if not isinstance(node.get(parent, {}), Mapping):
-                raise InputError(f"--set {assignment}: {parent} is a value, and has no key {last!r}")
-            node[parent] = node = dict(node.get(parent, {}))
         try:
-            node[last] = yaml.safe_load(value)
+            values.append((key.strip(), yaml.safe_load(value)))
         except yaml.YAMLError as error:
             raise InputError(f"--set {assignment}: {value!r} is not a YAML value") from error
+    return assign(data, values, "--set ")
+
+
+def assign(data: Mapping[str, Any], values: Iterable[tuple[str, Any]], where: str) -> dict[str, Any]:
+    """A copy of nested `data` with the value of each dotted key set. Raises InputError: a key into something that has none."""
+    out = dict(data)
+    for key, value in values:
+        node = out
+        *parents, last = key.split(".")
+        for parent in parents:
+            if not isinstance(node.get(parent, {}), Mapping):
+                raise InputError(f"{where}{key}: {parent} is a value, and has no key {last!r}")
+            node[parent] = node = dict(node.get(parent, {}))
+        node[last] = value
     return out
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from invdiff.config import SAMPLERS, build_operator, build_sampler, run_config, tasks, train_settings
+from invdiff.config import SAMPLERS, build_operator, build_sampler, run_config, tasks, train_stages
 from invdiff.paths import bundled
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def test_every_bundled_task_builds_and_has_its_file_s_name():
 def test_every_bundled_training_config_is_valid():
     paths = sorted(bundled("configs", "train").glob("*.yaml"))
     assert paths
-    assert [train_settings(path).name for path in paths] == [path.stem for path in paths]
+    assert [{stage.name for stage in train_stages(path)} for path in paths] == [{path.stem} for path in paths]
 
 
 def test_every_sampler_says_what_it_does():

@@ -55,7 +55,10 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
                 if trainer.stopping:
                     raise KeyboardInterrupt
     path = output / f"{settings.name}.safetensors"
-    return export(trainer, held, test, path) if trainer.processes.main else path
+    if trainer.processes.main:
+        export(trainer, held, test, path)
+    trainer.processes.wait()        # another stage may begin with it
+    return path
 
 
 def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,
@@ -112,7 +115,7 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     elif channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
         magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
-        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales)
+        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales, data.contrast)
         _fill(cache, patches.pools)
     else:
         patches = Patches(kept, max(data.patch), data.scales, data.grey)
@@ -143,7 +146,7 @@ def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:
                 images[i]
 
 
-def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> Path:
+def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> None:
     """Write the averaged weights as a prior; its card holds error spectra on `held` and a denoising table on `test`."""
     smallest = min(min(i.shape[1:]) for i in held)
     crops = centre_crops(held, 256 if smallest >= 256 else min(64, smallest)).to(trainer.device)
@@ -166,7 +169,6 @@ def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], pat
         save_latent_prior(path, denoiser, autoencoder(trainer.settings), card)
     else:
         save_prior(path, denoiser, card)
-    return path
 
 
 def choose_average(trainer: Trainer, crops: Tensor) -> int:

@@ -9,6 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from invdiff.cli import app
+from invdiff.errors import InputError
+from invdiff.priors.checkpoint import read_card
 from invdiff.training.monitor import band_names
 
 
@@ -51,3 +53,30 @@ def test_a_terminal_shows_the_loss_of_each_band_and_the_last_validation(config, 
     assert all(name in shown for name in band_names())
     assert "4/4" in shown
     assert "held back, step 4" in shown
+
+
+def test_stages_follow_each_other_and_a_finished_one_is_not_run_again(config):
+    with open(config, encoding="utf-8") as file:
+        text = file.read().rstrip("}")
+    with open("two.yaml", "w", encoding="utf-8") as file:
+        file.write(text + "}, stages: [{data.patch: [32], optimiser.steps: 2}, {network.depths: [1, 2], seed: 1}]}")
+    lines = train("two.yaml").splitlines()
+    assert [line.split(",")[0] for line in lines[:-1]] == ["stage 1 of 2", "step 2", "stage 2 of 2", "step 2", "step 4"]
+    assert lines[-1].startswith("runs/toy/toy.safetensors")
+    first, last = (read_card(f"runs/toy/{name}toy.safetensors")["training"] for name in ("stage-1/", ""))
+    assert (first["settings"]["data"]["patch"], first["steps"], last["settings"]["data"]["patch"]) == ([32], 2, [16])
+    assert last["initial"]["steps"] == 2
+    again = train("two.yaml", "--set", "optimiser.steps=6").splitlines()
+    assert again[:2] == ["stage 2 of 2", "going on from step 4"]
+    assert train("two.yaml", "--set", "stages=[]", "--output", "one").startswith("step 2")
+
+
+def test_stages_that_are_none_are_refused(config):
+    for stages, said in (("3", "expected a list of mappings"), ("[{name.x: 1}]", "stages: name.x: name is a value")):
+        with open(config, encoding="utf-8") as file:
+            text = file.read().rstrip("}")
+        with open("bad.yaml", "w", encoding="utf-8") as file:
+            file.write(text + "}, stages: " + stages + "}")
+        result = CliRunner().invoke(app, ["train", "bad.yaml"])
+        assert isinstance(result.exception, InputError)
+        assert said in str(result.exception)

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from invdiff.config import SAMPLERS, build_operator, build_sampler, describe, run_config, tasks, train_settings
+from invdiff.config import SAMPLERS, build_operator, build_sampler, describe, run_config, tasks, train_stages
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine
 from invdiff.errors import InputError
@@ -147,8 +147,8 @@ def test_an_operator_that_does_not_fit_the_image_is_refused():
 
 def test_training_settings_name_the_nearest_right_key():
     path = bundled("configs", "train", "natural.yaml")
-    assert train_settings(path, ["optimiser.steps=5"]).optimiser.steps == 5
+    assert train_stages(path, ["optimiser.steps=5"])[0].optimiser.steps == 5
     for assignment, said in (("optimiser.stepz=5", "did you mean 'steps'"), ("nois.low=1", "did you mean 'noise'"),
                              ("noise.low=-1", "noise.low")):
         with pytest.raises(InputError, match=said):
-            train_settings(path, [assignment])
+            train_stages(path, [assignment])

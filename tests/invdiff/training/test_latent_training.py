@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from invdiff import InputError, load_prior
-from invdiff.config import train_settings
+from invdiff.config import train_stages
 from invdiff.diffusion.integrators import DDIM
 from invdiff.priors.autoencoder import load_autoencoder
 from invdiff.sampling import sample
@@ -54,7 +54,7 @@ def latent_settings(images, trained, **changes):
             "precision": "fp32", **changes}
     path = trained.parent / "latent.yaml"
     path.write_text(json.dumps(text))       # JSON is YAML
-    return train_settings(path)
+    return train_stages(path)[0]
 
 
 def test_the_divergence_is_that_of_gaussians():
