@@ -14,7 +14,7 @@ from operators.iterative import IterativePhysics
 from operators.mri import _cartesian
 
 # Complex numbers worked on at a time: about what a CPU's cache holds, and 256 MiB of a GPU's memory.
-CPU_CHUNK = 2**19
+CPU_CHUNK = 2**17
 GPU_CHUNK = 2**25
 SMALLEST_WEIGHT = 1e-12  # its square is no zero in single precision
 
@@ -69,7 +69,7 @@ class MultiCoilMRI(IterativePhysics):
         super().__init__(img_size=img_size, noise_model=noise_model, device=device, tol=tol, max_iter=max_iter)
         self.measurement_size = (2, coil_maps.shape[2], *img_size[1:])
         self.spatial_dims = spatial_dims
-        self.register_buffer("coil_maps", torch.view_as_real(coil_maps).to(device))  # (B, M, N, *spatial, 2)
+        self.register_buffer("coil_maps", _cartesian.complex_pairs(coil_maps).to(device))  # (B, M, N, *spatial, 2)
         self.register_buffer("mask", mask.to(self.coil_maps))  # (B, 1, *grid)
         self.register_buffer("weights", _weights(weights, img_size[1:], spatial_dims).to(self.coil_maps))  # likewise, or ()
         for name in ("_before", "_after", "_spectrum"):
