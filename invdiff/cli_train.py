@@ -20,8 +20,8 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
 
     On several GPUs: torchrun --nproc-per-node GPUS --no-python invdiff train CONFIG.
     """
-    from invdiff.config import RUNS, train_stages
     from invdiff.restoration import find_device
+    from invdiff.training.stages import RUNS, train_stages
 
     stages = train_stages(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
     settings = stages[-1]

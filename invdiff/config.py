@@ -16,10 +16,7 @@ from invdiff.evaluation.mri_baselines import BASELINES
 from invdiff.mri.settings import ScanSettings
 from invdiff.paths import bundled
 from invdiff.posterior import Sampler
-from invdiff.training.autoencoder import AutoencoderSettings, train_autoencoder
-from invdiff.training.classifier import ClassifierSettings, train_classifier
-from invdiff.training.settings import TrainSettings
-from invdiff.validation import assign, nearest, override, read_yaml, validate
+from invdiff.validation import nearest, override, read_yaml, validate
 
 OPERATORS: dict[str, Callable[..., Physics]] = {
     "denoising": operators.Denoising,
@@ -73,10 +70,6 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {    # parts of a sampler that ha
                  "linear": schedules.Linear},
 }
 
-RUNS: dict[str, tuple[type[BaseModel], Callable[..., Path]]] = {     # trainings of something that is no prior, by `kind`
-    "classifier": (ClassifierSettings, train_classifier),
-    "autoencoder": (AutoencoderSettings, train_autoencoder),
-}
 SHORT: dict[str, dict[str, Any]] = {                # integrators with a parameter set, by the names they go by
     "dpm_solver_1": {"name": "dpm_solver", "order": 1},
     "dpm_solver_2": {"name": "dpm_solver", "order": 2},
@@ -189,27 +182,6 @@ def _check_image(config: RunConfig, path: str, noise_given: bool) -> None:
         raise InputError("sigma_y: auto estimates the noise of an --input; to simulate, give a number")
     if config.sigma_y is None:
         raise InputError(f"{path}: sigma_y is missing; give the noise's standard deviation (white is 1; 0 is noiseless)")
-
-
-def train_stages(path: str | Path, assignments: Sequence[str] = ()) -> list[Any]:
-    """The settings of a training config, of each of its `stages` if it has some: TrainSettings, or, where it has a `kind`, its
-    model in RUNS. What is assigned holds for all stages. Raises InputError."""
-    data = override(read_yaml(path), assignments)
-    stages = (data.pop("stages", None) or [{}]) if "kind" not in data else [{}]
-    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
-        raise InputError(f"{path}: stages: expected a list of mappings, such as [{{seed: 1}}, {{seed: 2}}]")
-    again = [each for each in assignments if not each.startswith("stages")]
-    varied = (assign(data, stage.items(), f"{path}: stages: ") for stage in stages)
-    return [_train_settings(path, override(each, again)) for each in varied]
-
-
-def _train_settings(path: str | Path, data: Mapping[str, Any]) -> Any:
-    if "kind" not in data:
-        return validate(TrainSettings, data, str(path))
-    kind = str(data["kind"])
-    if kind not in RUNS:
-        raise InputError(f"{path}: kind: unknown kind {kind!r}; {nearest(kind, RUNS)}, or leave it out for a prior")
-    return validate(RUNS[kind][0], data, str(path))
 
 
 def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:

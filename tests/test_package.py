@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from invdiff.config import SAMPLERS, build_operator, build_sampler, run_config, tasks, train_stages
+from invdiff.config import SAMPLERS, build_operator, build_sampler, run_config, tasks
 from invdiff.paths import bundled
+from invdiff.training.stages import train_stages
 
 ROOT = Path(__file__).parents[1]
 

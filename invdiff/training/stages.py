@@ -1,9 +1,42 @@
-"""Training in stages: each run begins with the weights that the one before ended with."""
+"""Training configs, and runs in stages: each begins with the weights that the one before ended with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
+
+from invdiff.errors import InputError
+from invdiff.training.autoencoder import AutoencoderSettings, train_autoencoder
+from invdiff.training.classifier import ClassifierSettings, train_classifier
 from invdiff.training.settings import TrainSettings
+from invdiff.validation import assign, nearest, override, read_yaml, validate
+
+RUNS: dict[str, tuple[type[BaseModel], Callable[..., Path]]] = {     # trainings of something that is no prior, by `kind`
+    "classifier": (ClassifierSettings, train_classifier),
+    "autoencoder": (AutoencoderSettings, train_autoencoder),
+}
+
+
+def train_stages(path: str | Path, assignments: Sequence[str] = ()) -> list[Any]:
+    """The settings of a training config, of each of its `stages` if it has some: TrainSettings, or, where it has a `kind`, its
+    model in RUNS. What is assigned holds for all stages. Raises InputError."""
+    data = override(read_yaml(path), assignments)
+    stages = (data.pop("stages", None) or [{}]) if "kind" not in data else [{}]
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        raise InputError(f"{path}: stages: expected a list of mappings, such as [{{seed: 1}}, {{seed: 2}}]")
+    again = [each for each in assignments if not each.startswith("stages")]
+    varied = (assign(data, stage.items(), f"{path}: stages: ") for stage in stages)
+    return [_train_settings(path, override(each, again)) for each in varied]
+
+
+def _train_settings(path: str | Path, data: Mapping[str, Any]) -> Any:
+    if "kind" not in data:
+        return validate(TrainSettings, data, str(path))
+    kind = str(data["kind"])
+    if kind not in RUNS:
+        raise InputError(f"{path}: kind: unknown kind {kind!r}; {nearest(kind, RUNS)}, or leave it out for a prior")
+    return validate(RUNS[kind][0], data, str(path))
 
 
 def unfinished(stages: Sequence[TrainSettings], output: Path) -> Iterator[tuple[int, TrainSettings, Path]]:

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from invdiff import InputError, load_prior
-from invdiff.config import train_stages
 from invdiff.diffusion.integrators import DDIM
 from invdiff.priors.autoencoder import load_autoencoder
 from invdiff.sampling import sample
 from invdiff.training.autoencoder import AutoencoderSettings, divergence, encode_all, train_autoencoder
 from invdiff.training.latents import coder_of
 from invdiff.training.run import load_data, train
+from invdiff.training.stages import train_stages
 
 
 @pytest.fixture(scope="module")
