@@ -121,7 +121,8 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
                        samples=config.samples, prior=Path(config.prior).name, weights=fingerprint(prior),
                        precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
-                       factor=factor, delta=delta, check=_check(rest, factor, config.samples, reference),
+                       factor=factor, delta=delta, antithetic=config.antithetic,
+                       check=_check(rest, factor, config, reference),
                        novelty=reference.to_dict() if reference else None, versions=versions())
 
 
@@ -162,13 +163,13 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
     for number in range(first, len(images)):
         truth = images.crops[number][None]
         problem = pose_truth(config, truth, stream_seed(config.seed, number, 0))
-        result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples,
+        result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples, antithetic=config.antithetic,
                          seed=stream_seed(config.seed, number, 1), device=config.device, batch_size=config.batch_size,
                          precision=config.precision)
         looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features
         centre, spread = _centre_and_spread(result.samples[0])
         other = images.crops[number - 1]                                            # a reference point for the distances
-        yield _case(centre, spread, truth[0], result.samples[0], other, looked)
+        yield _case(centre, spread, truth[0], _independent(result.samples[0], config), other, looked)
 
 
 def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:
@@ -178,16 +179,21 @@ def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
     if scan.noise is None:
         settings = settings.model_copy(update={"noise": "none"})
     recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, device=config.device,
-                    batch_size=config.batch_size, precision=config.precision, look=True)
+                    batch_size=config.batch_size, precision=config.precision, antithetic=config.antithetic, look=True)
     for number in range(first, scan.slices):
         slices = Slices(None, {})
         restore_slices(scan, [number], recipe, slices)
         tensors = next(iter(slices))[0]
-        truth, samples = tensors["truth"], mri.combine_sets(tensors["samples"])
+        truth, samples = tensors["truth"], mri.combine_sets(_independent(tensors["samples"], config))
         centre, spread = magnitudes(tensors["samples"])
         head = torch.from_numpy(head_mask(truth[None])[0])
         other = images.slices.read(number - 1 if number else scan.slices - 1).abs()
         yield _case(centre[None], spread[None], truth[None], samples, other[None], tensors.get("features"), head)
+
+
+def _independent(samples: Tensor, config: RunConfig) -> Tensor:
+    """The first of each pair, if neighbours are antithetic."""
+    return samples[::2] if config.antithetic else samples
 
 
 def _centre_and_spread(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,10 +217,11 @@ def _patches(x: Tensor) -> Tensor:
     return torch.nn.functional.unfold(x.float(), size, stride=size).permute(2, 0, 1)
 
 
-def _check(cases: Sequence[Case], factor: float, samples: int, reference: Reference | None) -> dict[str, Any]:
+def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: Reference | None) -> dict[str, Any]:
     """What is seen on images kept apart: coverage in the mean and its standard error; mean half-width (sharpness) and error;
     how well spread ranks error; curves of coverage by level, without the factor, of pixels and of patches (TARP); alarms."""
     ratios = [case["ratio"].numpy() for case in cases]
+    independent = (config.samples + 1) // 2 if config.antithetic else config.samples
     shares = np.array(coverage(ratios, factor))
     ranks = [float(spearmanr(case["error"], case["spread"]).statistic) for case in cases]
     found = {
@@ -222,8 +229,8 @@ def _check(cases: Sequence[Case], factor: float, samples: int, reference: Refere
         "standard_error": float(shares.std(ddof=1) / len(shares) ** 0.5) if len(shares) > 1 else None,
         "half_width": factor * float(np.mean([case["spread"].mean() for case in cases])),
         "error": float(np.mean([case["error"].mean() for case in cases])), "spearman": float(np.mean(ranks)),
-        "levels": list(LEVELS), "uncalibrated": coverage_curve(ratios, samples, LEVELS),
-        "tarp": expected_coverage(torch.cat([case["ranks"] for case in cases]), samples, LEVELS),
+        "levels": list(LEVELS), "uncalibrated": coverage_curve(ratios, config.samples, LEVELS),
+        "tarp": expected_coverage(torch.cat([case["ranks"] for case in cases]), independent, LEVELS),
     }
     rows = [case["features"] for case in cases if "features" in case]
     if reference and rows:

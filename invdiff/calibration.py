@@ -40,6 +40,7 @@ class Calibration(BaseModel):
     sigma_y: float = Field(ge=0, allow_inf_nan=False)
     sampler: dict[str, Any]
     samples: int = Field(ge=2)
+    antithetic: bool = False
     prior: str
     weights: str
     precision: str
@@ -66,6 +67,8 @@ class Calibration(BaseModel):
                  if key not in _SEEDS and config.operator.get(key) != value and not (config.is_scan and value is None)]
         if sigma_y is not None and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
             found.append(f"sigma_y={self.sigma_y:g}")
+        if config.antithetic != self.antithetic:
+            found.append(f"antithetic={self.antithetic}")
         return found + [f"sampler.{key}={value}" for key, value in self.sampler.items() if config.sampler.get(key) != value]
 
     def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:

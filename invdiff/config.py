@@ -95,6 +95,7 @@ class RunConfig(BaseModel):
     prior: str = "natural"
     sampler: dict[str, Any]
     samples: int = Field(4, ge=1)
+    antithetic: bool = False            # neighbours from noise of opposite sign: a better mean from fewer samples
     seed: int = Field(0, ge=0, lt=2**63)
     input: str | None = None
     truth: str | None = None

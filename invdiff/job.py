@@ -148,7 +148,7 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     calibration, others = find_calibration(config, prior), {name: load_prior(name) for name in config.other_priors}
     draw = partial(restore, problem, sampler=build_sampler(config.sampler), samples=config.samples, seed=config.seed,
                    device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
-                   start=_start(config, problem))
+                   start=_start(config, problem), antithetic=config.antithetic)
     result = draw(prior=prior, checkpoint=checkpoint)
     shifts = prior_shift(result.samples, others, lambda other: draw(prior=other).samples)
     problem = problem.to(find_device(config.device))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from invdiff.chunks import Chunk, Costs, Drawn, draw_all, plan
 from invdiff.diffusion.integrators import Step
-from invdiff.diffusion.randomness import stream_seed
+from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.errors import InputError
 from invdiff.io.partial import PartialRun
 from invdiff.io.results import output_folder, save_arrays, write_json
@@ -61,7 +61,7 @@ class Result:
     @property
     def std(self) -> Tensor:
         """Pixelwise over samples, (B, C, H, W); zero where there is one sample."""
-        return self.samples.std(1, correction=1) if self.samples.shape[1] > 1 else torch.zeros_like(self.mean)
+        return sample_variance(self.samples, 1).sqrt() if self.samples.shape[1] > 1 else torch.zeros_like(self.mean)
 
     def quantiles(self, *levels: float) -> Tensor:
         """Pixelwise over samples, (B, len(levels), C, H, W), linear between neighbouring samples; rough where there are few.
@@ -88,7 +88,7 @@ class Result:
 def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int = 1, seed: int = 0,
             device: str = "auto", batch_size: int | None = None, precision: str = "fp32",
             on_step: Callable[[Progress], object] | None = None, start: Tensor | None = None,
-            checkpoint: str | Path | None = None) -> Result:
+            checkpoint: str | Path | None = None, antithetic: bool = False) -> Result:
     """Draw posterior samples of every measurement of a problem.
 
     Args:
@@ -107,6 +107,9 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
         start: estimates (B, C, H, W) or (C, H, W) to begin from; see `Sampler.start_sigma`.
         checkpoint: a folder for finished chunks, made with the first. With those of an earlier call in it, the run goes on
             from there. It is not removed: `invdiff.io.partial.remove_partial` does that.
+        antithetic: draw samples 2k and 2k + 1 from noise of opposite sign, but for populations. Each is a sample as before, but
+            what they differ by from the posterior's mean nearly cancels. `Result.std` allows for it; what else takes samples
+            for independent does not.
 
     Raises:
         InputError: an argument out of range, a checkpoint of another run, or too little memory for one chain.
@@ -119,7 +122,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")
     problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
-    run = _Run(problem, counted, sampler, seed, on_step, _estimates(start, problem))
+    run = _Run(problem, counted, sampler, seed, antithetic and not sampler.population, on_step, _estimates(start, problem))
     if checkpoint is not None:
         run.resume(checkpoint, samples)
     chunks = plan(problem, sampler, samples, batch_size or (1 if where.type == "cpu" else 8), run.drawn)
@@ -140,6 +143,7 @@ class _Run:
     prior: Counted
     sampler: Sampler
     seed: int
+    antithetic: bool
     on_step: Callable[[Progress], object] | None
     start: Tensor | None
     drawn: list[Drawn] = field(default_factory=list)
@@ -149,7 +153,7 @@ class _Run:
     def draw(self, chunk: Chunk, after: int) -> None:
         """Draw a chunk; `after` others will follow."""
         index = torch.tensor([j for j, _ in chunk.chains], device=self.problem.y.device)
-        part, seeds = self.problem.rows(index), [stream_seed(self.seed, j, i) for j, i in chunk.chains]
+        part, seeds = self.problem.rows(index), [stream_seed(self.seed, j, i, self.antithetic) for j, i in chunk.chains]
         if self.start is None:
             steps = self.sampler.steps(self.prior, part, seeds)
         else:
@@ -186,6 +190,8 @@ class _Run:
                     "sigma_y": self.problem.sigma_y, "device": self.problem.y.device.type, "versions": versions()}
         if self.sampler.population:
             identity["samples"] = samples
+        if self.antithetic:
+            identity["antithetic"] = True
         picture = torch.rand(self.problem.image_shape, generator=torch.Generator().manual_seed(0)).to(self.problem.y)
         with torch.no_grad():
             latent = latent_of(self.prior)
@@ -215,6 +221,7 @@ class _Run:
         chains = len(self._chains())
         costs = sum((chunk.costs for chunk in self.drawn), Costs())
         report = {"sampler": _described(self.sampler), "seed": self.seed, "samples": samples.shape[1],
+                  "antithetic": self.antithetic,
                   "seconds": round(costs.seconds, 3), "network_calls": costs.network_calls / chains,
                   "network_gradients": costs.network_gradients / chains, "operator_calls": costs.operator_calls / chains,
                   "residual": residual(self.problem, samples), "device": str(self.problem.y.device),

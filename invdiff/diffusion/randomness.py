@@ -7,19 +7,39 @@ import torch
 from torch import Tensor
 
 
-def stream_seed(seed: int, measurement: int, sample: int) -> int:
-    """The seed of sample `sample` of measurement `measurement` in a run with an integer seed (0 included)."""
-    return int(np.random.SeedSequence([seed, measurement, sample]).generate_state(1, np.uint64)[0] >> 1)
+def stream_seed(seed: int, measurement: int, sample: int, antithetic: bool = False) -> int:
+    """The seed of sample `sample` of measurement `measurement` in a run with an integer seed (0 included).
+
+    antithetic: samples 2k and 2k + 1 share a stream, and the second has its noise mirrored, see `Streams`.
+    """
+    stream = sample // 2 if antithetic else sample
+    found = int(np.random.SeedSequence([seed, measurement, stream]).generate_state(1, np.uint64)[0] >> 1)
+    return ~found if antithetic and sample % 2 else found
 
 
 class Streams:
-    """One generator for each chain of a batch, on the CPU so that every device sees the same noise."""
+    """One generator for each chain of a batch, on the CPU so that every device sees the same noise. The seed ~s draws the
+    negatives of what s draws: noise as likely, and antithetic to it (Hammersley & Morton 1956)."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
-        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.signs = [1 if seed >= 0 else -1 for seed in seeds]
+        self.generators = [torch.Generator().manual_seed(int(seed if seed >= 0 else ~seed)) for seed in seeds]
         self.device = device
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise (number of seeds, *shape), float32."""
-        draws = [torch.randn(tuple(shape), generator=g) for g in self.generators]
+        draws = [sign * torch.randn(tuple(shape), generator=g) for sign, g in zip(self.signs, self.generators, strict=True)]
         return torch.stack(draws).to(self.device)
+
+
+def sample_variance(samples: Tensor, dim: int) -> Tensor:
+    """The variance that S > 1 samples along `dim` show, unbiased, be neighbours independent or antithetic.
+
+    It is that of the means of pairs, and that within them: independent samples lose next to nothing by being paired. Of an
+    odd number, or of two, it is that around the mean of all, for antithetic samples up to S / (S - 1) too large.
+    """
+    count = samples.shape[dim]
+    if count % 2 or count < 4:
+        return samples.var(dim, correction=1)
+    first, second = samples.unflatten(dim, (count // 2, 2)).unbind(dim + 1)
+    return ((first + second) / 2).var(dim, correction=1) + ((first - second) / 2).square().mean(dim)

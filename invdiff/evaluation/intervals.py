@@ -17,6 +17,8 @@ from scipy.stats import binom
 from scipy.stats import t as student
 from torch import Tensor
 
+from invdiff.diffusion.randomness import sample_variance
+
 LEVEL = 0.9             # of the interval
 POOL = 1.0              # pixels: a handful of samples says little of the variance at one pixel, its neighbours help
 FLOOR = 1e-4            # of image units, the least spread: no interval is a point
@@ -25,7 +27,7 @@ FLOOR = 1e-4            # of image units, the least spread: no interval is a poi
 def centre_and_spread(samples: Tensor, pool: float = POOL) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (C, H, W) of samples (S, C, H, W), S > 1; the variance is pooled over a Gaussian window of
     `pool` pixels."""
-    variance = samples.double().var(0, correction=1).cpu().numpy()
+    variance = sample_variance(samples.double(), 0).cpu().numpy()
     smooth = gaussian_filter(variance, (0, pool, pool)) if pool else variance
     return samples.mean(0), torch.from_numpy(np.maximum(np.sqrt(smooth), FLOOR)).to(samples)
 

@@ -67,7 +67,7 @@ def ours(prepared: Prepared, options: argparse.Namespace, truth: Tensor) -> dict
     sampler = build_sampler({"name": options.sampler, "steps": options.steps} | options.parameters)
     start = time.perf_counter()
     result = restore(prepared.weighted, prior, sampler, samples=options.samples, seed=0, device=options.device,
-                     precision=options.precision)
+                     precision=options.precision, antithetic=True)
     seconds = time.perf_counter() - start
     samples = result.samples[0] * prepared.support
     magnitude, deviation = magnitudes(samples)
@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace, say: Console) -> dict[str, Any]:
     if options.output.with_suffix(".json").is_file():
         record = json.loads(options.output.with_suffix(".json").read_text(encoding="utf-8"))
     made = {"prior": options.prior, "sampler": options.sampler, "parameters": options.parameters, "steps": options.steps,
-            "samples": options.samples, "precision": options.precision, "hardware": hardware(find_device(options.device)),
+            "samples": options.samples, "antithetic": True, "precision": options.precision, "hardware": hardware(find_device(options.device)),
             "versions": versions()}
     kept = record["made"].setdefault(options.label, made)
     if kept != made:
@@ -126,8 +126,8 @@ def to_markdown(record: dict[str, Any], label: str) -> str:
              "The truth is the fully sampled scan, its coils combined by ESPIRiT maps of its own.",
              "- All methods get the same white coils, ESPIRiT maps from the undersampled data, and k-space. The weights of the "
              "classical ones are chosen with the truth in hand, for each scan and mask; ours has none.",
-             f"- Ours: prior {made['prior']}, {made['sampler']}, {made['steps']} steps, mean of {made['samples']} samples, "
-             f"{made['precision']}; on {made['hardware']}.",
+             f"- Ours: prior {made['prior']}, {made['sampler']}, {made['steps']} steps, mean of {made['samples']} samples in "
+             f"antithetic pairs, {made['precision']}; on {made['hardware']}.",
              f"- Versions: {', '.join(f'{name} {version}' for name, version in made['versions'].items())}."]
     columns = [*CLASSICAL, label]
     for title, suffix in (("Whole slice", ""), ("Inside the head", "_head")):

@@ -61,7 +61,8 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     numbers, prior = _numbers(config, scan), scan_prior(config.prior)
     calibration = find_calibration(config, prior)
     recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, given,
-                    tuple(config.baselines), config.device, config.batch_size, config.precision, reference_of(calibration))
+                    tuple(config.baselines), config.device, config.batch_size, config.precision, config.antithetic,
+                    reference_of(calibration))
     slices = Slices(checkpoint, _identity(config, scan, prior))
     try:
         restore_slices(scan, numbers, recipe, slices, on_step)

@@ -5,6 +5,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from invdiff.diffusion.randomness import sample_variance
 from operators import mri
 
 POOL = 2.0              # pixels: a handful of samples says little of the variance at one pixel, its neighbours help
@@ -19,5 +20,5 @@ def magnitudes(samples: Tensor) -> tuple[Tensor, Tensor]:
     mean = mri.combine_sets(samples.mean(0, keepdim=True))[0, 0]
     if len(samples) == 1:
         return mean, torch.zeros_like(mean)
-    variance = spread.var(0, correction=1).numpy()
+    variance = sample_variance(spread, 0).numpy()
     return mean, torch.from_numpy(np.sqrt(gaussian_filter(variance, POOL))).to(mean)

@@ -45,6 +45,7 @@ class Recipe:
     device: str = "auto"
     batch_size: int | None = None
     precision: str = "fp32"
+    antithetic: bool = False
     reference: Reference | None = None
     look: bool = False
 
@@ -97,7 +98,7 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
         prior = ScanPrior(recipe.prior, prepared.support)
         result = restore(prepared.weighted, prior, recipe.sampler, samples=recipe.samples,
                          seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
-                         precision=recipe.precision, on_step=tell, checkpoint=kept)
+                         precision=recipe.precision, antithetic=recipe.antithetic, on_step=tell, checkpoint=kept)
         if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
             raise Stop                                          # only a slice that is alone may be short of samples
         appraisal = appraise(prepared.weighted.to(result.report["device"]), prior, result.samples, recipe.reference,

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from invdiff.diffusion.randomness import sample_variance
 from invdiff.evaluation.intervals import ends
 from invdiff.figures import colorize, comparison
 from invdiff.io.files import replacing
@@ -48,7 +49,7 @@ def _arrays(tensors: Part, channels: int, factor: float) -> dict[str, Tensor]:
     missing = channels - len(tensors["samples"][0])
     samples = torch.nn.functional.pad(tensors["samples"], (0, 0, 0, 0, 0, missing))
     magnitude, deviation = magnitudes(samples)
-    std = samples.std(0, correction=1) if len(samples) > 1 else torch.zeros_like(samples[0])
+    std = sample_variance(samples, 0).sqrt() if len(samples) > 1 else torch.zeros_like(samples[0])
     lower, upper = (end.clamp_min(0) for end in ends(magnitude, deviation, factor))
     images = {"magnitude": magnitude, "magnitude_std": deviation, "lower": lower, "upper": upper,
               **{name: value for name, value in tensors.items() if name not in ("samples", "features")}}

@@ -8,7 +8,7 @@ import invdiff
 import operators
 from invdiff.errors import InputError
 from invdiff.io.results import load_arrays
-from invdiff.posterior import DDRM, DPS, DiffPIR, MomentMatching, PiGDM
+from invdiff.posterior import DDRM, DPS, DiffPIR, MomentMatching, PiGDM, TwistedSMC
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
@@ -165,3 +165,24 @@ def test_a_result_is_saved_as_it_is(tmp_path):
     for name in ("samples", "mean", "std", "measurement"):
         assert torch.equal(arrays[name], getattr(result, name))
     assert json.loads((tmp_path / "out" / "report.json").read_text()) == json.loads(json.dumps(result.report))
+
+
+def test_the_mean_of_an_antithetic_pair_is_the_posteriors_for_a_gaussian_prior():
+    """Samples are affine in their noise then, and what is linear in it cancels."""
+    same, sampler = problem(), MomentMatching(steps=12)
+    result = restore(same, prior(), sampler, samples=4, antithetic=True, seed=1)
+    first, second = result.samples[0, :2].mean(0), result.samples[0, 2:].mean(0)
+    torch.testing.assert_close(first, second, atol=2e-6, rtol=0)
+    assert (result.samples[0, 0] - first).std() > 0.05                      # and each is a sample all the same
+    apart = restore(same, prior(), sampler, samples=2, seed=1)
+    torch.testing.assert_close(result.samples[0, ::2], apart.samples[0])    # the first of each pair is one of the independent
+    assert (result.report["antithetic"], apart.report["antithetic"]) == (True, False)
+    alone = restore(same, prior(), sampler, samples=4, antithetic=True, seed=1, batch_size=1)
+    torch.testing.assert_close(alone.samples, result.samples)
+    spread = (result.samples[0] - first).square().mean(0).sqrt()
+    torch.testing.assert_close(result.std[0], spread, atol=1e-5, rtol=0)
+
+
+def test_a_population_has_no_pairs():
+    report = restore(problem(), prior(), TwistedSMC(steps=4), samples=2, antithetic=True).report
+    assert report["antithetic"] is False
