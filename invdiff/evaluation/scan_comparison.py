@@ -92,8 +92,8 @@ def measure(options: argparse.Namespace, say: Console) -> dict[str, Any]:
     if options.output.with_suffix(".json").is_file():
         record = json.loads(options.output.with_suffix(".json").read_text(encoding="utf-8"))
     made = {"prior": options.prior, "sampler": options.sampler, "parameters": options.parameters, "steps": options.steps,
-            "samples": options.samples, "antithetic": True, "precision": options.precision, "hardware": hardware(find_device(options.device)),
-            "versions": versions()}
+            "samples": options.samples, "antithetic": True, "precision": options.precision,
+            "hardware": hardware(find_device(options.device)), "versions": versions()}
     kept = record["made"].setdefault(options.label, made)
     if kept != made:
         raise InputError(f"--label {options.label}: {options.output.with_suffix('.json')} holds rows of that name, made "
