@@ -20,13 +20,13 @@ def save_plot(record: dict[str, Any], path: str | Path) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "invdiff", "font.size": 9}):
         axes = (figure := Figure(figsize=(7, 4.5), layout="constrained")).add_subplot()
         for i, (solver, pairs) in enumerate(solvers.items()):
-            marker = "osD^v<>pP*X"[i % 11]
-            axes.plot(*zip(*sorted(pairs), strict=True), marker=marker, markersize=4, linewidth=1.2, label=solver)
+            marker, line = "osD^v<>pP*X"[i % 11], "-" if i < 10 else ":"         # there are ten colours
+            axes.plot(*zip(*sorted(pairs), strict=True), line, marker=marker, markersize=4, linewidth=1.2, label=solver)
         if lowest := record["floor"].get("fid"):
             axes.axhline(lowest, color="0.3", linestyle="--", linewidth=1, label="floor")
         axes.set(xscale="log", yscale="log", xlabel="network calls for one image", ylabel="Fréchet distance of the features")
         axes.grid(which="both", color="0.9", linewidth=0.5)
         if solvers:
-            axes.legend(fontsize=8, ncols=2)
+            figure.legend(fontsize=8, loc="outside right upper")
         with replacing(path) as temporary:
             figure.savefig(temporary, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {"Software": None})
