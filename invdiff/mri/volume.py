@@ -1,7 +1,9 @@
 """A scan restored slice by slice, each kept on disk as soon as it is finished."""
 
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +61,10 @@ class Slices:
     """
 
     def __init__(self, folder: str | Path | None, identity: Mapping[str, Any]):
-        self._temporary = tempfile.TemporaryDirectory() if folder is None else None
-        self.folder = Path(folder) if folder is not None else Path(str(self._temporary and self._temporary.name))
+        self.temporary = folder is None
+        self.folder = Path(tempfile.mkdtemp() if folder is None else folder)
+        if self.temporary:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.parts = PartialRun(self.folder, identity, {})
 
     def __len__(self) -> int:
@@ -71,7 +75,7 @@ class Slices:
 
     def beside(self, number: int) -> Path | None:
         """Where the samples of an unfinished slice are kept; nowhere in a temporary run."""
-        return None if self._temporary else self.folder.with_name(f"{self.folder.name}-{number}")
+        return None if self.temporary else self.folder.with_name(f"{self.folder.name}-{number}")
 
 
 def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: Slices, on_step: OnStep | None = None) -> None:
