@@ -94,6 +94,8 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     entry = record.interval(other, 6, 0.02)
     assert entry["calibrated"] is False
     assert "operator.sigma=0.8, sigma_y=0.05, sampler.steps=2: here it may cover more or less" in entry["source"]
+    paired = record.interval(config.model_copy(update={"antithetic": True}), 6, 0.05)
+    assert "with antithetic=False: here it may cover more or less" in paired["source"]
     assert find_calibration(other, gaussian_prior("white", SIZE)) is None
     named = config.model_copy(update={"calibration": str(place("deblur")), "sampler": {"name": "pigdm"}})
     with pytest.raises(InputError, match="sampler, moment_matching and not pigdm"):
