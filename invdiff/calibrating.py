@@ -121,7 +121,7 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
                        samples=config.samples, prior=Path(config.prior).name, weights=fingerprint(prior),
                        precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
-                       factor=factor, delta=delta, antithetic=config.antithetic,
+                       factor=factor, delta=delta, antithetic=_in_pairs(config),
                        check=_check(rest, factor, config, reference),
                        novelty=reference.to_dict() if reference else None, versions=versions())
 
@@ -193,7 +193,11 @@ def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
 
 def _independent(samples: Tensor, config: RunConfig) -> Tensor:
     """The first of each pair, if neighbours are antithetic."""
-    return samples[::2] if config.antithetic else samples
+    return samples[::2] if _in_pairs(config) else samples
+
+
+def _in_pairs(config: RunConfig) -> bool:
+    return config.antithetic and build_sampler(config.sampler).mirrors
 
 
 def _centre_and_spread(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,7 +225,7 @@ def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: R
     """What is seen on images kept apart: coverage in the mean and its standard error; mean half-width (sharpness) and error;
     how well spread ranks error; curves of coverage by level, without the factor, of pixels and of patches (TARP); alarms."""
     ratios = [case["ratio"].numpy() for case in cases]
-    independent = (config.samples + 1) // 2 if config.antithetic else config.samples
+    independent = (config.samples + 1) // 2 if _in_pairs(config) else config.samples
     shares = np.array(coverage(ratios, factor))
     ranks = [float(spearmanr(case["error"], case["spread"]).statistic) for case in cases]
     found = {

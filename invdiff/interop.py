@@ -65,6 +65,7 @@ class DeepinvSampler(Sampler):
     """
 
     about: ClassVar[str] = "a deepinv Reconstructor"
+    mirrors: ClassVar[bool] = False
     num_steps: PositiveInt = Field(1, alias="steps", le=1)
     build: Callable[[Denoiser, float], Reconstructor]
 

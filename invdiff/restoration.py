@@ -107,9 +107,9 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
         start: estimates (B, C, H, W) or (C, H, W) to begin from; see `Sampler.start_sigma`.
         checkpoint: a folder for finished chunks, made with the first. With those of an earlier call in it, the run goes on
             from there. It is not removed: `invdiff.io.partial.remove_partial` does that.
-        antithetic: draw samples 2k and 2k + 1 from noise of opposite sign, but for populations. Each is a sample as before, but
-            what they differ by from the posterior's mean nearly cancels. `Result.std` allows for it; what else takes samples
-            for independent does not.
+        antithetic: draw samples 2k and 2k + 1 from noise of opposite sign, where the sampler can. Each is a sample as before,
+            but what they differ by from the posterior's mean nearly cancels. `Result.std` allows for it; what else takes
+            samples for independent does not.
 
     Raises:
         InputError: an argument out of range, a checkpoint of another run, or too little memory for one chain.
@@ -122,7 +122,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")
     problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
-    run = _Run(problem, counted, sampler, seed, antithetic and not sampler.population, on_step, _estimates(start, problem))
+    run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, _estimates(start, problem))
     if checkpoint is not None:
         run.resume(checkpoint, samples)
     chunks = plan(problem, sampler, samples, batch_size or (1 if where.type == "cpu" else 8), run.drawn)

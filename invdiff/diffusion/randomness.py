@@ -39,7 +39,19 @@ def sample_variance(samples: Tensor, dim: int) -> Tensor:
     odd number, or of two, it is that around the mean of all, for antithetic samples up to S / (S - 1) too large.
     """
     count = samples.shape[dim]
-    if count % 2 or count < 4:
+    if not _in_pairs(count):
         return samples.var(dim, correction=1)
     first, second = samples.unflatten(dim, (count // 2, 2)).unbind(dim + 1)
     return ((first + second) / 2).var(dim, correction=1) + ((first - second) / 2).square().mean(dim)
+
+
+def variance_of_mean(samples: Tensor, dim: int) -> Tensor:
+    """That of the mean of S > 1 samples along `dim`, unbiased likewise, and too large likewise for an odd number or two."""
+    count = samples.shape[dim]
+    if not _in_pairs(count):
+        return samples.var(dim, correction=1) / count
+    return samples.unflatten(dim, (count // 2, 2)).mean(dim + 1).var(dim, correction=1) / (count // 2)
+
+
+def _in_pairs(count: int) -> bool:
+    return count >= 4 and count % 2 == 0

@@ -22,7 +22,7 @@ from deepinv.physics import DecomposablePhysics, LinearPhysics
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from invdiff.diffusion.randomness import stream_seed
+from invdiff.diffusion.randomness import stream_seed, variance_of_mean
 from invdiff.errors import InputError
 from invdiff.problem import Problem
 from operators import conjugate_gradients
@@ -191,7 +191,7 @@ def prior_shift(reference: Tensor, priors: Mapping[str, Denoiser],
         difference = samples.mean(1) - reference.mean(1).to(samples)
         sides = (samples, reference)
         expected = None if any(side.shape[1] == 1 for side in sides) else float(
-            sum(float(side.var(1).mean()) / side.shape[1] for side in sides)) ** 0.5
+            sum(float(variance_of_mean(side, 1).mean()) for side in sides)) ** 0.5
         shifts[name] = Shift(difference.square().mean(1, keepdim=True).sqrt(), _rms(difference), expected)
     return shifts
 

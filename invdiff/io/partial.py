@@ -57,8 +57,9 @@ class PartialRun:
 
     def _check(self) -> None:
         traces, identity = _read(self.path / "run.safetensors")
-        for name, value in _flat(self._identity).items():
-            kept = _flat(identity).get(name)
+        mine, before = _flat(self._identity), _flat(identity)
+        for name in mine | before:
+            value, kept = mine.get(name), before.get(name)
             if kept != value:
                 self._refuse(f"{name} was {kept}, now {value}")
         for name, trace in self._traces.items():

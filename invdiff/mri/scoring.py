@@ -40,7 +40,7 @@ def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) 
     """The runs of all slices as one: seconds in all, calls a sample, the residual in the mean, and each slice's own."""
     abouts = [about for _, about in slices]
     runs = [about["run"] for about in abouts]
-    shared = {key: runs[0][key] for key in ("samples", "device", "precision", "versions")}
+    shared = {key: runs[0][key] for key in ("samples", "antithetic", "device", "precision", "versions")}
     residual = {key: _mean([run["residual"][key] for run in runs]) for key in ("value", "expected")}
     calls = {key: _mean([run[key] for run in runs]) for key in ("network_calls", "network_gradients", "operator_calls")}
     own = [{"slice": about["slice"], "seconds": about["seconds"], "residual": about["run"]["residual"]["value"],

@@ -33,6 +33,7 @@ class Sampler(BaseModel):
     uses_spectrum: ClassVar[bool] = False
     latents: ClassVar[bool] = False         # does it need a prior of latents, and no other?
     population: ClassVar[bool] = False      # are the samples of a measurement drawn as one, from one call of `steps`?
+    mirrors: ClassVar[bool] = True          # does the seed ~s draw with the noise of s, of opposite sign?
 
     num_steps: PositiveInt = Field(30, alias="steps")
     schedule: SerializeAsAny[Schedule] = Karras()
@@ -63,7 +64,8 @@ class Sampler(BaseModel):
         Args:
             prior: D(x, sigma) = E[x0 | x].
             problem: a measurement (B, ...) with B = len(seeds), or B = 1 for all seeds.
-            seeds: one integer for each chain; a chain depends on its own seed and measurement alone.
+            seeds: one integer for each chain, ~s for the noise of s with the opposite sign; a chain depends on its own seed
+                and measurement alone.
 
         Raises:
             ValueError: the numbers of seeds and measurements differ, or the operator is none that the sampler can use.

@@ -39,6 +39,7 @@ class TwistedSMC(Sampler):
     """
 
     population: ClassVar[bool] = True
+    mirrors: ClassVar[bool] = False
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "a weighted population, exact in the limit of many particles"
     num_steps: PositiveInt = Field(100, alias="steps")

@@ -105,11 +105,11 @@ class ComplexPatches:
 def other_contrast(image: np.ndarray, b: float) -> np.ndarray:
     """Magnitudes m -> m exp(b m), in units of the largest, and again of the same mean square; the phase is kept.
 
-    With b < -1 the brightest tissue becomes darker than the rest, as fluid does from T2 to T1 weighting.
+    With b < -1 the brightest tissue becomes darker than what is less bright, as fluid does from T2 to T1 weighting.
     """
     m = np.abs(image)
     factor = np.exp(b * m / max(float(m.max()), EMPTY)).astype(m.dtype)
-    return image * (factor * np.sqrt(np.sum(m**2) / max(float(np.sum((m * factor) ** 2)), EMPTY)))
+    return image * (factor * np.sqrt(np.sum(m**2) / max(float(np.sum((m * factor) ** 2)), 1e-12)))
 
 
 def smooth_phase(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

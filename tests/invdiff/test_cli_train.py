@@ -66,13 +66,17 @@ def test_stages_follow_each_other_and_a_finished_one_is_not_run_again(config):
     first, last = (read_card(f"runs/toy/{name}toy.safetensors")["training"] for name in ("stage-1/", ""))
     assert (first["settings"]["data"]["patch"], first["steps"], last["settings"]["data"]["patch"]) == ([32], 2, [16])
     assert last["initial"]["steps"] == 2
-    again = train("two.yaml", "--set", "optimiser.steps=6").splitlines()
-    assert again[:2] == ["stage 2 of 2", "going on from step 4"]
+    assert train("two.yaml").splitlines()[0] == "stage 2 of 2"
+    for changed in ("optimiser.steps=6", "noise.low=0.01"):       # of the first stage too, which the second began with
+        result = CliRunner().invoke(app, ["train", "two.yaml", "--set", changed])
+        assert isinstance(result.exception, InputError)
+        assert "runs/toy: holds a run that did not begin with what stage 1 of 2 is yet to make" in str(result.exception)
     assert train("two.yaml", "--set", "stages=[]", "--output", "one").startswith("step 2")
 
 
 def test_stages_that_are_none_are_refused(config):
-    for stages, said in (("3", "expected a list of mappings"), ("[{name.x: 1}]", "stages: name.x: name is a value")):
+    for stages, said in (("3", "expected a list of mappings"), ("[{name.x: 1}]", "stages: name.x: name is a value"),
+                         ("[{seed: 1}, {initial: natural}]", "no initial of its own")):
         with open(config, encoding="utf-8") as file:
             text = file.read().rstrip("}")
         with open("bad.yaml", "w", encoding="utf-8") as file:

@@ -186,3 +186,10 @@ def test_the_mean_of_an_antithetic_pair_is_the_posteriors_for_a_gaussian_prior()
 def test_a_population_has_no_pairs():
     report = restore(problem(), prior(), TwistedSMC(steps=4), samples=2, antithetic=True).report
     assert report["antithetic"] is False
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_run_in_pairs_goes_on_in_pairs_alone(tmp_path, first):
+    restore(problem(), prior(), MomentMatching(steps=2), samples=2, antithetic=first, checkpoint=tmp_path / "kept")
+    with pytest.raises(InputError, match="antithetic was"):
+        restore(problem(), prior(), MomentMatching(steps=2), samples=4, antithetic=not first, checkpoint=tmp_path / "kept")

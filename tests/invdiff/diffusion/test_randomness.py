@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 import torch
 
-from invdiff.diffusion.randomness import Streams, sample_variance, stream_seed
+from invdiff.diffusion.randomness import Streams, sample_variance, stream_seed, variance_of_mean
 
 
 def test_streams_differ_by_seed_measurement_and_sample():
@@ -58,6 +58,9 @@ def test_the_variance_of_samples_is_unbiased_whether_neighbours_are_independent_
     pairs = torch.stack([a, correlation * a + (1 - correlation**2) ** 0.5 * b], -1)
     found = sample_variance(2 + 3 * pairs.flatten(1), 1)
     assert abs(found.mean() - 9) < 4 * found.std() / trials**0.5
+    known = 9 * (1 + correlation) / count
+    error = variance_of_mean(2 + 3 * pairs.flatten(1), 1)
+    assert abs(error.mean() - known) <= 4 * error.std() / trials**0.5 + 1e-12
     classical = (3 * torch.cat([a, b], 1)).var(1)
     if correlation == 0:
         assert found.var() < 1.2 * classical.var()          # 9 / 8 of it for four samples, 25 / 24 for six
