@@ -115,7 +115,7 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     elif channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
         magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
-        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales, data.contrast)
+        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales)
         _fill(cache, patches.pools)
     else:
         patches = Patches(kept, max(data.patch), data.scales, data.grey)
