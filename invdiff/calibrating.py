@@ -28,6 +28,7 @@ from invdiff.io.partial import PartialRun
 from invdiff.io.scans import open_images
 from invdiff.io.scans.scan import Images
 from invdiff.job import pose_truth
+from invdiff.machine import find_device, versions
 from invdiff.mri.job import scan_prior
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
@@ -35,7 +36,7 @@ from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Recipe, Slices, restore_slices
 from invdiff.priors import load_prior
 from invdiff.priors.calibration import fingerprint
-from invdiff.restoration import find_device, restore, versions
+from invdiff.restoration import restore
 from invdiff.training.complex_data import open_complex, open_magnitudes
 from invdiff.training.images import Cache, dataset
 from invdiff.trust import appraise

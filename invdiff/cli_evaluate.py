@@ -45,7 +45,7 @@ def evaluate(data: Data,
     from invdiff.evaluation.generative.evaluate import evaluate as score
     from invdiff.evaluation.generative.features import feature_network
     from invdiff.evaluation.image_sets import reference, sample_images
-    from invdiff.restoration import find_device, versions
+    from invdiff.machine import find_device, versions
 
     options = {"prior": prior, "samples": samples, "count": count, "solver": solver, "steps": steps, "class": klass,
                "guidance": guidance, "seed": seed, "precision": precision, "set": assign or [], "data": data, "key": key,
@@ -103,7 +103,7 @@ def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart:
                 output: Path | None) -> None:
     from invdiff.cli_sample import with_progress
     from invdiff.evaluation.image_sets import likelihood_of
-    from invdiff.restoration import find_device, versions
+    from invdiff.machine import find_device, versions
     from invdiff.sample_config import sample_config
 
     where = find_device(device or "auto")

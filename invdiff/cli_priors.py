@@ -77,9 +77,9 @@ def calibrate(
     from rich.progress import Progress
 
     from invdiff.evaluation.crops import central_crops
+    from invdiff.machine import find_device
     from invdiff.priors import calibration, load_prior
     from invdiff.priors.foreign.options import split
-    from invdiff.restoration import find_device
 
     for option, value, least in (("images", images, 1), ("size", size, 16)):
         if value < least:

@@ -20,7 +20,7 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
 
     On several GPUs: torchrun --nproc-per-node GPUS --no-python invdiff train CONFIG.
     """
-    from invdiff.restoration import find_device
+    from invdiff.machine import find_device
     from invdiff.training.stages import RUNS, train_stages
 
     stages = train_stages(config, [*(assign or []), *([f"data.path={data}"] if data else [])])

@@ -20,10 +20,11 @@ from invdiff.evaluation.provenance import Provenance, Shift, prior_shift
 from invdiff.figures import colorize, comparison, heatmap
 from invdiff.io.images import load_array, load_image, sample_image, save_image
 from invdiff.io.results import output_folder, write_yaml
+from invdiff.machine import find_device
 from invdiff.mri.job import Reconstruction, run_scan
 from invdiff.priors import load_prior
 from invdiff.problem import Problem, simulate
-from invdiff.restoration import Progress, Result, find_device, restore
+from invdiff.restoration import Progress, Result, restore
 from invdiff.trust import appraise
 
 

@@ -1,10 +1,8 @@
 """restore(): what the command line, the app, the benchmark and the tests all call."""
 
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.errors import InputError
 from invdiff.io.partial import PartialRun
 from invdiff.io.results import output_folder, save_arrays, write_json
+from invdiff.machine import find_device, versions
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
 from invdiff.priors.counted import Counted
@@ -248,17 +247,6 @@ def _estimates(start: Tensor | None, problem: Problem) -> Tensor | None:
     return start.to(problem.y).expand(expected)
 
 
-def find_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA or Apple's GPU where there is one. Raises InputError where there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device: {name!r} is not available on this machine; cpu is, and auto picks the best") from error
-    return torch.device(name)
-
-
 @torch.no_grad()
 def residual(problem: Problem, samples: Tensor) -> dict[str, float]:
     """Root mean square of (y - A x) over what was measured, in units of sigma_y (or of y where that is zero)."""
@@ -269,7 +257,3 @@ def residual(problem: Problem, samples: Tensor) -> dict[str, float]:
         total += float(difference.square().sum())
     rms = (total / max(int(observed.sum()) * samples.shape[1], 1)) ** 0.5
     return {"value": rms / (problem.sigma_y or 1.0), "expected": 1.0 if problem.sigma_y else 0.0}
-
-
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: version(name) for name in ("invdiff", "torch", "deepinv")}

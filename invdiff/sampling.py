@@ -18,9 +18,10 @@ from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.schedules import Karras, Schedule
 from invdiff.errors import InputError
 from invdiff.io.results import output_folder, write_json
+from invdiff.machine import find_device, versions
 from invdiff.priors import Guided
 from invdiff.priors.counted import Counted
-from invdiff.restoration import Progress, Stop, find_device, versions
+from invdiff.restoration import Progress, Stop
 from invdiff.training.samples import save_sheet, sheet
 
 _PIXELS, _PIXELS_ON_CPU = 2**18, 2**16      # of images drawn together, if nothing else is said: more leave a CPU's cache

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"operators"},
     {"errors", "paths"},
-    {"problem", "diffusion", "io", "validation"},
+    {"problem", "diffusion", "io", "validation", "machine"},
     {"priors", "forward", "mri.settings"},
     {"posterior", "figures"},
     {"evaluation", "chunks"},

@@ -16,10 +16,10 @@ import operators
 from invdiff.config import SAMPLERS
 from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
 from invdiff.evaluation.namesakes import STEPS, sample_with_deepinv
+from invdiff.machine import versions
 from invdiff.posterior import Sampler
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.problem import Problem, simulate
-from invdiff.restoration import versions
 
 SPREAD = 0.2                            # standard deviation of the Gaussian priors, in image units
 NOISES = (0.01, 0.1, 1.0)               # sigma_y in units of it

@@ -21,12 +21,12 @@ import operators
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import baseline, tuned
 from invdiff.io.files import replacing
+from invdiff.machine import find_device, hardware, versions
 from invdiff.posterior import MomentMatching
 from invdiff.priors import EDMDenoiser, load_prior
 from invdiff.problem import simulate
-from invdiff.restoration import find_device, restore, versions
+from invdiff.restoration import restore
 from invdiff.training.complex_data import load_complex, to_channels
-from invdiff.training.run import hardware
 from operators.mri import sampling
 
 LEVELS = (0.05, 0.1)                # of complex noise, per real channel; the brightest pixel is 1

@@ -20,8 +20,7 @@ from torch import Tensor
 import operators
 from invdiff.evaluation.costs import OPERATIONS, OURS, Calls, Case, calls_of, measure, milliseconds, to_markdown
 from invdiff.io.files import replacing
-from invdiff.restoration import versions
-from invdiff.training.run import hardware
+from invdiff.machine import hardware, versions
 from operators.mri import sampling
 
 Make = Callable[[], Calls]

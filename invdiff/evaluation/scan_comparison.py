@@ -25,13 +25,13 @@ from invdiff.evaluation.mri_baselines import tuned
 from invdiff.evaluation.mri_metrics import score
 from invdiff.io.files import replacing
 from invdiff.io.scans import open_scan
+from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.preparing import Prepared, prepare
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.priors import load_prior
-from invdiff.restoration import find_device, restore, versions
-from invdiff.training.run import hardware
+from invdiff.restoration import restore
 from operators import mri
 
 CLASSICAL = ("zero_filled", "sense", "l1_wavelet", "total_variation", "bart_l1_wavelet")

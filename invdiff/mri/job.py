@@ -15,6 +15,7 @@ from invdiff.io.results import output_folder, write_json, write_yaml
 from invdiff.io.scans import open_images, open_scan
 from invdiff.io.scans.scan import Header, Scan
 from invdiff.io.volumes.nifti import DESCRIPTION
+from invdiff.machine import versions
 from invdiff.mri.scoring import report_of, score_volume
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
@@ -23,7 +24,7 @@ from invdiff.mri.writing import figure, write_result, write_volumes
 from invdiff.paths import bundled
 from invdiff.priors import load_prior
 from invdiff.priors.calibration import fingerprint
-from invdiff.restoration import Stop, versions
+from invdiff.restoration import Stop
 
 SAMPLE = ("data", "samples", "phantom.h5")
 

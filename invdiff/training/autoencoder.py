@@ -12,12 +12,12 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.machine import hardware
 from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
 from invdiff.training.averages import Averages
 from invdiff.training.images import Cache, in_unit_range, open_images
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.processes import asking
-from invdiff.training.run import hardware
 from invdiff.training.settings import Frozen
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier
+from invdiff.machine import hardware
 from invdiff.training.averages import Averages
 from invdiff.training.images import Cache, in_unit_range, open_images
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.processes import asking
-from invdiff.training.run import hardware
 from invdiff.training.settings import Frozen
 from invdiff.training.whole import read_labels
 

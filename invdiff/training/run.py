@@ -1,16 +1,15 @@
 """`invdiff train`: a Trainer with checkpoints, validation, a log and, at the end, a prior with its card."""
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
+from invdiff.machine import hardware
 from invdiff.priors import load_prior
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.checkpoint import save_prior
@@ -219,9 +218,3 @@ def earlier(initial: str) -> dict:
         return {"name": Path(initial).name}
     known = card.get("training", {})
     return {"name": card.get("name", initial), **{k: known[k] for k in ("steps", "hours", "hardware", "initial") if k in known}}
-
-
-def hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"

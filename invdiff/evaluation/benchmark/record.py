@@ -18,9 +18,8 @@ from invdiff.errors import InputError
 from invdiff.evaluation.benchmark.cells import FAILED, LEVELS
 from invdiff.io.files import replacing
 from invdiff.io.results import write_json
+from invdiff.machine import find_device, hardware, versions
 from invdiff.paths import bundled
-from invdiff.restoration import find_device, versions
-from invdiff.training.run import hardware
 
 KEYS = ("task", "prior", "method", "image")
 COSTS = ("residual", "network_calls", "network_gradients", "operator_calls", "seconds", "seconds_per_call", "memory_mib")
