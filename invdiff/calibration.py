@@ -79,8 +79,8 @@ class Calibration(BaseModel):
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
         if others := self.differences(config, sigma_y):
             source += f", with {', '.join(others)}: here it may cover more or less"
-        return {"level": self.level, "factor": for_samples(self.factor, self.samples, samples), "calibrated": not others,
-                "source": source}
+        factor = for_samples(self.factor, self.samples, samples, self.antithetic and config.antithetic)
+        return {"level": self.level, "factor": factor, "calibrated": not others, "source": source}
 
 
 def find_calibration(config: RunConfig, prior: Denoiser) -> Calibration | None:

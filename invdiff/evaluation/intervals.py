@@ -96,9 +96,19 @@ def gaussian_factor(samples: int, level: float = LEVEL) -> float:
     return float(student.ppf(0.5 + level / 2, samples - 1)) * (1 + 1 / samples) ** 0.5
 
 
-def for_samples(factor: float, measured_with: int, samples: int) -> float:
-    """A factor measured with so many samples, for others: wider for fewer, and never narrower."""
-    return factor * max(gaussian_factor(samples) / gaussian_factor(measured_with), 1.0)
+def paired_factor(samples: int, level: float = LEVEL) -> float:
+    """The same for antithetic pairs around a mean that they all share, as those of a Gaussian posterior do: Student's t by
+    pairs. One pair's standard deviation, around its own mean, is sqrt(2) too large; an odd number counts as independent."""
+    if samples % 2:
+        return gaussian_factor(samples, level)
+    return float(student.ppf(0.5 + level / 2, samples // 2)) / (2 if samples == 2 else 1) ** 0.5
+
+
+def for_samples(factor: float, measured_with: int, samples: int, antithetic: bool = False) -> float:
+    """A factor measured with so many samples, for others, both in antithetic pairs or neither: wider for fewer, and never
+    narrower."""
+    expected = paired_factor if antithetic else gaussian_factor
+    return factor * max(expected(samples) / expected(measured_with), 1.0)
 
 
 def uncalibrated(samples: int) -> dict[str, Any]:

@@ -13,18 +13,19 @@ from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.config import build_operator
-from invdiff.diffusion.randomness import stream_seed
+from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.errors import InputError
 from invdiff.evaluation.benchmark.methods import Method, NoPrior, make_method
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.costs import with_peak_memory
-from invdiff.evaluation.intervals import gaussian_factor
+from invdiff.evaluation.intervals import gaussian_factor, paired_factor
 from invdiff.evaluation.metrics import METRICS
 from invdiff.io.images import to_uint8
+from invdiff.machine import find_device
 from invdiff.priors import load_prior
 from invdiff.priors.latent import latent_of
 from invdiff.problem import Problem, simulate
-from invdiff.restoration import Result, find_device, restore
+from invdiff.restoration import Result, restore
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 FEWEST = 4              # samples whose spread says something
@@ -115,18 +116,20 @@ def scores(result: Result, truth: Tensor, metrics: Sequence[str]) -> dict[str, f
             found[f"{name}{suffix}"] = _rounded(float(METRICS[name].function(x, truth[None])[0]))
     if result.samples.shape[1] >= FEWEST:
         found["std"] = _rounded(float(result.std.mean()))
-        found |= {f"coverage_{100 * level:g}": _rounded(share) for level, share in coverage(result.samples[0], truth).items()}
+        found |= {f"coverage_{100 * level:g}": _rounded(share) for level, share
+                  in coverage(result.samples[0], truth, result.report["antithetic"]).items()}
     return found
 
 
-def coverage(samples: Tensor, truth: Tensor) -> dict[float, float]:
+def coverage(samples: Tensor, truth: Tensor, antithetic: bool = False) -> dict[float, float]:
     """The share of pixels where the truth (C, H, W) is in the central interval of each of LEVELS, from samples (S, C, H, W).
 
-    The interval is mean ± `gaussian_factor` std: for a Gaussian pixel it covers the truth as often as its level says, whatever
-    S is; mean ± z std would cover less for few samples.
+    The interval is mean ± `gaussian_factor` std, or `paired_factor`: for a Gaussian pixel it covers the truth as often as its
+    level says, whatever S is; mean ± z std would cover less for few samples.
     """
-    ratio = (truth - samples.mean(0)).abs() / samples.std(0, correction=1).clamp_min(1e-12)
-    return {level: float((ratio <= gaussian_factor(len(samples), level)).float().mean()) for level in LEVELS}
+    factor, variance = (paired_factor, sample_variance(samples, 0)) if antithetic else (gaussian_factor, samples.var(0))
+    ratio = (truth - samples.mean(0)).abs() / variance.sqrt().clamp_min(1e-12)
+    return {level: float((ratio <= factor(len(samples), level)).float().mean()) for level in LEVELS}
 
 
 def _restored(setup: Setup, cell: Cell, method: Method, problem: Problem) -> tuple[Result, dict[str, Any]]:
@@ -134,7 +137,7 @@ def _restored(setup: Setup, cell: Cell, method: Method, problem: Problem) -> tup
     where = find_device(config.device)
 
     def call() -> Result:
-        return restore(problem, prior, method.sampler, samples=method.samples or config.samples,
+        return restore(problem, prior, method.sampler, samples=method.samples or config.samples, antithetic=config.antithetic,
                        seed=stream_seed(config.seed, cell.image, 2**31), device=str(where), precision=config.precision)
 
     with _timed_calls(prior, where) as seconds:

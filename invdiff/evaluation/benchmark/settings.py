@@ -26,7 +26,8 @@ class BenchmarkConfig(BaseModel):
     tasks: names of bundled tasks, or mappings {name, operator, sigma_y}, which begin from the bundled task of that name if
         there is one.
     methods: names, or mappings {name, label, samples, and the method's own parameters}.
-    samples: posterior samples of each image, where a method draws any.
+    samples: posterior samples of each image, where a method draws any. antithetic: in pairs of opposite noise, of the methods
+        that can.
     metrics: of `metrics.METRICS`; what cannot be computed here is left out, and the report says so.
     pictures: how many images are shown in the report.
     """
@@ -42,6 +43,7 @@ class BenchmarkConfig(BaseModel):
     priors: Annotated[tuple[str, ...], NonEmpty] = ("natural",)
     methods: Annotated[tuple[Named, ...], NonEmpty] = (DEFAULT_SAMPLER,)
     samples: PositiveInt = 4
+    antithetic: bool = False
     seed: int = Field(0, ge=0, lt=2**63)
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"

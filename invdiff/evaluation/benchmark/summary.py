@@ -48,7 +48,8 @@ def facts(record: Record, config: BenchmarkConfig) -> dict[str, str]:
     named = f": {', '.join(made['images'])}" if config.images == SAMPLE else ", central crops"
     images = f"{config.count} of {config.size} × {config.size} pixels{named}"
     return {"images": images, "priors": ", ".join(config.priors),
-            "samples": f"{config.samples} of each image, unless the table says otherwise; seed {config.seed}",
+            "samples": f"{config.samples} of each image, unless the table says otherwise"
+                       f"{'; in antithetic pairs where a method can' if config.antithetic else ''}; seed {config.seed}",
             "precision": config.precision, "command": made["command"],
             "run": f"{made['started']} to {made['finished'] or '(not finished)'}, {made['workers']} worker(s)",
             "machine": f"{made['hardware']}, {made['cores']} cores, {made['system']}",

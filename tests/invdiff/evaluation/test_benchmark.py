@@ -177,6 +177,19 @@ def test_intervals_of_samples_that_are_right_cover_what_they_promise(count):
     assert set(narrow) == set(LEVELS)
 
 
+def test_pairs_have_another_mean_of_the_same_first_sample(config, tmp_path):
+    """A method that cannot mirror its noise draws as before."""
+    pairs = config.model_copy(update={"tasks": config.tasks[:1], "antithetic": True, "count": 1})
+    alone = pairs.model_copy(update={"antithetic": False})
+    for number, each in enumerate((pairs, alone)):
+        run(each, tmp_path / str(number))
+    one, other = table(tmp_path / "0"), table(tmp_path / "1")
+    assert one[0]["psnr_sample"] == other[0]["psnr_sample"]
+    assert one[0]["psnr"] != other[0]["psnr"]
+    assert [row["psnr"] for row in one[1:]] == [row["psnr"] for row in other[1:]]
+    assert "in antithetic pairs where a method can" in (tmp_path / "0" / "report.md").read_text()
+
+
 def test_wavelet_sparsity_is_the_minimiser_where_that_is_known():
     """Denoising with a weight of 0 returns the data, and one of infinity nothing; between, the objective is below both's."""
     x = sample_crops(1, 32)["chelsea 1"][None]

@@ -13,6 +13,7 @@ from invdiff.evaluation.intervals import (
     for_samples,
     gaussian_factor,
     hoeffding_bentkus,
+    paired_factor,
     uncalibrated,
 )
 
@@ -84,5 +85,18 @@ def test_students_t_covers_one_more_sample():
 def test_fewer_samples_get_a_wider_interval():
     assert for_samples(2.0, 8, 8) == for_samples(2.0, 8, 20) == 2.0
     assert for_samples(2.0, 8, 3) == pytest.approx(2.0 * gaussian_factor(3) / gaussian_factor(8))
+    assert for_samples(2.0, 8, 2, antithetic=True) < for_samples(2.0, 8, 2)
     assert uncalibrated(1)["factor"] == 0
     assert uncalibrated(4)["factor"] == pytest.approx(2.353 * 1.25**0.5, abs=1e-3)     # Student's t, 3 degrees, 95 %
+
+
+@pytest.mark.parametrize("samples", [2, 4, 6])
+def test_students_t_by_pairs_covers_the_truth_where_pairs_share_their_mean(samples):
+    """As those of a Gaussian posterior do: 10800 pixels, three standard errors."""
+    generator = torch.Generator().manual_seed(0)
+    half = 0.1 * torch.randn(samples // 2, 3, 60, 60, generator=generator)
+    centre, spread = centre_and_spread(0.5 + torch.stack([half, -half], 1).flatten(0, 1), pool=0.0)
+    ratio = ((centre - 0.5 - 0.1 * torch.randn(3, 60, 60, generator=generator)).abs() / spread).numpy()
+    for level in (0.5, 0.9):
+        assert abs((ratio <= paired_factor(samples, level)).mean() - level) < 3 * 0.5 / ratio.size**0.5
+    assert paired_factor(3) == gaussian_factor(3)
