@@ -26,7 +26,7 @@ def to_rgb(image: np.ndarray) -> Tensor:
 
 
 class Patches:
-    """Random square patches of images: flips and right-angle turns, some images made smaller, some made grey.
+    """Random square patches of images: flips, and right-angle turns of all but whole images; some made smaller, some grey.
 
     Args:
         images: uint8, or float32 in [0, 1], (H, W, 3).
@@ -61,7 +61,8 @@ class Patches:
 
 def _place(shape: tuple[int, int], size: int, rng: np.random.Generator) -> Place:
     top, left = (int(rng.integers(0, n - size + 1)) for n in shape)
-    return top, left, int(rng.integers(4)), bool(rng.integers(2))
+    turns, flipped = int(rng.integers(4)), bool(rng.integers(2))
+    return top, left, 0 if shape == (size, size) else turns, flipped        # a whole image keeps its way up
 
 
 def _cut(image: np.ndarray, place: Place, size: int) -> np.ndarray:
