@@ -39,7 +39,8 @@ def gaussian(monkeypatch):
 
 
 def config_of(*assignments):
-    return run_config("deblur", None, ["sampler.steps=20", "samples=6", "sigma_y=0.05", "operator.sigma=0.8", *assignments])
+    return run_config("deblur", None, ["sampler.steps=20", "samples=6", "antithetic=false", "sigma_y=0.05",
+                                      "operator.sigma=0.8", *assignments])
 
 
 def test_intervals_of_an_exact_sampler_need_the_factor_of_gaussian_errors(gaussian):
