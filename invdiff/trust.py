@@ -32,14 +32,14 @@ class Appraisal:
 
 @torch.no_grad()
 def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Reference | None = None, *, look: bool = False,
-             probes: int = 16) -> Appraisal:
+             probes: int = 16, explained: tuple[Problem, Tensor] | None = None) -> Appraisal:
     """Appraise posterior samples (1, S, C, H, W) of a problem with one measurement.
 
     reference: what restorations look like to the prior when all is in order. look: find the features without one, too.
-    probes: see `provenance`, which 0 leaves out.
+    probes: see `provenance`, which 0 leaves out. explained: the problem that was drawn of, and its samples, if it is another.
     """
     problem = Problem(problem.physics, problem.y, problem.sigma_y)             # its own count of calls
-    consistent = consistency(problem, samples)
+    consistent = consistency(*(explained or (problem, samples)))
     report: dict[str, Any] = {"consistency": {**asdict(consistent), "verdict": consistent.verdict, "words": consistent.words()}}
     parts = None
     if probes and isinstance(problem.physics, LinearPhysics):

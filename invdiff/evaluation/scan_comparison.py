@@ -63,13 +63,13 @@ def compare(path: Path, mask: str, options: argparse.Namespace, known: dict[str,
 
 def ours(prepared: Prepared, options: argparse.Namespace, truth: Tensor) -> dict[str, Any]:
     """Scores of the mean of the samples, and of the first, how its spread tells of the error, and the time."""
-    prior = ScanPrior(load_prior(options.prior), prepared.support)
+    prior = ScanPrior(load_prior(options.prior), prepared.drawn.support)
     sampler = build_sampler({"name": options.sampler, "steps": options.steps} | options.parameters)
     start = time.perf_counter()
-    result = restore(prepared.weighted, prior, sampler, samples=options.samples, seed=0, device=options.device,
+    result = restore(prepared.drawn.problem, prior, sampler, samples=options.samples, seed=0, device=options.device,
                      precision=options.precision, antithetic=True)
     seconds = time.perf_counter() - start
-    samples = result.samples[0] * prepared.support
+    samples = prepared.drawn.on_scan(result.samples)[0]
     magnitude, deviation = magnitudes(samples)
     first = score(magnitudes(samples[:1])[0][None], truth)
     return {**{k: round(v, 4) for k, v in score(magnitude[None], truth).items()},
@@ -92,7 +92,7 @@ def measure(options: argparse.Namespace, say: Console) -> dict[str, Any]:
     if options.output.with_suffix(".json").is_file():
         record = json.loads(options.output.with_suffix(".json").read_text(encoding="utf-8"))
     made = {"prior": options.prior, "sampler": options.sampler, "parameters": options.parameters, "steps": options.steps,
-            "samples": options.samples, "antithetic": True, "precision": options.precision,
+            "samples": options.samples, "antithetic": True, "grid": ScanSettings().grid, "precision": options.precision,
             "hardware": hardware(find_device(options.device)), "versions": versions()}
     kept = record["made"].setdefault(options.label, made)
     if kept != made:
@@ -127,7 +127,8 @@ def to_markdown(record: dict[str, Any], label: str) -> str:
              "- All methods get the same white coils, ESPIRiT maps from the undersampled data, and k-space. The weights of the "
              "classical ones are chosen with the truth in hand, for each scan and mask; ours has none.",
              f"- Ours: prior {made['prior']}, {made['sampler']}, {made['steps']} steps, mean of {made['samples']} samples in "
-             f"antithetic pairs, {made['precision']}; on {made['hardware']}.",
+             f"antithetic pairs, drawn on {made['grid']} × {made['grid']} pixels or as many, {made['precision']}; on "
+             f"{made['hardware']}.",
              f"- Versions: {', '.join(f'{name} {version}' for name, version in made['versions'].items())}."]
     columns = [*CLASSICAL, label]
     for title, suffix in (("Whole slice", ""), ("Inside the head", "_head")):

@@ -34,7 +34,7 @@ def cartesian_maps(scan: Scan, number: int, kspace: Tensor, mask: Tensor, calibr
     """
     where, source = f"{scan.path}: slice {number}", "centre of k-space"
     if calibration is not None:
-        kspace, source = _on_grid(calibration, scan.size), "calibration lines"
+        kspace, source = on_grid(calibration, scan.size), "calibration lines"
         sampled = (kspace != 0).any(0)
     else:
         sampled = mask
@@ -85,14 +85,24 @@ def _middle(sampled: Tensor) -> tuple[int, int]:
     return next((size for size in best_first if whole(*size)), (0, 0))
 
 
-def _on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:
-    """K-space (N, h, w) in the middle of a grid of `size`."""
-    if tuple(kspace.shape[1:]) == size:
+def finer_maps(found: Maps, lines: Tensor, size: tuple[int, int]) -> Tensor:
+    """The same maps, (M, N, H, W), on a grid of more pixels; lines (N, h, w): the k-space that they come from."""
+    known = found.choices
+    if "region" not in known:
+        return torch.ones(1, 1, *size, dtype=torch.complex64)
+    return calibrate(on_grid(lines, size)[None], list(known["region"]), known["sets"], kernel=known["kernel"],
+                     crop=known["crop"]).maps[0]
+
+
+def on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:
+    """K-space (..., h, w) in the middle of a grid of `size`, or the middle of it where that is smaller."""
+    given = kspace.shape[-2:]
+    if tuple(given) == size:
         return kspace
-    full = kspace.new_zeros(len(kspace), *size)
-    h, w = (min(a, b) for a, b in zip(kspace.shape[1:], size, strict=True))
-    (top, left), (first, start) = ((n // 2 - h // 2, m // 2 - w // 2) for n, m in (size, kspace.shape[1:]))
-    full[:, top : top + h, left : left + w] = kspace[:, first : first + h, start : start + w]
+    full = kspace.new_zeros(*kspace.shape[:-2], *size)
+    h, w = (min(a, b) for a, b in zip(given, size, strict=True))
+    (top, left), (first, start) = ((n // 2 - h // 2, m // 2 - w // 2) for n, m in (size, given))
+    full[..., top : top + h, left : left + w] = kspace[..., first : first + h, start : start + w]
     return full
 
 

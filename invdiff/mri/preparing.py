@@ -12,6 +12,7 @@ import operators
 from invdiff.errors import InputError
 from invdiff.io.scans.scan import RawSlice, Scan
 from invdiff.mri.coil_maps import Maps, cartesian_maps, full_maps, noncartesian_maps
+from invdiff.mri.finer import Drawn, drawn_on, support_of
 from invdiff.mri.settings import COILS, ScanSettings, retrospective_mask
 from invdiff.mri.whitening import Whitening, find_whitening
 from invdiff.problem import Problem
@@ -30,14 +31,16 @@ LOUDER, OFTEN = 1.25, 0.1       # a ring's noise level over the rest's, and shar
 class Prepared:
     """A slice as a problem.
 
-    problem: of the scaled k-space, as it was measured. weighted: to draw samples with; the same, with less weight on k-space
-    where the coil maps explain it less well than the rest, and `problem` itself where that is hardly anywhere. support
-    (1, 2 M, H, W): 1 where the coils see the image, 0 elsewhere. scale: what the data's unit was multiplied by. truth (H, W):
-    magnitude of the fully sampled scan, before a retrospective mask, in the scan's unit; else None. choices: for the report.
+    problem: of the scaled k-space, as it was measured. weighted: the same, with less weight on k-space where the coil maps
+    explain it less well than the rest, and `problem` itself where that is hardly anywhere. drawn: that, to draw samples with,
+    on a finer grid where the scan's is coarse. support (1, 2 M, H, W): 1 where the coils see the image, 0 elsewhere. scale:
+    what the data's unit was multiplied by. truth (H, W): magnitude of the fully sampled scan, before a retrospective mask, in
+    the scan's unit; else None. choices: for the report.
     """
 
     problem: Problem
     weighted: Problem
+    drawn: Drawn
     support: Tensor
     scale: float
     truth: Tensor | None
@@ -72,7 +75,14 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
         physics = operators.MultiCoilMRI(mask, maps.maps[None])
         choices["sampling"] = sampling.report(mask)
     y = torch.stack([kspace.real, kspace.imag])[None]
-    return _scaled(scan, physics, y, maps, whitening, sigma_y, truth, choices)
+    problem, weighted, scale = _scaled(scan, physics, y, maps, whitening, sigma_y, choices)
+    support = support_of(physics)
+    if mask is None:
+        drawn = Drawn(weighted, support, scan.size)
+    else:
+        drawn = drawn_on(weighted, maps, kspace if calibration is None else calibration, settings.grid)
+        choices["drawn_on"] = list(drawn.support.shape[-2:])
+    return Prepared(problem, weighted, drawn, support, scale, truth, choices)
 
 
 def _undersample(scan: Scan, raw: RawSlice, kspace: Tensor, settings: ScanSettings) -> tuple[Tensor, Tensor]:
@@ -101,8 +111,8 @@ def _compress(kspace: Tensor, calibration: Tensor | None, settings: ScanSettings
 
 
 def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitening, sigma_y: float | None,
-            truth: Tensor | None, choices: dict[str, Any]) -> Prepared:
-    """The problem, with the head at LEVEL and the noise level that the data show."""
+            choices: dict[str, Any]) -> tuple[Problem, Problem, float]:
+    """The problem, and the weighted one, with the head at LEVEL and the noise level that the data show, and the scale."""
     looked = operators.least_squares(physics, y, z=0.0, gamma=1 / RIDGE, iterations=60).x
     magnitude = mri.combine_sets(looked)[0, 0]
     tissue = magnitude[magnitude > 0.2 * magnitude.quantile(0.995)]
@@ -123,8 +133,7 @@ def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitenin
             choices["sigma_y"] |= {"used": quiet, "largest": float(levels.max())}
             weighted = Problem(operators.MultiCoilMRI(physics.mask, maps.maps[None], weights=quiet / levels),
                                problem.y * (quiet / levels), quiet * scale)
-    support = (physics.coil_maps.square().sum((2, -1)) > 0).to(y.dtype).repeat_interleave(2, 1)
-    return Prepared(problem, weighted, support, scale, truth, choices)
+    return problem, weighted, scale
 
 
 def _misfit(physics: Any, y: Tensor, fit: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from invdiff.mri.scan_prior import ScanPrior
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import SimulatedScan
 from invdiff.posterior import Sampler
-from invdiff.restoration import Progress, Result, Stop, restore
+from invdiff.restoration import Progress, Stop, restore
 from invdiff.trust import Appraisal, appraise
 from operators import mri
 
@@ -99,15 +99,17 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
         began = time.perf_counter()
         prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
         kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
-        prior = ScanPrior(recipe.prior, prepared.support)
-        result = restore(prepared.weighted, prior, recipe.sampler, samples=recipe.samples,
+        drawn = prepared.drawn
+        result = restore(drawn.problem, ScanPrior(recipe.prior, drawn.support), recipe.sampler, samples=recipe.samples,
                          seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
                          precision=recipe.precision, antithetic=recipe.antithetic, on_step=tell, checkpoint=kept)
         if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
             raise Stop                                          # only a slice that is alone may be short of samples
-        appraisal = appraise(prepared.weighted.to(result.report["device"]), prior, result.samples, recipe.reference,
-                             look=recipe.look, probes=0 if recipe.look else PROBES)
-        tensors = _tensors(scan, number, prepared, result, classical, appraisal)
+        samples, where = drawn.on_scan(result.samples), result.report["device"]
+        appraisal = appraise(prepared.weighted.to(where), ScanPrior(recipe.prior, prepared.support), samples, recipe.reference,
+                             look=recipe.look, probes=0 if recipe.look else PROBES,
+                             explained=(drawn.problem.to(where), result.samples))
+        tensors = _tensors(scan, number, prepared, samples[0], classical, appraisal)
         about = {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
                  "run": result.report, "appraisal": appraisal.report}
         slices.parts.add(tensors, about)
@@ -123,10 +125,10 @@ def _classical(prepared: Prepared, baselines: Sequence[str]) -> dict[str, Tensor
             for name in ("zero_filled", *baselines)}
 
 
-def _tensors(scan: Scan, number: int, prepared: Prepared, result: Result, classical: Mapping[str, Tensor],
+def _tensors(scan: Scan, number: int, prepared: Prepared, samples: Tensor, classical: Mapping[str, Tensor],
              appraisal: Appraisal) -> dict[str, Tensor]:
     """What is kept of a slice, in the scan's unit."""
-    images = {"samples": result.samples[0] * prepared.support / prepared.scale, **classical}
+    images = {"samples": samples / prepared.scale, **classical}
     if appraisal.provenance is not None:
         prior = appraisal.provenance.prior.cpu() * prepared.support / prepared.scale
         images |= {"prior_part": mri.combine_sets(prior)[0, 0], "measured": appraisal.provenance.measured[0, 0].cpu()}

@@ -17,8 +17,9 @@ def work(tmp_path, monkeypatch):
 
 @pytest.fixture
 def restore(invdiff, complex_prior, work):
-    """`invdiff restore --task mri` in an empty working folder, 2 steps and 1 sample unless told otherwise."""
+    """`invdiff restore --task mri` in an empty working folder, 2 steps and 1 sample on the scan's grid unless told
+    otherwise."""
     def run(*arguments, steps=2, samples=1, output="out"):
         return invdiff("restore", "--task", "mri", "--prior", complex_prior, "--steps", steps, "--samples", samples,
-                       "--output", output, *arguments)
+                       "--output", output, "--set", "operator.grid=0", *arguments)
     return run

@@ -25,7 +25,7 @@ from invdiff.mri.writing import write_result, write_volumes
 from invdiff.priors import load_prior
 from invdiff.restoration import Stop
 
-MASKED = ("--set", "operator.acceleration=2", "--set", "operator.noise=none")
+MASKED = ("--set", "operator.grid=0", "--set", "operator.acceleration=2", "--set", "operator.noise=none")
 
 
 def command(prior, *more, steps=40):
