@@ -25,8 +25,8 @@ class ScanSettings(BaseModel):
     the calibration region; None takes what is fully sampled, up to 24 x 24. noise: where the noise covariance comes from; None
     takes the noise scan where there is one, else the border of k-space. trajectory: a file, where the scan's does not hold it.
     frame: which of several repetitions, contrasts, phases or sets; of images, volumes of a series, or echoes at a position.
-    grid: where a Cartesian scan's grid is coarser, samples are drawn on one of about grid x grid pixels, which brings a prior
-    of larger heads nearer to the truth; 0 draws on the scan's.
+    grid: where a Cartesian scan's grid is coarser, samples are drawn on one of about grid x grid pixels, where heads are as
+    large as those the prior knows; 0 draws on the scan's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,7 @@ class ScanSettings(BaseModel):
     calib: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     noise: Literal["scan", "border", "none"] | None = None
     trajectory: str | None = None
-    grid: int = Field(320, ge=0, le=1024)
+    grid: int = Field(256, ge=0, le=1024)
     frame: int = Field(0, ge=0)
 
 
