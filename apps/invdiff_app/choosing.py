@@ -135,12 +135,15 @@ def choose_operator(picture: Picture) -> tuple[str, dict[str, Any]]:
 
 
 def priors() -> dict[str, dict[str, Any]]:
-    """The cards of the shipped priors of colour images, by name."""
+    """The cards of the shipped priors of colour images, by name, the tasks' own first."""
+    from invdiff.config import RunConfig
     from invdiff.priors import shipped_priors
     from invdiff.priors.checkpoint import read_card
 
     cards = {name: read_card(path) for name, path in shipped_priors().items()}
-    return {name: card for name, card in cards.items() if card.get("architecture", {}).get("channels") == 3}
+    first = RunConfig.model_fields["prior"].default
+    return {name: cards[name] for name in sorted(cards, key=lambda name: (name != first, name))
+            if cards[name].get("architecture", {}).get("channels") == 3}
 
 
 def choose_method(cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
