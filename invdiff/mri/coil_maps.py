@@ -95,7 +95,7 @@ def finer_maps(found: Maps, lines: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:
-    """K-space (..., h, w) in the middle of a grid of `size`, or the middle of it where that is smaller."""
+    """K-space, or images, (..., h, w) in the middle of a grid of `size`, or the middle of them where that is smaller."""
     given = kspace.shape[-2:]
     if tuple(given) == size:
         return kspace

@@ -33,9 +33,9 @@ class Drawn:
         fine = (x.shape[-2], x.shape[-1])
         if fine == self.size:
             return x
-        kspace = mri.fft(torch.complex(x[..., ::2, :, :], x[..., 1::2, :, :]), (-2, -1))
+        kspace = mri.fft(mri.to_complex(x.reshape(-1, 2, *fine)), (-2, -1))
         coarse = mri.ifft(on_grid(kspace, self.size), (-2, -1)) / _ratio(fine, self.size)
-        return torch.stack([coarse.real, coarse.imag], -3).flatten(-4, -3)
+        return mri.to_channels(coarse).reshape(*x.shape[:-2], *self.size)
 
 
 def support_of(physics: operators.MultiCoilMRI) -> Tensor:

@@ -17,6 +17,7 @@ from invdiff.evaluation.mri_baselines import baseline
 from invdiff.evaluation.novelty import Reference
 from invdiff.io.partial import PartialRun, remove_partial
 from invdiff.io.scans.scan import Scan
+from invdiff.mri.coil_maps import on_grid
 from invdiff.mri.preparing import Prepared, prepare
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.mri.settings import ScanSettings
@@ -136,10 +137,4 @@ def _tensors(scan: Scan, number: int, prepared: Prepared, samples: Tensor, class
     if truth is not None:
         images["truth"] = truth
     row = {} if appraisal.features is None else {"features": appraisal.features}
-    return {name: _cropped(image, scan.crop) for name, image in images.items()} | row
-
-
-def _cropped(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle (..., h, w) of (..., H, W)."""
-    top, left = (n // 2 - m // 2 for n, m in zip(x.shape[-2:], size, strict=True))
-    return x[..., top : top + size[0], left : left + size[1]]
+    return {name: on_grid(image, scan.crop) for name, image in images.items()} | row
