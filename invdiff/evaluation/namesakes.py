@@ -22,7 +22,8 @@ def namesake(name: str, denoiser: Denoiser, sigma_y: float, steps: int | None = 
         return deepinv.sampling.DDRM(denoiser, sigmas=torch.linspace(1, 0, steps).numpy())
     if name == "diffpir":
         return deepinv.sampling.DiffPIR(denoiser, deepinv.optim.data_fidelity.L2(), sigma=sigma_y, max_iter=steps)
-    return deepinv.sampling.DPS(denoiser, num_steps=steps)
+    where = next((p.device for p in denoiser.parameters()), torch.device("cpu"))       # it keeps its noise levels there
+    return deepinv.sampling.DPS(denoiser, num_steps=steps, device=where)
 
 
 def sample_with_deepinv(name: str, prior: Denoiser, problem: Problem, count: int, seed: int,

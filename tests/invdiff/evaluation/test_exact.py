@@ -2,13 +2,14 @@ import json
 
 import pytest
 import torch
+from deepinv.models import Denoiser
 
 from invdiff.cli import app
 from invdiff.errors import InputError
 from invdiff.evaluation.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors
 from invdiff.evaluation.exact_tables import save, tables, to_markdown
 from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
-from invdiff.evaluation.namesakes import sample_with_deepinv
+from invdiff.evaluation.namesakes import namesake, sample_with_deepinv
 
 RECORD = {
     "made": {"command": "invdiff benchmark exact", "samples": 10, "problems": 2, "versions": {"invdiff": "0"}},
@@ -108,3 +109,16 @@ def test_the_command_takes_no_images_and_no_file_for_a_folder(tmp_path):
         command(output=tmp_path / "file")
     with pytest.raises(InputError, match="takes no images"):
         app(["benchmark", "exact", "--data", str(tmp_path)], standalone_mode=False)
+
+
+def test_dps_keeps_its_noise_levels_where_the_denoiser_is():
+    model = namesake("dps", Away(), 0.1, 5)
+    assert {model.solver.timesteps.device, torch.device(model.sde.device)} == {torch.device("meta")}
+
+
+class Away(Denoiser):
+    """On a device that is not the default one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
