@@ -28,7 +28,8 @@ class ErrorSpectrum:
         sigmas: noise levels, increasing, (L,).
         frequencies: radial frequencies in cycles per pixel, increasing, (F,).
         power: (L, K, F), or (L, B, K, F) with a spectrum for each image, per pixel in an orthonormal transform: white
-            noise of standard deviation s has power s^2. K = 3 opponent colours, or the channels as they are.
+            noise of standard deviation s has power s^2. K = 3 opponent colours, or the channels as they are: two, a complex
+            image's real and imaginary part, have one spectrum.
         source: where it comes from, for the report.
         local: where in the image the error is, if that was measured.
     """
@@ -108,7 +109,8 @@ def _mixed(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 def radial_spectrum(error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
-    """Mean power of error (B, K, H, W) in rings of radial frequency: (bins,) cycles per pixel, (K, bins).
+    """Mean power of error (B, K, H, W) in rings of radial frequency: (bins,) cycles per pixel, (K, bins), for a complex image,
+    K = 2, that of both parts.
 
     A Hann window keeps the edges of the crop from leaking into high frequencies; its energy is divided out.
     """
@@ -122,6 +124,8 @@ def radial_spectrum(error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     count = torch.bincount(ring, minlength=bins)
     centre = torch.zeros(bins).index_add(0, ring, radius.flatten()) / count
     total = torch.zeros(error.shape[1], bins).index_add(1, ring, power.flatten(1).float().cpu())
+    if len(total) == 2:         # real and imaginary part: the phase of an image is any, that of those at hand may not be
+        total = total.mean(0, keepdim=True).expand_as(total)
     return centre[count > 0], (total / count)[:, count > 0]
 
 

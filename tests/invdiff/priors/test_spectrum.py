@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 import torch
@@ -46,6 +47,16 @@ def test_coloured_noise_keeps_its_spectrum():
     expected = torch.exp(-(frequencies / 0.25).square())
     inside = (frequencies > 0.05) & (frequencies < 0.5)
     assert ((got[0] / expected - 1).abs()[inside] < 0.08).all()
+
+
+def test_the_spectrum_of_a_complex_error_does_not_depend_on_its_phase():
+    real = coloured(1 / (radius(64, 64) + 0.1), 5, (64, 64), torch.Generator().manual_seed(0))
+    turned = [torch.cat([math.cos(angle) * real, math.sin(angle) * real], 1) for angle in (0.0, 0.7, math.pi / 2)]
+    first, *others = (radial_spectrum(error, 16)[1] for error in turned)
+    assert torch.equal(first[0], first[1])
+    torch.testing.assert_close(first.sum(0), radial_spectrum(real, 16)[1][0])
+    for other in others:
+        torch.testing.assert_close(other, first)
 
 
 def test_the_window_keeps_edges_out_of_high_frequencies():
