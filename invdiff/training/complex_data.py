@@ -13,6 +13,7 @@ from invdiff.errors import InputError
 from invdiff.training.images import Cache, ImageSet, dataset, in_unit_range, open_images, scaled
 
 BRIGHTNESS = (0.5, 1.2)         # a patch is scaled by a factor in this range, log-uniform
+CURVE = (-1.8, 1.0)             # b of a changed contrast, uniform
 EMPTY = 0.03                    # patches of less root mean square are air; another place is tried
 
 
@@ -59,11 +60,12 @@ class ComplexPatches:
         largest: largest side of a patch; some image must be as large. A patch is cut from images that hold it, and turned
             unless it is the whole of one.
         scales: each image is also kept at these sizes.
+        contrast: share of patches whose contrast is changed.
     """
 
     def __init__(self, images: Sequence[np.ndarray], magnitudes: Sequence[np.ndarray], largest: int,
-                 scales: Sequence[float] = (1.0,)):
-        self.pools = []
+                 scales: Sequence[float] = (1.0,), contrast: float = 0.0):
+        self.pools, self.contrast = [], contrast
         for source in (images, magnitudes):
             self.pools.append(ImageSet.of(source).resized(scales, _resize))
         if not any(min(shape) >= largest for shape in self.pools[0].shapes):
@@ -91,11 +93,23 @@ class ComplexPatches:
             if np.sqrt(np.mean(np.abs(patch) ** 2)) > EMPTY:
                 break
         y, x = (np.linspace(-1, 1, n)[start : start + size] for n, start in zip(image.shape, (top, left), strict=True))
+        if self.contrast and rng.random() < self.contrast:
+            patch = other_contrast(patch, rng.uniform(*CURVE))
         patch = patch * np.exp(1j * smooth_phase(y, x, rng))
         if patch.shape != image.shape:          # a whole image keeps its way up
             patch = np.rot90(patch, int(rng.integers(4)))
         patch = patch[:, ::-1] if rng.integers(2) else patch
         return patch * np.exp(rng.uniform(*np.log(BRIGHTNESS)))
+
+
+def other_contrast(image: np.ndarray, b: float) -> np.ndarray:
+    """Magnitudes m -> m exp(b m), in units of the largest, and again of the same mean square; the phase is kept.
+
+    With b < -1 the brightest tissue becomes darker than what is less bright, as fluid does from T2 to T1 weighting.
+    """
+    m = np.abs(image)
+    factor = np.exp(b * m / max(float(m.max()), EMPTY)).astype(m.dtype)
+    return image * (factor * np.sqrt(np.sum(m**2) / max(float(np.sum((m * factor) ** 2)), 1e-12)))
 
 
 def smooth_phase(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

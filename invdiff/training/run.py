@@ -114,7 +114,7 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     elif channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
         magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
-        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales)
+        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales, data.contrast)
         _fill(cache, patches.pools)
     else:
         patches = Patches(kept, max(data.patch), data.scales, data.grey)

@@ -19,7 +19,8 @@ class DataSettings(Frozen):
     card's denoising table.
 
     With a network of two channels, `key` and `test` are complex images (N, 2, H, W), and `magnitudes` may name another
-    HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase.
+    HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase. A share
+    `contrast` of the patches has its contrast changed, as other sequences would.
 
     With a network of one channel, or with `labels`, images are taken whole, all of one size, the only one in `patch`.
     `labels` names a dataset of the HDF5 file, or an idx file of the folder, with the class of each image, or is "folders" where
@@ -39,6 +40,7 @@ class DataSettings(Frozen):
     patch: tuple[PositiveInt, ...] = Field((64,), min_length=1)
     scales: tuple[PositiveFloat, ...] = (1.0,)
     grey: float = Field(0.0, ge=0, le=1)
+    contrast: float = Field(0.0, ge=0, le=1)
     labels: str | None = None
     class_names: tuple[str, ...] = ()
     drop_labels: float = Field(0.1, ge=0, le=1)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
-from invdiff.training.complex_data import BRIGHTNESS, ComplexPatches, load_complex, smooth_phase
+from invdiff.training.complex_data import BRIGHTNESS, ComplexPatches, load_complex, other_contrast, smooth_phase
 from invdiff.training.run import train
 from invdiff.training.settings import TrainSettings
 
@@ -59,6 +59,25 @@ def test_a_patch_keeps_the_magnitude_up_to_its_brightness():
     assert BRIGHTNESS[0] <= brightness.min() < 0.6
     assert 1.1 < brightness.max() <= BRIGHTNESS[1]
     assert (batch.mean((0, 2, 3)).abs() < 0.25).all()        # 40 phases; without a random one the mean is 0.4
+
+
+def test_another_contrast_keeps_phase_and_energy_and_turns_the_order_of_the_brightest():
+    image = np.array([[0, 0.2j, 0.4, 0.8j, -1.0]], np.complex64)
+    assert np.array_equal(other_contrast(image, 0.0), image)
+    other = other_contrast(image, -1.8)
+    assert other.dtype == np.complex64
+    np.testing.assert_allclose(np.angle(other[0, 1:]), np.angle(image[0, 1:]), atol=1e-6)
+    assert np.sum(np.abs(other) ** 2) == pytest.approx(np.sum(np.abs(image) ** 2), rel=1e-5)
+    assert np.argsort(np.abs(other[0])).tolist() == [0, 1, 4, 3, 2]
+    assert not other_contrast(np.zeros((3, 3), np.complex64), 1.0).any()
+
+
+def test_a_share_of_the_patches_has_another_contrast():
+    image = np.tile(np.array([[0.2, 1.0]], np.complex64), (16, 8))
+    batch, _ = ComplexPatches([image], [], 16, contrast=0.3).batch(200, 16, np.random.default_rng(0))
+    m = torch.hypot(batch[:, 0], batch[:, 1])
+    changed = ((m[:, 0].amax(-1) / m[:, 0].amin(-1) - 5).abs() > 1e-3).float().mean().item()
+    assert changed == pytest.approx(0.3, abs=4 * (0.21 / 200) ** 0.5)
 
 
 def test_half_of_the_patches_are_magnitudes_and_their_phase_is_smooth():
