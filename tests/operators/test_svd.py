@@ -60,7 +60,7 @@ def test_solve_stationary_is_the_pseudo_inverse(name, size, sigma, zero):
     got = physics.solve_stationary(power, r, sigma)
     assert got.isfinite().all()
     back = got.reshape(2, -1) @ system  # the pseudo-inverse, up to what its own conditioning hides
-    torch.testing.assert_close(back, expected @ system, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(back, expected @ system, rtol=1e-8, atol=1e-9)  # without noise 1.4e-10 on one kind of CPU
     if sigma:
         torch.testing.assert_close(got.reshape(2, -1), expected, rtol=1e-8, atol=1e-9)
 
