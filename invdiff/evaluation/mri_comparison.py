@@ -20,7 +20,7 @@ from torch import Tensor
 import operators
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import baseline, tuned
-from invdiff.io.files import replacing
+from invdiff.io.files import make_folder, replacing
 from invdiff.machine import find_device, hardware, versions
 from invdiff.posterior import MomentMatching
 from invdiff.priors import EDMDenoiser, load_prior
@@ -151,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--output", type=Path, default=Path("comparison-mri.md"), help="the table; the record is beside it, as .json")
     options = parser.parse_args(arguments)
     try:
+        make_folder(options.output.parent)
         record = measure(options, Console())
     except InputError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)

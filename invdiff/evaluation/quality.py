@@ -21,7 +21,7 @@ from invdiff.evaluation.generative.features import FeatureNetwork, feature_netwo
 from invdiff.evaluation.generative.plots import save_plot
 from invdiff.evaluation.generative.tables import quality_markdown
 from invdiff.evaluation.image_sets import drawn_images, reference
-from invdiff.io.files import replacing
+from invdiff.io.files import make_folder, replacing
 from invdiff.io.results import write_json
 from invdiff.machine import find_device, hardware, versions
 from invdiff.sample_config import SampleConfig, draw, sample_config
@@ -54,6 +54,7 @@ def quality_table(rows: Mapping[str, SampleConfig], real: Reference, network: Fe
     known = {"features": network.name, "count": counts.pop(), "real": len(real.images), "metrics": list(metrics), **made}
     record = _earlier(output.with_suffix(".json"), known)
     record["floor"] = record.get("floor") or floor(real, known["count"], metrics)
+    make_folder(output.parent)
     priors: dict[str, Any] = {}
     try:
         for name, config in rows.items():
@@ -99,7 +100,6 @@ def _earlier(path: Path, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _save(record: dict[str, Any], output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output.with_suffix(".json"), record)
     with replacing(output) as temporary:
         temporary.write_text(quality_markdown(record, output.with_suffix(".svg").name), encoding="utf-8")

@@ -23,7 +23,7 @@ from invdiff.config import build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import tuned
 from invdiff.evaluation.mri_metrics import score
-from invdiff.io.files import replacing
+from invdiff.io.files import make_folder, replacing
 from invdiff.io.scans import open_scan
 from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.preparing import Prepared, prepare
@@ -174,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         options.parameters = _parameters(options.parameters)
+        make_folder(options.output.parent)
         record = measure(options, Console())
     except InputError as error:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)

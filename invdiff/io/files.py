@@ -6,6 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from invdiff.errors import InputError
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, before the work whose results are to go there. Raises InputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+
 
 def sibling(path: Path) -> Path:
     """An unused hidden name beside `path`, hence on the same file system, so that a rename can replace `path`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
+from invdiff.io.files import make_folder
 from invdiff.machine import hardware
 from invdiff.priors import load_prior
 from invdiff.priors.calibrated import LEVELS
@@ -47,7 +48,7 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
     trainer.processes.wait()        # all have read the state before the first one writes another
     with asking(lambda: setattr(trainer, "asked", True)):
         if trainer.processes.main:
-            _writable(output)
+            make_folder(output)
             _watch(trainer, Monitor(trainer, held, output), state, save_seconds, on_step)
         else:
             for _ in trainer.steps():
@@ -78,13 +79,6 @@ def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,
         monitor.close()
         if trainer.whole:       # what ends a step in its midst leaves the last checkpoint as it was
             trainer.save(state)
-
-
-def _writable(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
 
 
 def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | WholeImages | Latents, list[Tensor], list[Tensor]]:

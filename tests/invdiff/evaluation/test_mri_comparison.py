@@ -48,16 +48,18 @@ def test_the_command_writes_a_table_and_a_record(tmp_path, capsys):
     with h5py.File(tmp_path / "slices.h5", "w") as file:
         file["test"] = np.repeat(disc().numpy(), 3, 0).astype(np.float32)
     arguments = ["--images", str(tmp_path / "slices.h5"), "--prior", str(tmp_path / "tiny.safetensors"), "--count", "2",
-                 "--coils", "2", "--steps", "2", "--samples", "2", "--output", str(tmp_path / "table.md")]
+                 "--coils", "2", "--steps", "2", "--samples", "2", "--output", str(tmp_path / "new" / "table.md")]
     assert main(arguments) == 0
-    record = json.loads((tmp_path / "table.json").read_text())
+    record = json.loads((tmp_path / "new" / "table.json").read_text())
     assert record["made"]["images"] == "slices.h5 (test), slices 0, 2"
     for scores in record["denoising"].values():
         assert scores["brain"] == pytest.approx(scores["noisy"], abs=1)
     for scores in record["reconstruction"].values():
         assert scores["l1-wavelet, tuned"] > scores["zero-filled"]
-    page = (tmp_path / "table.md").read_text()
+    page = (tmp_path / "new" / "table.md").read_text()
     assert "| l1-wavelet, tuned |" in page
+    assert main([*arguments[:-1], str(tmp_path / "slices.h5" / "table.md")]) == 2           # said before hours of work
+    assert "choose a folder" in " ".join(capsys.readouterr().err.split())
     assert "lines 8×" in page
     assert main([*arguments[:1], str(tmp_path / "none.h5"), *arguments[2:]]) == 2
     assert "error:" in capsys.readouterr().err
