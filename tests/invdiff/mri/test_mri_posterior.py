@@ -7,7 +7,7 @@ from mri_scans import noise
 
 import operators
 from invdiff.config import build_sampler
-from invdiff.mri.scan_prior import ScanPrior
+from invdiff.mri.scan_prior import TURNS, ScanPrior, turned
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
@@ -56,7 +56,7 @@ def test_samples_through_the_scan_prior_have_the_exact_posterior_mean_and_spread
 
 
 class Noting(Denoiser):
-    """D = x / (1 + sigma), and the shapes and levels that it was asked for."""
+    """D = x / (1 + sigma) and its mean, and the shapes and levels that it was asked for."""
 
     channels = 2
 
@@ -66,7 +66,7 @@ class Noting(Denoiser):
 
     def forward(self, x, sigma, **kwargs):
         self.asked.append((tuple(x.shape), torch.as_tensor(sigma).flatten().tolist()))
-        return x / (1 + torch.as_tensor(sigma).reshape(-1, 1, 1, 1)) + x.mean((1, 2, 3), keepdim=True)
+        return x / (1 + torch.as_tensor(sigma).reshape(-1, 1, 1, 1)) + x.mean((2, 3), keepdim=True)
 
 
 @pytest.mark.parametrize("sigma", [0.3, torch.tensor(0.3), torch.tensor([0.3]), torch.tensor([0.1, 0.2, 0.3])])
@@ -75,7 +75,7 @@ def test_each_set_is_an_image_of_its_own(sigma):
     got = ScanPrior(inner, torch.ones(1, 4, 8, 6))(x, sigma)
     levels = torch.as_tensor(sigma)
     parts = [inner(x[:, :2], levels), inner(x[:, 2:], levels)]
-    assert torch.allclose(got, torch.cat(parts, 1))
+    assert torch.allclose(got, torch.cat(parts, 1), atol=1e-6)
     assert inner.asked[0][0] == (6, 2, 8, 6)              # six images of two channels, at their own levels
     changed = x.clone()
     changed[:, 2:] += 1                                   # of the other set, nothing is seen
@@ -88,6 +88,29 @@ def test_it_is_zero_off_the_support_and_the_priors_own_on_it():
     got, whole = (ScanPrior(Noting(), s)(x, 0.2) for s in (support, torch.ones(1, 4, 8, 6)))
     assert torch.equal(got, whole * support)
     assert bool((got[support.expand(2, 4, 8, 6) == 0] == 0).all())
+
+
+def test_sixteen_turns_each_undone_exactly_and_none_like_another():
+    x, all_turns = torch.randn(TURNS, 2, 5, 4), torch.arange(TURNS)
+    assert torch.equal(turned(turned(x, all_turns), all_turns, back=True), x)
+    of_one = turned(x[:1].expand_as(x), all_turns)
+    assert torch.equal(of_one[0], x[0])
+    assert len({tuple(each.flatten().tolist()) for each in of_one}) == TURNS
+    assert torch.equal(of_one[9], mri.to_channels(mri.to_complex(x[:1].flip(-1)) * 1j)[0])
+    assert torch.equal(of_one[6], mri.to_channels(-mri.to_complex(x[:1]).conj())[0])
+
+
+def test_what_a_network_always_draws_cancels_over_the_steps():
+    class Drawing(Noting):
+        def forward(self, x, sigma, **kwargs):
+            return x + error
+
+    error, x, levels = torch.randn(2, 8, 6), torch.randn(1, 2, 8, 6), torch.logspace(-2, 1, 30)
+    prior = ScanPrior(Drawing(), torch.ones(1, 2, 8, 6))
+    left = torch.cat([prior(x, float(sigma)) for sigma in levels]) - x
+    assert torch.allclose(left.square().sum((1, 2, 3)), error.square().sum(), rtol=1e-4)        # at each of them, all of it
+    assert left.mean(0).norm() < 2 * len(levels) ** -0.5 * error.norm()                         # as of so many random turns
+    assert torch.equal(prior(x, 0.3), prior(torch.cat([x, x + 1]), 0.3)[:1])                    # and alone as in company
 
 
 def test_the_spectrum_is_the_same_for_every_set():
