@@ -1,6 +1,7 @@
 """The command line, from arguments to files: what it writes."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from cli_runs import FILES, QUICK, names
 from PIL import Image
 
+from invdiff.cli import SPINS
 from invdiff.config import run_config, tasks
 from invdiff.io.results import load_arrays
 
@@ -106,6 +108,15 @@ def test_tasks_and_priors_are_listed(invdiff):
     assert code == 0
     assert all(name in out for name in [*tasks(), "moment_matching", "pigdm", "diffpir", "dps", "ddrm"])
     assert invdiff("priors")[0] == 0
+
+
+@pytest.mark.parametrize("given", [None, "77"])
+def test_waiting_threads_leave_the_cores_to_others_soon_unless_told_otherwise(given, monkeypatch, invdiff):
+    monkeypatch.setenv("GOMP_SPINCOUNT", given or "")
+    if given is None:
+        monkeypatch.delenv("GOMP_SPINCOUNT")
+    assert invdiff("tasks")[0] == 0
+    assert os.environ["GOMP_SPINCOUNT"] == (given or SPINS)
 
 
 # unusual images that work
