@@ -35,19 +35,27 @@ class LowRankCovariance:
             return self.base(x)
         return self.base(x) + combine(self.columns, torch.linalg.solve(self.middle, inner(self.columns, x)))
 
-    def update(self, v: Tensor, exact: Callable[[Tensor], Tensor]) -> None:
-        """Make C exact along v, with `exact` the product v -> C v. Nothing changes where v is spanned already."""
-        length = dots(v, v)
+    def update(self, v: Tensor, exact: Callable[[Tensor], Tensor]) -> bool:
+        """Make C exact along v, with `exact` the product v -> C v; was there anything to learn, for any item?
+
+        Nothing changes where v is spanned already, nor where C0 has no variance as large as C v tells of: for a covariance
+        whose largest is l, |C v|^2 <= l v^T C v. At noise levels above an image's range sigma^2 dD/dx of a network can be a
+        hundred times that, and a sampler would run away with it.
+        """
+        length, largest = dots(v, v), self.base.power.amax((-3, -2, -1), keepdim=True)
         for _, u, past, _ in self._updates:
             v = v - dots(u, v) * past
         u, b = exact(v), self(v)
         curvature, modelled = dots(v, u), dots(v, b)
-        new = (dots(v, v) > 1e-8 * length) & (curvature > 0) & (modelled > 0)
+        new = (dots(v, v) > 1e-8 * length) & (dots(u, u) < largest * curvature) & (modelled > 0)
+        if not new.any():
+            return False
         now, before = (torch.where(new, c, 1).rsqrt() * new for c in (curvature, modelled))
         self._updates.append((before * b, now * u, now * v, before * v))
         self.columns += [before * b, now * u]
         signs = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(len(self._updates))
         self.middle = torch.diag(signs).expand(len(v), -1, -1)
+        return True
 
     def sample(self, shape: Sequence[int], draw: Draw) -> Tensor:
         """Draws from N(0, C), (B, *shape), update by update."""

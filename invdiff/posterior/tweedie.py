@@ -130,7 +130,8 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterat
         conditioning = Conditioning(problem, covariance, tolerance, iterations)
         weights = start = conditioning.base(problem.y - problem.A(at.x0), start)
         for _ in range(rank):
-            covariance.update(problem.A_adjoint(weights), at.transposed)
+            if not covariance.update(problem.A_adjoint(weights), at.transposed):
+                break
             weights = conditioning.correct(start)
         return at.x0 + covariance(problem.A_adjoint(weights))
 

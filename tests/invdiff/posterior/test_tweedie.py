@@ -6,11 +6,14 @@ from deepinv.models import Denoiser
 from gaussians import LINEAR, SPREAD, linear, rough_prior
 from toys import assert_moments_close, draw, natural_prior, pose, sample, tweedie
 
+import operators
 from invdiff.diffusion.integrators import DPMSolverPP
+from invdiff.io.images import sample_image
 from invdiff.posterior import MomentMatching
 from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.low_rank import Conditioning, LowRankCovariance
 from invdiff.posterior.tweedie import Linearised, Rows
+from invdiff.priors import load_prior
 from invdiff.priors.analytic import operator_matrix
 from invdiff.problem import Problem
 
@@ -122,7 +125,8 @@ def updated(count=3, directions=3):
     """A stationary covariance made exact along random directions of a dense one, (4, 6) images, float64."""
     generator = torch.Generator().manual_seed(0)
     c = rough_prior().cov.double()
-    base = StationaryCovariance(natural_prior((1, 4, 6)).power.double(), (4, 6))
+    power = natural_prior((1, 4, 6)).power.double()
+    base = StationaryCovariance(power * (torch.linalg.eigvalsh(c)[-1] / power.max()), (4, 6))         # its largest is that of c
     covariance = LowRankCovariance(base, count)
     vectors = torch.randn(directions, count, 1, 4, 6, generator=generator, dtype=torch.float64)
     for v in vectors:
@@ -148,6 +152,26 @@ def test_an_updated_covariance_is_exact_along_its_directions_and_positive():
     torch.testing.assert_close(dense(covariance), before)                                      # nothing new along there
     index = torch.tensor([2, 0])
     torch.testing.assert_close(dense(covariance.at(index), 2), before[index])
+
+
+@pytest.mark.parametrize("scale", [1.01, 100.0])
+def test_more_variance_than_the_largest_there_is_is_not_believed(scale):
+    covariance, c, vectors = updated(directions=1)
+    before, largest = dense(covariance), torch.linalg.eigvalsh(c)[-1]
+    assert not covariance.update(vectors[0].flip(-1), lambda u: scale * largest * u)
+    pushed = vectors[0].flip(-2) * 100                       # a product that leads somewhere else, as of a Jacobian gone wrong
+    assert not covariance.update(vectors[0].flip(-1), lambda u: 0.5 * largest * u + pushed * scale * largest)
+    torch.testing.assert_close(dense(covariance), before)
+    assert covariance.update(vectors[0].flip(-1), lambda u: 0.5 * largest * u)
+
+
+def test_the_low_rank_form_does_not_run_away_with_a_network():
+    photo, prior = sample_image(size=64), load_prior("natural")
+    physics = operators.Inpainting((3, 64, 64), operators.random_mask((3, 64, 64), keep=0.5))
+    problem = Problem(physics, physics.A(photo), 0.02)
+    one, other = ((sample(MomentMatching(covariance=covariance, steps=8), prior, problem, 1) - photo).square().mean()
+                  for covariance in ("low-rank", "spectral"))
+    assert one < other
 
 
 def test_what_is_left_of_a_covariance_that_was_seen_through_noise():
