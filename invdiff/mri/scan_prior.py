@@ -33,7 +33,7 @@ class ScanPrior(Denoiser):
 
     The data say nothing of where the coil maps are zero, and a prior left to itself would draw there. Images are turned before
     it sees them, and back (`turned`), at each noise level another way: all are as likely, and what a network makes of them
-    differs by errors of its own, which cancel over a sampler's steps instead of adding up.
+    differs by its own errors, which cancel over a sampler's steps instead of adding up.
     support: (1, 2 M, H, W), 0 or 1. Raises ValueError for a prior of other images.
     """
 
@@ -68,8 +68,8 @@ def turn_at(sigma: Tensor) -> Tensor:
 
 
 def turned(x: Tensor, turn: Tensor, back: bool = False) -> Tensor:
-    """Complex images x (B, 2, H, W) after a turn (B,) or (1,): the mirror image, left for right, where it has bit 8, the complex
-    conjugate where it has bit 4, and after these the phase further by as many quarters of a circle as its last bits say."""
+    """Complex images x (B, 2, H, W) after a turn (B,) or (1,): the mirror image, left for right, where it has bit 8, the
+    complex conjugate where it has bit 4, and then as many quarters of a circle added to the phase as its last bits say."""
     turn = turn.reshape(-1, 1, 1)
     quarters = torch.tensor([1, 1j, -1, -1j], dtype=torch.complex64, device=x.device)
     z, factor = mri.to_complex(x), quarters[turn % 4]
