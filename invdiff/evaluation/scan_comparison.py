@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--label", default="invdiff", help="what this row is called; a row that is there is not measured again")
     add("--prior", default="brain", help="a shipped prior's name, or the path of a .safetensors file")
     add("--sampler", default="moment_matching")
-    add("--parameters", default="{}", help="of the sampler, as JSON")
+    add("--parameters", default='{"covariance": "low-rank"}', help="of the sampler, as JSON")
     add("--steps", type=int, default=30)
     add("--samples", type=int, default=8)
     add("--precision", default="bf16", choices=("fp32", "bf16"), help="of the network")

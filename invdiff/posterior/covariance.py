@@ -1,6 +1,7 @@
 """Solves with A C A^T + sigma_y^2 I for a covariance C: in closed form where C is stationary and the operator has one, else
 by CG."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -66,6 +67,11 @@ def has_closed_form(problem: Problem) -> bool:
     return hasattr(problem.physics, "solve_stationary") and problem.y.shape[1] == problem.image_shape[0]
 
 
+def in_image_space(problem: Problem) -> bool:
+    """Are solves without a closed form better done there than on the measurement?"""
+    return not selects_orthonormal_rows(problem.physics) and problem.y[0].numel() >= math.prod(problem.image_shape)
+
+
 def preconditioner(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor] | None:
     """About (A C A^T + sigma_y^2 I)^-1, where something is known of it."""
     if selects_orthonormal_rows(problem.physics):
@@ -97,13 +103,12 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
     where to start the next. residual: y - A x0, if it is known. tolerance: of the relative residual; by default what a
     sampler's step needs.
     """
-    rows, few = selects_orthonormal_rows(problem.physics), problem.y[0].numel() < x0[0].numel()
     closed = has_closed_form(problem) and covariance.scale is None
-    if closed or rows or few:
+    if closed or not in_image_space(problem):
         r = problem.y - problem.A(x0) if residual is None else residual
         if closed:
             return _condition_in_closed_form(problem, covariance, r), None
-        usual = (0.1, 5) if rows else (1e-2, 20)
+        usual = (0.1, 5) if selects_orthonormal_rows(problem.physics) else (1e-2, 20)
         return _condition_on_data(problem, covariance, r, start, tolerance or usual[0], iterations or usual[1])
     return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=_variance(problem),
                                     tolerance=tolerance or 2e-3, iterations=iterations or 30)

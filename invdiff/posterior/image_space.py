@@ -22,7 +22,13 @@ def condition_in_image_space(problem: Problem, power: Tensor, scale: Tensor | No
     An item stops where |b - M v|, measured by the preconditioner, has fallen to `tolerance` times |b|.
     """
     system = Whitened(problem, power, noise, scale)
-    b = system.pull(problem.pulled - problem.A_adjoint_A(x0))
+    v = solve_whitened(system, problem.pulled - problem.A_adjoint_A(x0), start, tolerance, iterations)
+    return system.image(v), v
+
+
+def solve_whitened(system: "Whitened", pulled: Tensor, start: Tensor | None, tolerance: float, iterations: int) -> Tensor:
+    """v for A^T r = `pulled` (B, C, H, W), by conjugate gradients from `start`."""
+    b = system.pull(pulled)
     v = torch.zeros_like(b) if start is None else start
     left = b if start is None else b - system(v)
     p, size = torch.zeros_like(b), system.dot(b, system.prepare * b)
@@ -37,7 +43,7 @@ def condition_in_image_space(problem: Problem, power: Tensor, scale: Tensor | No
         q = system(p)
         step = torch.where(active, rz / system.dot(p, q), 0)
         v, left = torch.addcmul(v, step, p), torch.addcmul(left, -step, q)
-    return system.image(v), v
+    return v
 
 
 class Whitened:
@@ -60,6 +66,11 @@ class Whitened:
         """R v as an image (B, C, H, W)."""
         x = rotate_colours_back(torch.fft.irfft2(self.outwards * v, s=self.size, norm="ortho"))
         return x if self.scale is None else self.scale * x
+
+    def weights(self, v: Tensor) -> Tensor:
+        """p = R^-T v as an image: A^T (A C A^T + s^2 I)^-1 r for the solution v, and R v is C p. Stationary C only."""
+        inwards = self.inwards.clamp_min(1e-6 * float(self.inwards.max()))
+        return rotate_colours_back(torch.fft.irfft2(v / inwards, s=self.size, norm="ortho"))
 
     def pull(self, x: Tensor) -> Tensor:
         """R^T x, transformed, for an image x (B, C, H, W)."""

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import StationaryCovariance, solve
+from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solve
+from invdiff.posterior.image_space import Whitened, solve_whitened
 from invdiff.problem import Problem
 
 Draw = Callable[[Sequence[int]], Tensor]        # standard normal noise (B, *shape) for a shape
@@ -114,9 +115,28 @@ class Conditioning:
 
     def _capacity(self) -> Tensor:
         for column in self.covariance.columns[len(self._seen):]:
-            self._seen.append(self.problem.A(column))
-            self._solved.append(self.base(self._seen[-1]))
+            seen, pulled = self._reach(column)
+            self._seen.append(seen)
+            self._solved.append(self.base(pulled))
         return self.covariance.middle + gram(self._seen, self._solved)
+
+    def _reach(self, column: Tensor) -> tuple[Tensor, Tensor]:
+        """A column as solutions see it, and as what is solved for."""
+        seen = self.problem.A(column)
+        return seen, seen
+
+
+class ImageConditioning(Conditioning):
+    """The same in image space, for measurements larger than the image: of A^T r in r's place, and solutions A^T w in w's."""
+
+    def base(self, r: Tensor, start: Tensor | None = None) -> Tensor:
+        """A^T (A C0 A^T + sigma_y^2 I)^-1 r for A^T r, (B, C, H, W)."""
+        system = Whitened(self.problem, self.covariance.base.power, max(self.problem.sigma_y, NOISE_FLOOR) ** 2)
+        begun = None if start is None else system.pull(start)
+        return system.weights(solve_whitened(system, r, begun, **self._accuracy))        # type: ignore[arg-type]
+
+    def _reach(self, column: Tensor) -> tuple[Tensor, Tensor]:
+        return column, self.problem.A_adjoint_A(column)
 
 
 def dots(u: Tensor, v: Tensor) -> Tensor:

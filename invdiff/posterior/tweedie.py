@@ -12,8 +12,16 @@ from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, selects_orthonormal_rows, solve, spectrum_for
-from invdiff.posterior.low_rank import Conditioning, LowRankCovariance
+from invdiff.posterior.covariance import (
+    NOISE_FLOOR,
+    StationaryCovariance,
+    has_closed_form,
+    in_image_space,
+    selects_orthonormal_rows,
+    solve,
+    spectrum_for,
+)
+from invdiff.posterior.low_rank import Conditioning, ImageConditioning, LowRankCovariance
 from invdiff.problem import Problem
 from operators import conjugate_gradients
 
@@ -121,19 +129,24 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterat
     """The same with the prior's error spectrum for C, made exact along A^T w for the solution w; this `rank` times."""
     spectrum = spectrum_for(prior, problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
+    large = in_image_space(problem) and not has_closed_form(problem)
     start: Tensor | None = None
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal start
         at = Linearised(prior, x, sigma)
         covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
-        conditioning = Conditioning(problem, covariance, tolerance, iterations)
-        weights = start = conditioning.base(problem.y - problem.A(at.x0), start)
+        if large:
+            solves: Conditioning = ImageConditioning(problem, covariance, min(tolerance, 2e-3), max(iterations, 30))
+            weights = start = solves.base(problem.pulled - problem.A_adjoint_A(at.x0), start)
+        else:
+            solves = Conditioning(problem, covariance, tolerance, iterations)
+            weights = start = solves.base(problem.y - problem.A(at.x0), start)
         for _ in range(rank):
-            if not covariance.update(problem.A_adjoint(weights), at.transposed):
+            if not covariance.update(weights if large else problem.A_adjoint(weights), at.transposed):
                 break
-            weights = conditioning.correct(start)
-        return at.x0 + covariance(problem.A_adjoint(weights))
+            weights = solves.correct(start)
+        return at.x0 + covariance(weights if large else problem.A_adjoint(weights))
 
     return denoise
 
