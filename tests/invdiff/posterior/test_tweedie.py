@@ -92,7 +92,7 @@ def test_the_exact_form_is_tweedie_with_a_measurement(operator, sigma_y, monkeyp
 
 
 @pytest.mark.parametrize("sigma_y", [NOISES[0], NOISES[2]])
-@pytest.mark.parametrize("operator", ["random", "mask"])
+@pytest.mark.parametrize("operator", ["random", "mask", "multi-coil mri"])
 def test_the_low_rank_form_is_exact_with_as_many_directions_as_it_sees(operator, sigma_y):
     """Each direction is one more along which C is exact, so that a few of them do most, and all do all."""
     physics, size = linear(operator)
@@ -108,8 +108,8 @@ def test_the_low_rank_form_is_exact_with_as_many_directions_as_it_sees(operator,
         return (rule(x, sigma) - exact).norm() / moved
 
     spectral = (MomentMatching(**EXACT_CG).posterior_denoiser(prior, problem)(x, sigma) - exact).norm() / moved
-    assert spectral > 0.02                                  # the prior is not stationary, so there is something to mend
-    assert error(2 * count) < 0.01
+    assert spectral > 0.005                                 # the prior is not stationary, so there is something to mend
+    assert error(2 * count) < min(0.01, spectral / 3)
     assert error(count // 2) < spectral
 
 
