@@ -57,8 +57,8 @@ class MomentMatching(Sampler):
         if self.covariance in ("local", "spectral"):
             return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=self.cg_tolerance,
                                  iterations=self.cg_iterations)
-        return _RULES[self.covariance](prior, problem, tolerance=self.cg_tolerance or 1e-2,
-                                       iterations=self.cg_iterations or 20, rank=self.rank)
+        return _RULES[self.covariance](prior, problem, tolerance=self.cg_tolerance, iterations=self.cg_iterations,
+                                       rank=self.rank)
 
 
 def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: float | None,

@@ -91,6 +91,14 @@ class Conditioning:
         self._seen: list[Tensor] = []           # A L
         self._solved: list[Tensor] = []         # (A C0 A^T + sigma_y^2 I)^-1 A L
 
+    def residual(self, x0: Tensor) -> Tensor:
+        """r = y - A x0."""
+        return self.problem.y - self.problem.A(x0)
+
+    def image(self, weights: Tensor) -> Tensor:
+        """A^T w, (B, C, H, W)."""
+        return self.problem.A_adjoint(weights)
+
     def base(self, r: Tensor, start: Tensor | None = None) -> Tensor:
         """(A C0 A^T + sigma_y^2 I)^-1 r for r (B, ...); conjugate gradients, where they are needed, begin at `start`."""
         return solve(self.problem, self.covariance.base, r, start, **self._accuracy)     # type: ignore[arg-type]
@@ -127,7 +135,13 @@ class Conditioning:
 
 
 class ImageConditioning(Conditioning):
-    """The same in image space, for measurements larger than the image: of A^T r in r's place, and solutions A^T w in w's."""
+    """The same in image space, for measurements larger than the image: with A^T r in r's place and A^T w in w's."""
+
+    def residual(self, x0: Tensor) -> Tensor:
+        return self.problem.pulled - self.problem.A_adjoint_A(x0)
+
+    def image(self, weights: Tensor) -> Tensor:
+        return weights
 
     def base(self, r: Tensor, start: Tensor | None = None) -> Tensor:
         """A^T (A C0 A^T + sigma_y^2 I)^-1 r for A^T r, (B, C, H, W)."""

@@ -38,7 +38,7 @@ class Linearised:
             self._x0 = prior(self._x, sigma)
         if not self._x0.requires_grad:
             raise ValueError(f"{type(prior).__name__} gives no gradient by x, which the covariances exact and low-rank "
-                             "need; spectral would work")
+                             "need; covariance spectral needs none")
         self.x0 = self._x0.detach()
         self._pulled: tuple[Tensor, Tensor] | None = None
 
@@ -107,7 +107,8 @@ class Rows:
         return self.basis @ (vectors * values.sqrt()[:, None]) + outside @ (vectors / values.sqrt()[:, None])
 
 
-def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterations: int, rank: int) -> Denoise:
+def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None,
+               rank: int) -> Denoise:
     """D + C A^T (A C A^T + sigma_y^2 I)^-1 (y - A D) with the Tweedie covariance C (Rozet et al. 2024, Eq. 14; Boys et al.
     2023). Direct for measurements of a few values; else by conjugate gradients, three backward passes an iteration."""
     if problem.y[0].numel() <= FEW_ROWS:
@@ -118,35 +119,34 @@ def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iteration
         nonlocal weights
         at, noise = Linearised(prior, x, sigma), max(problem.sigma_y, NOISE_FLOOR) ** 2
         weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w,
-                                      problem.y - problem.A(at.x0), weights, tolerance=tolerance, iterations=iterations,
-                                      precondition=_preconditioner(prior, problem, x, sigma)).x
+                                      problem.y - problem.A(at.x0), weights, tolerance=tolerance or 1e-2,
+                                      iterations=iterations or 20, precondition=_preconditioner(prior, problem, x, sigma)).x
         return at.x0 + at.symmetric(problem.A_adjoint(weights))
 
     return denoise
 
 
-def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float, iterations: int, rank: int) -> Denoise:
+def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None,
+                 rank: int) -> Denoise:
     """The same with the prior's error spectrum for C, made exact along A^T w for the solution w; this `rank` times."""
     spectrum = spectrum_for(prior, problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
     large = in_image_space(problem) and not has_closed_form(problem)
+    kind = ImageConditioning if large else Conditioning
+    accuracy = tolerance or (2e-3 if large else 1e-2), iterations or (30 if large else 20)
     start: Tensor | None = None
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal start
         at = Linearised(prior, x, sigma)
         covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
-        if large:
-            solves: Conditioning = ImageConditioning(problem, covariance, min(tolerance, 2e-3), max(iterations, 30))
-            weights = start = solves.base(problem.pulled - problem.A_adjoint_A(at.x0), start)
-        else:
-            solves = Conditioning(problem, covariance, tolerance, iterations)
-            weights = start = solves.base(problem.y - problem.A(at.x0), start)
+        solves = kind(problem, covariance, *accuracy)
+        weights = start = solves.base(solves.residual(at.x0), start)
         for _ in range(rank):
-            if not covariance.update(weights if large else problem.A_adjoint(weights), at.transposed):
+            if not covariance.update(solves.image(weights), at.transposed):
                 break
             weights = solves.correct(start)
-        return at.x0 + covariance(weights if large else problem.A_adjoint(weights))
+        return at.x0 + covariance(solves.image(weights))
 
     return denoise
 

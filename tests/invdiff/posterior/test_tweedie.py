@@ -48,7 +48,7 @@ def test_a_prior_without_a_gradient_is_refused():
         def forward(self, x, sigma, **kwargs):
             return super().forward(x, sigma).detach()
 
-    with pytest.raises(ValueError, match=r"Detached gives no gradient by x.*spectral would work"):
+    with pytest.raises(ValueError, match=r"Detached gives no gradient by x.*covariance spectral needs none"):
         Linearised(Detached(torch.eye(6)), torch.zeros(1, 1, 2, 3), 0.5)
 
 
