@@ -9,6 +9,7 @@ from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solv
 from invdiff.posterior.image_space import Whitened, solve_whitened
 from invdiff.problem import Problem
 
+ROUNDING = 1e-3         # relative, of a product with a float32 Jacobian
 Draw = Callable[[Sequence[int]], Tensor]        # standard normal noise (B, *shape) for a shape
 
 
@@ -48,7 +49,8 @@ class LowRankCovariance:
             v = v - dots(u, v) * past
         u, b = exact(v), self(v)
         curvature, modelled = dots(v, u), dots(v, b)
-        new = (dots(v, v) > 1e-8 * length) & (dots(u, u) < largest * curvature) & (modelled > 0)
+        believed = (curvature > 0) & (dots(u, u) < (1 + ROUNDING) * largest * curvature)
+        new = (dots(v, v) > 1e-8 * length) & believed & (modelled > 0)
         if not new.any():
             return False
         now, before = (torch.where(new, c, 1).rsqrt() * new for c in (curvature, modelled))
@@ -109,6 +111,15 @@ class Conditioning:
             return base
         capacity = self._capacity()
         return base - combine(self._solved, torch.linalg.solve(capacity, inner(self._seen, base)))
+
+    def learn(self, base: Tensor, exact: Callable[[Tensor], Tensor], rank: int) -> Tensor:
+        """The solution from `base`, that with C0, with C made exact along A^T w for each solution w in turn, up to `rank`."""
+        weights = base
+        for _ in range(rank):
+            if not self.covariance.update(self.image(weights), exact):
+                break                           # the same direction would come again
+            weights = self.correct(base)
+        return weights
 
     def at(self, index: Tensor, covariance: LowRankCovariance) -> "Conditioning":
         """That of the particles at `index`, whose covariance is given."""

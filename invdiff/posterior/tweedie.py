@@ -141,12 +141,8 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
         at = Linearised(prior, x, sigma)
         covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
         solves = kind(problem, covariance, *accuracy)
-        weights = start = solves.base(solves.residual(at.x0), start)
-        for _ in range(rank):
-            if not covariance.update(solves.image(weights), at.transposed):
-                break
-            weights = solves.correct(start)
-        return at.x0 + covariance(solves.image(weights))
+        start = solves.base(solves.residual(at.x0), start)
+        return at.x0 + covariance(solves.image(solves.learn(start, at.transposed, rank)))
 
     return denoise
 

@@ -135,12 +135,10 @@ class StationaryTwist:
         self.conditioning = model.conditioning(self.covariance)
         at = Linearised(prior, x, sigma) if model.rank else None
         self.x0 = at.x0 if at else prior(x, sigma)
-        self.residual = model.problem.y - model.problem.A(self.x0)              # (P, ...)
-        start = weights = self.conditioning.base(self.residual)
+        self.residual = self.conditioning.residual(self.x0)                     # (P, ...)
+        weights = self.conditioning.base(self.residual)
         if at:
-            for _ in range(model.rank):
-                self.covariance.update(model.problem.A_adjoint(weights), at.transposed)
-                weights = self.conditioning.correct(start)
+            weights = self.conditioning.learn(weights, at.transposed, model.rank)
         self.log_twist = model.log_normal(self.conditioning, self.residual, weights)
 
     def at(self, index: Tensor) -> "StationaryTwist":

@@ -284,7 +284,7 @@ def test_samplers_that_begin_from_noise_alone_say_so():
 # counting
 
 @pytest.mark.parametrize(("sampler", "gradients"), [(QUICK, 0), (PiGDM(steps=4), 5), (DPS(steps=4, strength=1.0), 4),
-                                                    (MomentMatching(steps=4, covariance="low-rank", rank=1), 5)])
+                                                    (MomentMatching(steps=4, covariance="low-rank", rank=2), 10)])
 def test_jacobian_products_are_counted(sampler, gradients):
     report = restore(problem(count=2), prior(), sampler, samples=3, batch_size=2).report
     assert report["network_gradients"] == gradients

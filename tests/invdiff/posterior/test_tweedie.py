@@ -108,7 +108,8 @@ def test_the_low_rank_form_is_exact_with_as_many_directions_as_it_sees(operator,
         return (rule(x, sigma) - exact).norm() / moved
 
     spectral = (MomentMatching(**EXACT_CG).posterior_denoiser(prior, problem)(x, sigma) - exact).norm() / moved
-    assert spectral > 0.005                                 # the prior is not stationary, so there is something to mend
+    # the prior is not stationary, so there is something to mend; less of it where coils see every pixel twice
+    assert spectral > (0.005 if operator == "multi-coil mri" else 0.02)
     assert error(2 * count) < min(0.01, spectral / 3)
     assert error(count // 2) < spectral
 
