@@ -1,6 +1,7 @@
 """A stationary covariance corrected along a few directions, and solves with A C A^T + sigma_y^2 I for it."""
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -87,9 +88,11 @@ class LowRankCovariance:
 class Conditioning:
     """Solves with A C A^T + sigma_y^2 I by Woodbury's identity; the covariance may be updated in between."""
 
+    columns_looser: ClassVar[float] = 1.0       # the tolerance for columns, in units of that for residuals
+
     def __init__(self, problem: Problem, covariance: LowRankCovariance, tolerance: float, iterations: int):
         self.problem, self.covariance = problem, covariance
-        self._accuracy = {"tolerance": tolerance, "iterations": iterations}
+        self._tolerance, self._iterations = tolerance, iterations
         self._seen: list[Tensor] = []           # A L
         self._solved: list[Tensor] = []         # (A C0 A^T + sigma_y^2 I)^-1 A L
 
@@ -101,9 +104,11 @@ class Conditioning:
         """A^T w, (B, C, H, W)."""
         return self.problem.A_adjoint(weights)
 
-    def base(self, r: Tensor, start: Tensor | None = None) -> Tensor:
-        """(A C0 A^T + sigma_y^2 I)^-1 r for r (B, ...); conjugate gradients, where they are needed, begin at `start`."""
-        return solve(self.problem, self.covariance.base, r, start, **self._accuracy)     # type: ignore[arg-type]
+    def base(self, r: Tensor, start: Tensor | None = None, looser: float = 1.0) -> Tensor:
+        """(A C0 A^T + sigma_y^2 I)^-1 r for r (B, ...); conjugate gradients, where they are needed, begin at `start` and
+        end at `looser` times the tolerance."""
+        return solve(self.problem, self.covariance.base, r, start, tolerance=looser * self._tolerance,
+                     iterations=self._iterations)
 
     def correct(self, base: Tensor) -> Tensor:
         """(A C A^T + sigma_y^2 I)^-1 r from `base`, the solution with C0."""
@@ -123,7 +128,7 @@ class Conditioning:
 
     def at(self, index: Tensor, covariance: LowRankCovariance) -> "Conditioning":
         """That of the particles at `index`, whose covariance is given."""
-        chosen = Conditioning(self.problem, covariance, **self._accuracy)            # type: ignore[arg-type]
+        chosen = Conditioning(self.problem, covariance, self._tolerance, self._iterations)
         chosen._seen, chosen._solved = ([part[index] for part in parts] for parts in (self._seen, self._solved))
         return chosen
 
@@ -136,7 +141,7 @@ class Conditioning:
         for column in self.covariance.columns[len(self._seen):]:
             seen, pulled = self._reach(column)
             self._seen.append(seen)
-            self._solved.append(self.base(pulled))
+            self._solved.append(self.base(pulled, looser=self.columns_looser))
         return self.covariance.middle + gram(self._seen, self._solved)
 
     def _reach(self, column: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,17 +153,19 @@ class Conditioning:
 class ImageConditioning(Conditioning):
     """The same in image space, for measurements larger than the image: with A^T r in r's place and A^T w in w's."""
 
+    columns_looser = 5.0    # begun at zero, a solve that ends early leaves less of the column, and samples as good
+
     def residual(self, x0: Tensor) -> Tensor:
         return self.problem.pulled - self.problem.A_adjoint_A(x0)
 
     def image(self, weights: Tensor) -> Tensor:
         return weights
 
-    def base(self, r: Tensor, start: Tensor | None = None) -> Tensor:
+    def base(self, r: Tensor, start: Tensor | None = None, looser: float = 1.0) -> Tensor:
         """A^T (A C0 A^T + sigma_y^2 I)^-1 r for A^T r, (B, C, H, W)."""
         system = Whitened(self.problem, self.covariance.base.power, max(self.problem.sigma_y, NOISE_FLOOR) ** 2)
         begun = None if start is None else system.pull(start)
-        return system.weights(solve_whitened(system, r, begun, **self._accuracy))        # type: ignore[arg-type]
+        return system.weights(solve_whitened(system, r, begun, looser * self._tolerance, self._iterations))
 
     def _reach(self, column: Tensor) -> tuple[Tensor, Tensor]:
         return column, self.problem.A_adjoint_A(column)
