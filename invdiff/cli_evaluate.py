@@ -52,15 +52,17 @@ def evaluate(data: Data,
                "floor": kept_apart, "features": features, "metrics": metrics, "batch-size": batch_size}
     _check(options, output)
     if likelihood is not None:
-        if prior is None:
-            raise InputError("--likelihood: is a prior's; give --prior")
+        drawing = [name for name in ("solver", "steps", "class", "guidance", "precision", "count", "set") if options[name]]
+        if prior is None or drawing:
+            raise InputError("--likelihood: is a prior's; give --prior" if prior is None else
+                             f"--likelihood: nothing is drawn; leave out --{drawing[0]}")
         _likelihood(prior, likelihood, data, key, kept_apart, seed or 0, device, output)
         return
     wanted, network = chosen_metrics(metrics), feature_network(features, find_device(device or "auto"))
-    images, report = (sample_images(samples), {}) if samples else _drawn(options, device, network)
     real, names = reference(network, data, key, kept_apart, batch_size)
+    images, report = (sample_images(samples), {}) if samples else _drawn(options, device, network, real.images.size)
     seen = images.seen_by(network, batch_size)
-    found, lowest = score(seen, real, wanted), floor(real, len(seen), wanted)
+    found, lowest = score(seen, real, wanted), floor(real, len(seen), wanted, classes=seen.classes)
     made = {"command": _command(options), "samples": images.source, "count": len(seen), "features": network.name, **names,
             "real": len(real.images), **({"sampling": report} if report else {}), "versions": versions()}
     _show(found, lowest, made)
@@ -70,18 +72,23 @@ def evaluate(data: Data,
 
 def _check(options: dict[str, Any], output: Path | None) -> None:
     """Before a long computation."""
+    from invdiff.evaluation.generative.evaluate import LEAST
+
     if (options["prior"] is None) == (options["samples"] is None):
         raise InputError("evaluate: give either --prior, to draw images, or --samples, the images")
     drawing = [name for name in (*_DRAWING, "count", "set") if options[name] not in (None, [])]
     if options["samples"] and drawing:
         raise InputError(f"evaluate: --samples are drawn already; leave out --{drawing[0]}")
-    if options["batch-size"] is not None and options["batch-size"] < 1:
-        raise InputError(f"--batch-size: expected at least 1, got {options['batch-size']}")
+    for name, least in (("batch-size", 1), ("count", LEAST)):
+        if options[name] is not None and options[name] < least:
+            raise InputError(f"--{name}: expected at least {least}, got {options[name]}")
     if output and (output.suffix != ".json" or not output.parent.is_dir()):
         raise InputError(f"--output: expected a name that ends in .json, in an existing folder, got {output}")
 
 
-def _drawn(options: dict[str, Any], device: str | None, network: Any) -> tuple[Any, dict[str, Any]]:
+def _drawn(options: dict[str, Any], device: str | None, network: Any,
+           size: tuple[int, ...] | None) -> tuple[Any, dict[str, Any]]:
+    """Images of `size`, (H, W), and how they were drawn."""
     from invdiff.cli_sample import with_progress
     from invdiff.evaluation.image_sets import drawn_images
     from invdiff.sample_config import draw, sample_config
@@ -90,6 +97,10 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any) -> tuple[A
     given |= {"solver": options["solver"] and {"name": options["solver"]}, "count": options["count"] or 10_000,
               "batch_size": options["batch-size"], "device": device}
     config, prior = sample_config(given, options["set"])
+    made = tuple(config.size or prior.card.get("image_size") or ()) if hasattr(prior, "card") else ()
+    if made and size and made != size:
+        raise InputError(f"--prior: {config.prior} draws images of {made[0]} x {made[1]}, and the real ones are {size[0]} x "
+                         f"{size[1]}; give others, or --set size=[{size[0]},{size[1]}] where the prior takes any")
     drawn = with_progress(lambda show: draw(config, prior, show))
     kept = ("solver", "steps", "schedule", "sigma_min", "sigma_max", "guidance", "guidance_interval", "seed", "size",
             "network_calls", "precision")
@@ -104,10 +115,12 @@ def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart:
     from invdiff.cli_sample import with_progress
     from invdiff.evaluation.image_sets import likelihood_of
     from invdiff.machine import find_device, versions
-    from invdiff.sample_config import sample_config
+    from invdiff.sample_config import own_sampling, sample_config
 
     where = find_device(device or "auto")
     loaded = sample_config({"prior": prior})[1].to(where)
+    if own_sampling(loaded):
+        raise InputError(f"--likelihood: is a denoiser's, and {prior} is none, but draws in few steps; give its teacher")
     found = with_progress(lambda show: likelihood_of(loaded, data, key, kept_apart, count, seed, where, show))
     terms = ", ".join(f"{name} {value:.3f}" for name, value in found["elbo_terms"].items())
     errors, gap = found["standard_error"], found["elbo_bits_per_dim"] - found["ode_bits_per_dim"]

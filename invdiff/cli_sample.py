@@ -30,7 +30,7 @@ def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors 
     drawn = with_progress(lambda show: draw(config, loaded, show))
     drawn.save(output)
     report = drawn.report
-    typer.echo(f"{report['count']} images of {report['size'][0]} x {report['size'][1]} by {report['solver']['name']}, "
+    typer.echo(f"{report['count']} images of {report['size'][0]} x {report['size'][1]} by {config.solver_name}, "
                f"{report['network_calls']:g} network calls each, {report['seconds']:.1f} s on {report['device']}\n"
                f"{output / 'samples.png'}: a sheet of them; samples.npz and report.json beside it")
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt
 
 from invdiff.config import build_part
 from invdiff.diffusion.integrators import DPMSolverPP
@@ -14,6 +14,7 @@ from invdiff.priors.conditional import Interval, class_number
 from invdiff.sampling import Samples, sample
 from invdiff.validation import override, validate
 
+CONSISTENCY = "consistency"     # the solver of priors that are trained for it, and of no other
 
 class SampleConfig(BaseModel):
     """Images to draw from a prior.
@@ -36,7 +37,7 @@ class SampleConfig(BaseModel):
     sigma_min: PositiveFloat | None = None
     sigma_max: PositiveFloat | None = None
     class_: str = Field("each", alias="class")
-    guidance: float = 1.0
+    guidance: FiniteFloat = 1.0
     guidance_interval: Interval | None = None
     size: tuple[PositiveInt, PositiveInt] | None = None
     seed: int = Field(0, ge=0, lt=2**63)
@@ -44,18 +45,40 @@ class SampleConfig(BaseModel):
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    @property
+    def solver_name(self) -> str:
+        return _solver(self.solver)["name"]
+
 
 def sample_config(given: Mapping[str, Any], assignments: Sequence[str] = ()) -> tuple[SampleConfig, Any]:
     """The config of what was given, and the prior it names. What was not given is what the prior's card says of its own
-    sampling, as few-step priors' do, and the default where it says nothing. Raises InputError."""
+    sampling, as few-step priors' do, and the default where it says nothing.
+
+    Raises InputError: a key or value that is wrong, or a solver that cannot draw from the prior.
+    """
     given = override({key: value for key, value in given.items() if value is not None}, assignments)
     if "prior" not in given:
         raise InputError("prior: give the prior to draw from; `invdiff priors` lists them")
-    prior = load_prior(str(given["prior"]))
-    usual = dict(getattr(prior, "card", {}).get("sampling", {}))
-    if "solver" in given:               # the levels that belong to a solver go with it
-        usual = {}
-    return validate(SampleConfig, {**usual, **given}, "sample"), prior
+    name = str(given["prior"])
+    prior = load_prior(name)
+    own = own_sampling(prior)
+    usual = _solver(own.get("solver", SampleConfig.model_fields["solver"].default))
+    asked = _solver(given.get("solver", {}))
+    if asked.get("name", usual["name"]) == usual["name"]:
+        given["solver"] = usual | asked
+    elif own or asked["name"] == CONSISTENCY:
+        raise InputError(f"solver: {name} is drawn from by {usual['name']}, and {asked['name']} would make no images of it, "
+                         f"for it is {'no' if own else 'a'} denoiser; leave the solver out")
+    return validate(SampleConfig, {**own, **given}, "sample"), prior
+
+
+def own_sampling(prior: Any) -> dict[str, Any]:
+    """How a prior of few steps, which is no denoiser, is to be drawn from, by its card; {} of a denoiser."""
+    return dict(getattr(prior, "card", {}).get("sampling", {}))
+
+
+def _solver(spec: Any) -> dict[str, Any]:
+    return dict(spec) if isinstance(spec, Mapping) else {"name": str(spec)}
 
 
 def draw(config: SampleConfig, prior: Any, on_step: Callable[[Any], object] | None = None) -> Samples:

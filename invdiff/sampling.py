@@ -75,7 +75,8 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
         on_step: called after each step. `Stop` raised by it ends the run with the images that are finished.
 
     Raises:
-        InputError: an argument out of range, classes for a prior that knows none, or nothing finished by a `Stop`.
+        InputError: an argument out of range, classes for a prior that knows none, images that are not finite, or nothing
+            finished by a `Stop`.
     """
     if count < 1 or seed < 0 or steps < 1 or (batch_size is not None and batch_size < 1) or precision not in ("fp32", "bf16"):
         raise InputError(f"sample: expected count, steps and batch_size >= 1, seed >= 0 and precision fp32 or bf16, got "
@@ -101,6 +102,9 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
         if not images:
             raise
     drawn = torch.cat(images)
+    if bad := int((~drawn.isfinite().flatten(1).all(1)).sum()):
+        raise InputError(f"sample: {bad} of {len(drawn)} images are not finite; take more steps, another solver, or a guidance "
+                         f"nearer to 1 than {guidance:g}")
     report = {"solver": {"name": type(integrator).__name__, **integrator.model_dump()}, "steps": steps,
               "schedule": {"name": type(schedule or Karras()).__name__, **(schedule or Karras()).model_dump()},
               "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance,

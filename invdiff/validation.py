@@ -53,7 +53,8 @@ def assign(data: Mapping[str, Any], values: Iterable[tuple[str, Any]], where: st
         *parents, last = key.split(".")
         for parent in parents:
             if not isinstance(node.get(parent, {}), Mapping):
-                raise InputError(f"{where}{key}: {parent} is a value, and has no key {last!r}")
+                raise InputError(f"{where}{key}: {parent} is a value, and has no key {last!r}; give both at once, as "
+                                 f"{parent}='{{name: {node[parent]}, {last}: ...}}'")
             node[parent] = node = dict(node.get(parent, {}))
         node[last] = value
     return out

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
+from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.evaluate import ALL, Reference, chosen_metrics, evaluate, floor
@@ -26,7 +27,7 @@ from invdiff.io.results import write_json
 from invdiff.machine import find_device, hardware, versions
 from invdiff.sample_config import SampleConfig, draw, sample_config
 
-ROWS = ("ddpm:50,100,250", "ddim:5,10,15,20,50", "heun:5,8,10,18", "dpm_solver_2:5,8,10", "dpm_solver_3:4,5,7",
+ROWS = ("ddpm:50,100,250,1000", "ddim:5,10,15,20,50", "heun:5,8,10,18", "dpm_solver_2:5,8,10", "dpm_solver_3:4,5,7",
         "dpmpp_2m:5,8,10,15,20", "dpmpp_3m:5,8,10,15,20", "dpmpp_2m_sde:10,15,20,50", "edm_stochastic:10,18,32",
         "euler_maruyama:50,100,250", "predictor_corrector:25,50,100")
 
@@ -53,13 +54,13 @@ def quality_table(rows: Mapping[str, SampleConfig], real: Reference, network: Fe
         raise InputError(f"rows: expected one or more, all of the same number of images, got {sorted(counts) or 'none'}")
     known = {"features": network.name, "count": counts.pop(), "real": len(real.images), "metrics": list(metrics), **made}
     record = _earlier(output.with_suffix(".json"), known)
-    record["floor"] = record.get("floor") or floor(real, known["count"], metrics)
     make_folder(output.parent)
     priors: dict[str, Any] = {}
     try:
         for name, config in rows.items():
             if name not in record["rows"]:
-                record["rows"][name] = _measure(config, priors, real, network, metrics)
+                record["rows"][name], classes = _measure(config, priors, real, network, metrics)
+                record["floor"] = record.get("floor") or floor(real, known["count"], metrics, classes=classes)
                 _save(record, output)
                 if on_row:
                     on_row(name, record["rows"][name])
@@ -71,22 +72,22 @@ def quality_table(rows: Mapping[str, SampleConfig], real: Reference, network: Fe
 
 
 def _measure(config: SampleConfig, priors: dict[str, Any], real: Reference, network: FeatureNetwork,
-             metrics: Sequence[str]) -> dict[str, Any]:
+             metrics: Sequence[str]) -> tuple[dict[str, Any], Tensor | None]:
+    """A row, and the classes of its images."""
     if config.prior not in priors:
         priors[config.prior] = sample_config({"prior": config.prior})[1]
     drawn = draw(config, priors[config.prior])
     images = drawn_images(drawn.images, drawn.classes, priors[config.prior], network, config.prior)
-    scores = evaluate(images.seen_by(network), real, metrics)
-    solver = config.solver if isinstance(config.solver, str) else config.solver["name"]
+    seen = images.seen_by(network)
     seconds = drawn.report["seconds"]
-    return {"solver": solver, "steps": config.steps, "calls": drawn.report["network_calls"], "seconds": seconds,
-            "seconds_a_step": round(seconds / config.steps, 4), "scores": scores}
+    return {"solver": config.solver_name, "steps": config.steps, "calls": drawn.report["network_calls"], "seconds": seconds,
+            "seconds_a_step": round(seconds / config.steps, 4), "scores": evaluate(seen, real, metrics)}, seen.classes
 
 
 def _earlier(path: Path, made: dict[str, Any]) -> dict[str, Any]:
     """The record of an earlier call, or a new one."""
     if not path.exists():
-        return {"made": made, "rows": {}}
+        return {"made": made, "rows": {}, "floor": {}}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         there = record["made"]

@@ -1,5 +1,6 @@
 """Priors told what to show: guidance by a class wraps a denoiser, and every integrator and sampler runs on the result."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -38,14 +39,22 @@ class Guided(Denoiser):
                  interval: tuple[float, float] = (0.0, float("inf"))):
         super().__init__()
         self.prior, self.scale, self.interval = prior, scale, interval
-        self.register_buffer("classes", torch.as_tensor(classes).reshape(-1))
+        self.classes = 0            # to choose from: the choice is made
+        self.register_buffer("chosen", torch.as_tensor(classes).reshape(-1))
         self.card: dict = getattr(prior, "card", {})
         self.calls_each = 1 if scale == 1 else 2
+
+    def __getattr__(self, name: str) -> Any:
+        """What a prior may say of itself beside its card (channels, centre, latent, decode ...) is the guided one's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("prior"), name)
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """E[x0 | x, class], extrapolated; x (B, C, H, W), sigma a float or (B,)."""
         count = len(x)
-        classes = self.classes.expand(count) if len(self.classes) == 1 else self.classes
+        classes = self.chosen.expand(count) if len(self.chosen) == 1 else self.chosen
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(count)
         acts = (levels >= self.interval[0]) & (levels <= self.interval[1])
         if self.scale == 1 or not acts.any():
@@ -60,7 +69,7 @@ class Guided(Denoiser):
         if self.scale != 1:
             return self(x, sigma), None
         told = getattr(self.prior, "with_variance", None)
-        return told(x, sigma, self.classes.expand(len(x))) if told else (self(x, sigma), None)
+        return told(x, sigma, self.chosen.expand(len(x))) if told else (self(x, sigma), None)
 
     def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
         """That of the prior without a class: no smaller than it would be with one."""
@@ -82,14 +91,14 @@ class ClassifierGuided(Denoiser):
                  scale: float = 1.0):
         super().__init__()
         self.prior, self.log_probs, self.scale = prior, log_probs, scale
-        self.register_buffer("classes", torch.as_tensor(classes).reshape(-1))
+        self.register_buffer("chosen", torch.as_tensor(classes).reshape(-1))
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """x (B, C, H, W), sigma a float or (B,) -> (B, C, H, W)."""
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x))
         with torch.enable_grad():
             at = x.detach().requires_grad_()
-            chosen = self.log_probs(at, levels).gather(1, self.classes.expand(len(x))[:, None])
+            chosen = self.log_probs(at, levels).gather(1, self.chosen.expand(len(x))[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), at)
         return self.prior(x, sigma) + self.scale * levels.square().reshape(-1, 1, 1, 1) * gradient
 
@@ -97,7 +106,7 @@ class ClassifierGuided(Denoiser):
 def with_class(prior: Denoiser, options: Mapping[str, str], name: str) -> Denoiser:
     """A prior for the class, a number or a name, and the guidance of the options "class" and "guidance"; as it is without.
 
-    Raises InputError: no such class, a prior without classes, or a strength that is no number.
+    Raises InputError: no such class, a prior without classes, or a strength that is no finite number.
     """
     if "class" not in options:
         if "guidance" in options:
@@ -107,17 +116,22 @@ def with_class(prior: Denoiser, options: Mapping[str, str], name: str) -> Denois
     try:
         scale = float(options.get("guidance", "1"))
     except ValueError:
-        raise InputError(f"{name}: guidance: expected a number, such as 2, got {options['guidance']!r}") from None
+        scale = math.nan
+    if not math.isfinite(scale):
+        raise InputError(f"{name}: guidance: expected a number, such as 2, got {options['guidance']!r}")
     return Guided(prior, number, scale)
 
 
 def class_number(prior: Any, wanted: str, name: str) -> int:
-    """The number of a class given by number or name. Raises InputError where the prior knows no such class."""
+    """The number of a class given by number or name, in any case. Raises InputError where the prior knows no such class."""
     names = getattr(prior, "card", {}).get("classes", [])
     if not names:
         raise InputError(f"{name}: class: this prior knows no classes; leave it out")
-    if wanted in names:
-        return names.index(wanted)
+    if isinstance(prior, Guided):
+        raise InputError(f"{name}: class: this prior's name gives it one already; leave one of them out")
+    lower = [each.lower() for each in names]
+    if wanted.lower() in lower:
+        return lower.index(wanted.lower())
     if wanted.isdecimal() and int(wanted) < len(names):
         return int(wanted)
     listed = ", ".join(f"{i} {each}" for i, each in enumerate(names))

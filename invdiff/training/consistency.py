@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from invdiff.diffusion.consistency import Consistency
@@ -46,7 +46,7 @@ class ConsistencyLoss(Loss):
     huber: PositiveFloat = 0.00027
     teacher: str | None = None
     order: Literal[1, 2] = 2
-    guidance: float = 1.0
+    guidance: FiniteFloat = 1.0
     guidance_interval: Interval | None = None
     steps: PositiveInt = 2
     second: PositiveFloat = 0.4

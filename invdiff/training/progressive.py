@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import PositiveInt, model_validator
+from pydantic import FiniteFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from invdiff.diffusion.integrators import DDIM
@@ -37,7 +37,7 @@ class ProgressiveLoss(Loss):
     teacher: str
     first: PositiveInt = 32
     last: PositiveInt = 2
-    guidance: float = 1.0
+    guidance: FiniteFloat = 1.0
     guidance_interval: Interval | None = None
 
     @model_validator(mode="after")

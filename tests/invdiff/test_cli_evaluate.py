@@ -82,6 +82,11 @@ class TestCommand:
             (["--prior", "natural", "-o", tmp_path / "absent" / "x.json"], "in an existing folder"),
             (["--prior", "natural", "-o", tmp_path / "x.csv"], "ends in .json"),
             (["--prior", "natural", "--batch-size", 0], "--batch-size: expected at least 1"),
+            (["--prior", "natural", "-n", 9], "--count: expected at least 10, got 9"),
+            (["--prior", "fashion", "--key", "absent"], "no images found"),
+            (["--prior", "fashion"], "fashion draws images of 28 x 28, and the real ones are 8 x 8"),
+            (["--prior", "fashion-consistency", "--likelihood", 2], "fashion-consistency is none"),
+            (["--prior", "fashion", "--likelihood", 2, "--steps", 3], "nothing is drawn; leave out --steps"),
             (["--prior", "natural", "--features", "nobody"], "none is called 'nobody'"),
             (["--samples", tmp_path / "absent.npz"], "no such file"),
         ):

@@ -168,7 +168,7 @@ def test_the_command_writes_a_sheet_the_numbers_and_a_report(invdiff, tiny_prior
 
 @pytest.mark.parametrize(("options", "words"), [
     (["--solver", "heum"], "did you mean 'heun'"), (["--size", "16"], "expected HEIGHTxWIDTH"),
-    (["--class", "3"], "no classes"), (["--guidance", "2"], "needs classes"),
+    (["--class", "3"], "no classes"), (["--guidance", "2"], "needs classes"), (["--guidance", "nan"], "finite number"),
     (["-n", "0"], "count"), (["--set", "schedule=karas"], "did you mean 'karras'"),
     (["--set", "solver.etta=1"], "did you mean 'eta'"), (["--prior", "nobody"], "no prior is called 'nobody'")])
 def test_the_command_refuses_in_one_sentence(invdiff, tiny_prior, tmp_path, options, words):
@@ -188,6 +188,36 @@ def test_a_card_may_say_how_its_prior_is_sampled(monkeypatch):
     assert drawn.report["network_calls"] == 2
     assert drawn.report["sigma_max"] == pytest.approx(3.0)
     assert drawn.classes.tolist() == [0, 1, 0, 1]
-    config, _ = sample_config({"prior": "few", "solver": "heun", "class": "bright"})
-    assert (config.steps, config.sigma_max) == (20, None)           # another solver, and nothing of the card's
-    assert draw(config, loaded).classes.unique().tolist() == [1]
+    named, _ = sample_config({"prior": "few", "solver": {"name": "ddim"}, "class": "Bright"}, ["solver.eta=0.5"])
+    assert (named.steps, named.sigma_max) == (2, 3.0)               # its own solver by name: its own levels
+    assert named.solver == {"name": "ddim", "eta": 0.5}
+    assert draw(named, loaded).classes.unique().tolist() == [1]
+    with pytest.raises(InputError, match="few is drawn from by ddim, and heun would make no images of it"):
+        sample_config({"prior": "few", "solver": "heun"})
+
+
+def test_the_solver_of_consistency_models_is_for_no_denoiser(monkeypatch):
+    monkeypatch.setattr("invdiff.sample_config.load_prior", lambda name: TwoGaussians())
+    with pytest.raises(InputError, match="consistency would make no images of it, for it is a denoiser"):
+        sample_config({"prior": "many", "solver": "consistency"})
+    assert sample_config({"prior": "many"}, ["solver.eta=0.5"])[0].solver == {"name": "dpmpp_2m_sde", "eta": 0.5}
+
+
+def test_a_prior_whose_name_has_a_class_draws_it():
+    config, prior = sample_config({"prior": "fashion?class=bag&guidance=2", "count": 2, "steps": 2})
+    drawn = draw(config, prior)
+    assert drawn.classes is None
+    assert drawn.report["network_calls"] == 4
+    again, free = sample_config({"prior": "fashion", "class": "bag", "guidance": 2, "count": 2, "steps": 2})
+    torch.testing.assert_close(drawn.images, draw(again, free).images)
+    with pytest.raises(InputError, match="name gives it one already"):
+        draw(sample_config({"prior": "fashion?class=bag", "class": "dress"})[0], prior)
+
+
+def test_images_that_are_not_finite_are_not_given_away():
+    class Broken(TwoGaussians):
+        def forward(self, x, sigma, classes=None):
+            return torch.where(classes[:, None, None, None] == 1, torch.nan, super().forward(x, sigma, classes))
+
+    with pytest.raises(InputError, match="2 of 3 images are not finite"):
+        sample(Broken(), 3, DDIM(), steps=3, classes=[1, 0, 1])

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.features import Looked
@@ -26,6 +28,8 @@ LABELS = {
     "recall": "recall ↑", "density": "density ↑", "coverage": "coverage ↑", "class_accuracy": "classified as their class ↑",
 }
 ALL = tuple(METRICS)
+LEAST = 10                  # images to score, or to score against
+_FLOORS = 5                 # sets of real images whose scores are averaged, where there are more than a set takes
 _NEIGHBOURS = 10_000        # images of each kind, at most, for what compares all pairs
 
 
@@ -50,8 +54,8 @@ class Reference:
     @classmethod
     def of(cls, images: Looked, kept_apart: Looked | None = None) -> "Reference":
         """Raises InputError for fewer than 10 images."""
-        if len(images) < 10:
-            raise InputError(f"reference: expected at least 10 images, got {len(images)}")
+        if len(images) < LEAST:
+            raise InputError(f"reference: expected at least {LEAST} images, got {len(images)}")
         return cls(images, Statistics.of(images.features), kept_apart)
 
 
@@ -60,11 +64,14 @@ def evaluate(samples: Looked, reference: Reference, metrics: Sequence[str] = ALL
     coverage, class_accuracy.
 
     The last one needs the samples' classes, and is left out without. What compares neighbours takes the same number of each
-    kind. Raises InputError for fewer than 10 samples.
+    kind. Raises InputError for fewer than 10 samples, or samples of another size.
     """
-    if len(samples) < 10:
-        raise InputError(f"samples: expected at least 10 images, got {len(samples)}")
+    if len(samples) < LEAST:
+        raise InputError(f"samples: expected at least {LEAST} images, got {len(samples)}")
     real, found = reference.images, {}
+    if samples.size and real.size and samples.size != real.size:
+        raise InputError(f"samples: expected images of {real.size[0]} x {real.size[1]}, as the real ones, got "
+                         f"{samples.size[0]} x {samples.size[1]}")
     if "fid" in metrics:
         found["fid"] = frechet_distance(Statistics.of(samples.features), reference.statistics)
     if "kid" in metrics:
@@ -86,12 +93,37 @@ def evaluate(samples: Looked, reference: Reference, metrics: Sequence[str] = ALL
     return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
-def floor(reference: Reference, count: int, metrics: Sequence[str] = ALL, seed: int = 0) -> dict[str, float]:
+def floor(reference: Reference, count: int, metrics: Sequence[str] = ALL, seed: int = 0,
+          classes: Tensor | None = None) -> dict[str, float]:
     """The scores of real images that are not in the reference, as many as there are samples if there are so many; {} if there
-    are none. No set of samples from the true distribution does better, but for chance."""
-    if reference.kept_apart is None:
+    are none. No set of samples from the true distribution does better, but for chance.
+
+    classes: the samples' (N,). Real images are then taken of each class alike, since samples whose classes take turns are
+    nearer than a random set. Several sets are scored, where there are more images than one takes: their mean, and for fid
+    the spread of one.
+    """
+    apart = reference.kept_apart
+    if apart is None:
         return {}
-    return evaluate(some(reference.kept_apart, min(count, len(reference.kept_apart)), seed), reference, metrics, seed)
+    if classes is not None and apart.classes is not None and (classes >= 0).all():
+        wanted = torch.bincount(classes)
+        pools = [(apart.classes == number).nonzero()[:, 0] for number in range(len(wanted))]
+        groups = [(pool, min(int(n), len(pool))) for pool, n in zip(pools, wanted, strict=True) if n]
+    else:
+        groups = [(torch.arange(len(apart)), min(count, len(apart)))]
+    if sum(n for _, n in groups) < LEAST:
+        return {}
+    sets = _FLOORS if any(n < len(pool) for pool, n in groups) else 1
+    found = [evaluate(apart.take(_drawn_from(groups, seed + i)), reference, metrics, seed + i) for i in range(sets)]
+    spread = {"fid_spread": float(np.std([each["fid"] for each in found], ddof=1))} if sets > 1 and "fid" in metrics else {}
+    mean = {name: sum(each[name] for each in found) / sets for name in found[0]} | spread
+    return {name: float(f"{value:.6g}") for name, value in mean.items()}
+
+
+def _drawn_from(groups: Sequence[tuple[Tensor, int]], seed: int) -> Tensor:
+    """So many numbers of each pool, at random, in order."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.cat([pool[torch.randperm(len(pool), generator=generator)[:n]] for pool, n in groups]).sort().values
 
 
 def some(images: Looked, count: int, seed: int) -> Looked:

@@ -101,11 +101,13 @@ def feature_network(name: str, device: str | torch.device = "cpu") -> FeatureNet
 
 @dataclass(frozen=True)
 class Looked:
-    """What a network saw of N images, on the CPU: features (N, F), log p(c | x) (N, K); and the images' own classes (N,)."""
+    """What a network saw of N images, on the CPU: features (N, F), log p(c | x) (N, K); and the images' own classes (N,)
+    and size (H, W), where they are known."""
 
     features: Tensor
     log_probs: Tensor
     classes: Tensor | None = None
+    size: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -113,18 +115,21 @@ class Looked:
     def take(self, numbers: Tensor) -> "Looked":
         """Those of these numbers."""
         classes = None if self.classes is None else self.classes[numbers]
-        return Looked(self.features[numbers], self.log_probs[numbers], classes)
+        return Looked(self.features[numbers], self.log_probs[numbers], classes, self.size)
 
 
 def look(network: FeatureNetwork, batches: Iterable[Tensor], classes: Tensor | None = None) -> Looked:
     """Features of batches of images uint8 (B, C, H, W). Raises ValueError where there are none, or other than `classes`."""
-    parts = [tuple(part.cpu() for part in network.look(batch)) for batch in batches]
+    parts, size = [], None
+    for batch in batches:
+        size = tuple(batch.shape[-2:])
+        parts.append(tuple(part.cpu() for part in network.look(batch)))
     if not parts:
         raise ValueError("batches: expected images, got none")
     features, log_probs = (torch.cat(part) for part in zip(*parts, strict=True))
     if classes is not None and classes.shape != (len(features),):
         raise ValueError(f"classes: expected one for each of {len(features)} images, got {tuple(classes.shape)}")
-    return Looked(features, log_probs, classes)
+    return Looked(features, log_probs, classes, size)
 
 
 def to_bytes(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -209,6 +210,22 @@ class TestEvaluate:
         assert set(evaluate(looked(30, 1), reference, ["pr", "dc"])) == {"precision", "recall", "density", "coverage"}
         assert evaluate(looked(30, 1, classes=False), reference, ["accuracy"]) == {}
         assert floor(reference, 30) == {}
+
+    def test_the_floor_has_the_samples_classes(self):
+        reference = Reference.of(looked(900, 0), looked(600, 1))
+        balanced = floor(reference, 60, ["fid", "accuracy"], classes=torch.arange(60) % 3)
+        random = floor(reference, 60, ["fid", "accuracy"])
+        assert balanced["fid"] < 0.7 * random["fid"]            # that of random counts of classes has their spread as well
+        assert 0 < balanced["fid_spread"] < balanced["fid"]
+        one = floor(reference, 60, ["fid"], classes=torch.ones(60, dtype=torch.long))
+        second = reference.kept_apart.take(torch.arange(1, 180, 3))
+        assert one["fid"] == pytest.approx(evaluate(second, reference, ["fid"])["fid"], rel=0.1)
+        assert set(floor(reference, 600, ["fid"], classes=torch.arange(600) % 3)) == {"fid"}       # all of them: no spread
+
+    def test_images_of_another_size_are_not_compared(self):
+        reference = Reference.of(replace(looked(30, 0), size=(28, 28)))
+        with pytest.raises(InputError, match="expected images of 28 x 28, as the real ones, got 64 x 64"):
+            evaluate(replace(looked(30, 1), size=(64, 64)), reference, ["fid"])
 
     def test_unknown_classes_do_not_count(self):
         samples = looked(30, 1)
