@@ -145,8 +145,12 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
         noise_given = True
         own = {"calibration": str(beside.resolve())} if (beside := calibration_beside(path)).is_file() else {}
     given = {"sampler": DEFAULT_SAMPLER} | own | read_yaml(path)
-    data = override({k: {"name": v} if k in ("operator", "sampler") and isinstance(v, str) else v
-                     for k, v in given.items()}, assignments)
+    given = {k: {"name": v} if k in ("operator", "sampler") and isinstance(v, str) else v for k, v in given.items()}
+    name = next((value.strip().strip("'\"") for key, _, value in (a.partition("=") for a in reversed(assignments))
+                 if key.strip() == "sampler.name"), None)
+    if name and isinstance(given["sampler"], Mapping) and name != given["sampler"].get("name"):
+        given["sampler"] = {}               # what it says belongs to another sampler
+    data = override(given, assignments)
     config = validate(RunConfig, data, str(path))
     if config.input is not None and config.truth is not None:
         raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")

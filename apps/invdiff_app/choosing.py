@@ -146,20 +146,24 @@ def priors() -> dict[str, dict[str, Any]]:
             if cards[name].get("architecture", {}).get("channels") == 3}
 
 
-def choose_method(cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Prior, sampler, steps, samples and seed, by dotted key."""
-    from invdiff.config import SAMPLERS
+def choose_method(cards: dict[str, dict[str, Any]], task: str | None) -> dict[str, Any]:
+    """Prior, sampler, steps, samples and seed, by dotted key, with the task's own steps to begin with."""
+    from invdiff.config import SAMPLERS, run_config
 
     with st.expander(text.METHOD):
         prior = st.selectbox(text.PRIOR, list(cards), key="prior", bind="query-params")
         offered = [name for name in text.SAMPLERS if name in SAMPLERS]
         sampler = st.selectbox(text.SAMPLER, offered, format_func=text.SAMPLERS.__getitem__, key="sampler", bind="query-params")
         st.caption(SAMPLERS[sampler].about)
-        steps = st.slider(text.STEPS, 2, 200, SAMPLERS[sampler]().num_steps, key=f"{sampler}_steps", bind="query-params")
+        own = run_config(task).sampler if task else {}
+        usual = SAMPLERS[sampler]().num_steps
+        first = own["steps"] if own.get("name") == sampler else usual
+        key = f"{sampler}_steps" if first == usual else f"{sampler}_{task}_steps"
+        steps = st.slider(text.STEPS, 2, 200, first, key=key, bind="query-params")
         samples = st.slider(text.SAMPLES, 1, 8, 4, key="samples", bind="query-params")
         seed = st.number_input(text.SEED, 0, 2**31, 0, key="seed", bind="query-params")
         prior_card(prior, cards[prior])
-    return {"prior": prior, "sampler": {"name": sampler, "steps": steps}, "samples": samples, "seed": int(seed)}
+    return {"prior": prior, "sampler.name": sampler, "sampler.steps": steps, "samples": samples, "seed": int(seed)}
 
 
 def prior_card(name: str, card: dict[str, Any]) -> None:

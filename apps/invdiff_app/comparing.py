@@ -54,13 +54,13 @@ def _choose_runs() -> list[dict[str, Any]]:
                            bind="query-params")
     steps = st.multiselect(words.STEPS, STEPS, [10, 30], key="compare_steps", bind="query-params")
     samples = st.slider(words.SAMPLES, 1, 4, 1, key="compare_samples", bind="query-params")
-    runs = [{"sampler": {"name": name, "steps": count}, "samples": samples} for name in names for count in sorted(steps)]
+    runs = [{"sampler.name": name, "sampler.steps": count, "samples": samples} for name in names for count in sorted(steps)]
     if not runs:
         st.info(words.CHOOSE)
     elif len(runs) > MOST:
         st.info(words.TOO_MANY.format(len(runs), MOST))
     else:
-        st.caption(words.RUNS.format(len(runs), sum(run["sampler"]["steps"] * samples for run in runs)))
+        st.caption(words.RUNS.format(len(runs), sum(run["sampler.steps"] * samples for run in runs)))
         return runs
     return []
 

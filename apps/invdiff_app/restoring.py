@@ -21,7 +21,7 @@ def page() -> None:
         with st.spinner(text.STARTING):
             cards = _ready()
         chosen = None if picture is None else (picture, *choose_operator(picture))
-        method = choose_method(cards)
+        method = choose_method(cards, chosen[1] if chosen else None)
     with right:
         job = current_job()
         if job is not None and job.about["page"] == "restore":

@@ -95,7 +95,7 @@ def _choose_settings(scan: Any, own: bool) -> dict[str, Any]:
                                 bind="query-params")
         seed = st.number_input(words.SEED, 0, 2**31, 0, key="mri_seed", bind="query-params")
     return {"operator": operator, "slices": [number, number], "samples": samples, "seed": int(seed),
-            "sampler": {"name": "moment_matching", "steps": steps},
+            "sampler.steps": steps,
             "baselines": [] if baseline == "zero_filled" else [baseline], "write": ["nifti", "dicom", "fastmri", "montage"]}
 
 

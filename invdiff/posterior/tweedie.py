@@ -12,6 +12,7 @@ from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise
+from invdiff.errors import InputError
 from invdiff.posterior.covariance import (
     NOISE_FLOOR,
     StationaryCovariance,
@@ -37,8 +38,8 @@ class Linearised:
             self._x = x.detach().requires_grad_()
             self._x0 = prior(self._x, sigma)
         if not self._x0.requires_grad:
-            raise ValueError(f"{type(prior).__name__} gives no gradient by x, which the covariances exact and low-rank "
-                             "need; covariance spectral needs none")
+            raise InputError(f"{type(prior).__name__} gives no gradient by x, which the covariances exact and low-rank "
+                             "need; covariance spectral needs none (--set sampler.covariance=spectral)")
         self.x0 = self._x0.detach()
         self._pulled: tuple[Tensor, Tensor] | None = None
 

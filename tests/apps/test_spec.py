@@ -14,8 +14,8 @@ GIVEN = [
     ("deblur", {}),
     ("deblur", {"operator": {"name": "gaussian_blur", "sigma": 3.1, "boundary": "reflect"}, "sigma_y": 0.1, "samples": 2}),
     ("deblur", {"operator": {"name": "uniform_blur", "size": 5}, "truth": "my photo.png", "seed": 3}),
-    ("deblur", {"input": "it's.png", "sigma_y": "auto", "sampler": {"name": "diffpir", "steps": 40}}),
-    ("sr", {"operator": {"name": "super_resolution", "factor": 4}, "sampler": {"name": "moment_matching", "steps": 7}}),
+    ("deblur", {"input": "it's.png", "sigma_y": "auto", "sampler.name": "diffpir", "sampler.steps": 40}),
+    ("sr", {"operator": {"name": "super_resolution", "factor": 4}, "sampler.steps": 7}),
     ("inpaint", {"operator": {"name": "mask_inpainting", "mask": "mask.png"}, "input": "x.png", "sigma_y": 0.02}),
 ]
 

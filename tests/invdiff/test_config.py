@@ -84,9 +84,12 @@ def test_every_default_is_filled_in():
     assert set(config.sampler["schedule"]) == {"name", "rho"}
 
 
-def test_another_sampler_keeps_the_task_s_steps_and_takes_its_own_defaults_for_the_rest():
-    config = run_config("deblur", None, ["sampler.name=diffpir"])
-    assert build_sampler(config.sampler) == DiffPIR(steps=30)
+def test_another_sampler_takes_its_own_defaults():
+    assert build_sampler(run_config("deblur", None, ["sampler.name=diffpir"]).sampler) == DiffPIR()
+    steps = run_config("deblur", None, ["sampler.steps=7", "sampler.name=diffpir"])
+    assert build_sampler(steps.sampler) == DiffPIR(steps=7)
+    same = run_config("deblur", None, ["sampler.name=moment_matching"])
+    assert build_sampler(same.sampler) == build_sampler(run_config("deblur").sampler)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
