@@ -92,13 +92,14 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
     from invdiff.cli_sample import with_progress
     from invdiff.evaluation.image_sets import drawn_images
     from invdiff.sample_config import draw, sample_config
+    from invdiff.sampling import image_size
 
     given = {name: options[name] for name in _DRAWING if name != "solver"}
     given |= {"solver": options["solver"] and {"name": options["solver"]}, "count": options["count"] or 10_000,
               "batch_size": options["batch-size"], "device": device}
     config, prior = sample_config(given, options["set"])
-    made = tuple(config.size or prior.card.get("image_size") or ()) if hasattr(prior, "card") else ()
-    if made and size and made != size:
+    made = image_size(prior, config.size)
+    if size and made != size:
         raise InputError(f"--prior: {config.prior} draws images of {made[0]} x {made[1]}, and the real ones are {size[0]} x "
                          f"{size[1]}; give others, or --set size=[{size[0]},{size[1]}] where the prior takes any")
     drawn = with_progress(lambda show: draw(config, prior, show))

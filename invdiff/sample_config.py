@@ -16,6 +16,7 @@ from invdiff.validation import override, validate
 
 CONSISTENCY = "consistency"     # the solver of priors that are trained for it, and of no other
 
+
 class SampleConfig(BaseModel):
     """Images to draw from a prior.
 

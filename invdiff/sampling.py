@@ -121,6 +121,12 @@ def card_range(prior: Denoiser) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def image_size(prior: Denoiser, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """(H, W) of the images that `sample` draws: `size`, that of the images the prior was trained on, or 64 x 64."""
+    height, width = size or getattr(prior, "card", {}).get("image_size") or (64, 64)
+    return height, width
+
+
 class _Draw:
     """Draws a batch of images."""
 
@@ -173,7 +179,7 @@ def _labels(prior: Denoiser, classes: Sequence[int] | None, count: int, guidance
 
 def _shape(prior: Any, size: tuple[int, int] | None) -> tuple[int, ...]:
     card = getattr(prior, "card", {})
-    height, width = size or card.get("image_size") or (64, 64)
+    height, width = image_size(prior, size)
     if min(height, width) < 1:
         raise InputError(f"size: expected positive numbers of pixels, got {height} x {width}")
     if getattr(prior, "latent", False):

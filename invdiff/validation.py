@@ -53,8 +53,9 @@ def assign(data: Mapping[str, Any], values: Iterable[tuple[str, Any]], where: st
         *parents, last = key.split(".")
         for parent in parents:
             if not isinstance(node.get(parent, {}), Mapping):
-                raise InputError(f"{where}{key}: {parent} is a value, and has no key {last!r}; give both at once, as "
-                                 f"{parent}='{{name: {node[parent]}, {last}: ...}}'")
+                together = f"; give both at once, as {parent}='{{name: {node[parent]}, {last}: ...}}'"
+                raise InputError(f"{where}{key}: {parent} is a value, and has no key {last!r}"
+                                 + (together if isinstance(node[parent], str) else ""))
             node[parent] = node = dict(node.get(parent, {}))
         node[last] = value
     return out

@@ -17,12 +17,12 @@ from rich.markdown import Markdown
 from torch import Tensor
 
 import operators
+from invdiff.config import build_sampler, run_config
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import baseline, tuned
 from invdiff.io.files import make_folder, replacing
 from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.scan_prior import ScanPrior
-from invdiff.posterior import MomentMatching
 from invdiff.priors import EDMDenoiser, load_prior
 from invdiff.problem import simulate
 from invdiff.restoration import restore
@@ -79,7 +79,7 @@ def reconstruction(prior: EDMDenoiser, images: Tensor, mask: Tensor, options: ar
     sense, _ = tuned("sense", problem, score)
     wavelet, weight = tuned("l1_wavelet", problem, score)
     result = restore(problem, ScanPrior(prior, torch.ones_like(images[:1])),
-                     MomentMatching(num_steps=options.steps, covariance="low-rank"), samples=options.samples, seed=0,
+                     build_sampler(run_config("mri").sampler | {"steps": options.steps}), samples=options.samples, seed=0,
                      device=options.device, precision=options.precision, antithetic=True)
     return {"zero-filled": score(baseline("zero_filled", problem)),
             "CG-SENSE, tuned": score(sense),

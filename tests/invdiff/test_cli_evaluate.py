@@ -85,6 +85,7 @@ class TestCommand:
             (["--prior", "natural", "-n", 9], "--count: expected at least 10, got 9"),
             (["--prior", "fashion", "--key", "absent"], "no images found"),
             (["--prior", "fashion"], "fashion draws images of 28 x 28, and the real ones are 8 x 8"),
+            (["--prior", "natural"], "natural draws images of 64 x 64"),
             (["--prior", "fashion-consistency", "--likelihood", 2], "fashion-consistency is none"),
             (["--prior", "fashion", "--likelihood", 2, "--steps", 3], "nothing is drawn; leave out --steps"),
             (["--prior", "natural", "--features", "nobody"], "none is called 'nobody'"),

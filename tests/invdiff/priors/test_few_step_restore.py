@@ -14,7 +14,7 @@ from invdiff.sample_config import draw, sample_config
 @pytest.mark.parametrize("prior", ["fashion-consistency", "fashion-consistency?class=bag"])
 def test_daps_restores_with_a_consistency_model(prior):
     """Images that another prior drew, a quarter of their pixels measured: far nearer than the zero-filled ones, and the
-    measurement is explained. A second call for each of two steps more."""
+    measurement is explained, in a call a step."""
     config, source = sample_config({"prior": "fashion", "class": "bag", "count": 4, "steps": 15})
     truth = draw(config, source).images.clamp(0, 1)
     mask = (torch.rand(1, 28, 28, generator=torch.Generator().manual_seed(0)) < 0.25).float()
