@@ -26,9 +26,17 @@ CAPTIONS = {
         "Section 3; Lu et al. 2022).",
     "schedules":
         "The image's and the noise's share over time, their ratio, and the noise levels that a sampler of as many "
-        "steps visits; EDM's time is its own schedule with rho = 7, and the learned one is trained on the mixture of "
-        "the figure samplers (Ho et al. 2020; Nichol & Dhariwal 2021; Chen 2023; Karras et al. 2022; Lipman et al. "
-        "2023; Kingma et al. 2021).",
+        "steps visits; sub-VP keeps as much of the image as linear does, EDM's time is its own schedule with rho = 7, and "
+        "the learned one is trained on the mixture of the figure samplers (Ho et al. 2020; Nichol & Dhariwal 2021; Chen 2023; "
+        "Song et al. 2021; Karras et al. 2022; Lipman et al. 2023; Kingma et al. 2021).",
+    "parametrisations":
+        "A noisy image, and what a network of each parametrisation is asked of it: all say the same, by exact formulas; "
+        "below a panel, what is black and white in it (Ho et al. 2020; Salimans & Ho 2022, Appendix D; Song & Ermon 2019; "
+        "Lipman et al. 2023).",
+    "losses":
+        "How much an error of the denoiser counts at a noise level in each loss; what the exact denoiser of the figure "
+        "samplers leaves of it, which learned uncertainty makes even; and how often each level is drawn (Ho et al. 2020; "
+        "Salimans & Ho 2022; Karras et al. 2022, 2024; Hang et al. 2023; Lipman et al. 2023; Nichol & Dhariwal 2021).",
     "guidance":
         "Classifier-free guidance, D + scale (D(. | class) - D), from the same noise: above 1, samples leave where "
         "classes overlap, and are no samples of p(x | class) any more (Ho & Salimans 2022, Eq. 6).",

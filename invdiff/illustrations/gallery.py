@@ -12,6 +12,8 @@ from invdiff.illustrations.flow_map import flow_map
 from invdiff.illustrations.forward import forward
 from invdiff.illustrations.guidance import guidance
 from invdiff.illustrations.likelihood import likelihood
+from invdiff.illustrations.losses import losses
+from invdiff.illustrations.parametrisations import parametrisations
 from invdiff.illustrations.reverse import reverse
 from invdiff.illustrations.samplers import samplers
 from invdiff.illustrations.schedules import schedules
@@ -21,7 +23,8 @@ from invdiff.priors import load_prior, shipped_priors
 
 FIGURES: dict[str, Callable[..., Figure]] = {
     "forward": forward, "reverse": reverse, "score_field": score_field, "sde_and_ode": sde_and_ode, "samplers": samplers,
-    "convergence": convergence, "schedules": schedules, "guidance": guidance, "likelihood": likelihood, "flow_map": flow_map}
+    "convergence": convergence, "schedules": schedules, "parametrisations": parametrisations, "losses": losses,
+    "guidance": guidance, "likelihood": likelihood, "flow_map": flow_map}
 
 _PREFERRED = ("fashion", "natural")         # of the shipped priors, for samples: whole images before patches
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from invdiff.diffusion.learned import LearnedRate, fit
 from invdiff.diffusion.rates import CosineRate, LinearRate, SigmoidRate
 from invdiff.diffusion.schedules import Cosine, DDPMLinear, FlowMatching, Karras, Schedule, Sigmoid
-from invdiff.diffusion.sdes import EDM, VP, Flow, Process
-from invdiff.illustrations.style import BLUE, GREEN, INK, ORANGE, PURPLE, STYLE, VERMILION, new_figure
+from invdiff.diffusion.sdes import EDM, VP, Flow, Process, SubVP
+from invdiff.illustrations.style import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, STYLE, VERMILION, new_figure
 from invdiff.illustrations.targets import exact_draws, moons
 from invdiff.priors.analytic import MixturePrior
 
 LOW, HIGH = 0.002, 80.0         # Karras et al. 2022, in their units; here in image units
-COLOURS = {"linear": BLUE, "cosine": VERMILION, "sigmoid": GREEN, "flow matching": PURPLE, "learned": INK, "EDM": ORANGE}
+COLOURS = {"linear": BLUE, "cosine": VERMILION, "sigmoid": GREEN, "flow matching": PURPLE, "learned": INK, "EDM": ORANGE,
+           "sub-VP": SKY}
 LEVELS: dict[str, Schedule] = {"linear": DDPMLinear(), "cosine": Cosine(), "sigmoid": Sigmoid(),
                                "flow matching": FlowMatching(), "EDM": Karras()}
 
@@ -50,7 +51,8 @@ def schedules(learn_steps: int = 150, points: int = 300, seed: int = 0) -> Figur
     """
     processes: dict[str, Process] = {
         "linear": VP(rate=LinearRate()), "cosine": VP(rate=CosineRate()), "sigmoid": VP(rate=SigmoidRate()),
-        "flow matching": Flow(), "learned": VP(rate=learned_rate(steps=learn_steps, seed=seed))}
+        "flow matching": Flow(), "learned": VP(rate=learned_rate(steps=learn_steps, seed=seed)),
+        "sub-VP": SubVP(rate=LinearRate())}
     figure = new_figure(2.75, "Schedules: how fast the image goes, and where a sampler spends its steps")
     kept, snr, levels = figure.subplots(1, 3)
     t = torch.linspace(0, 1, points + 2, dtype=torch.float64)[1:-1]

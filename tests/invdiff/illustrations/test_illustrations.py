@@ -39,12 +39,14 @@ SMALL = {
     "samplers": {"integrators": {name: COMPARED[name] for name in ("DDIM", "DDPM")}, "budgets": (3, 33), "count": 300},
     "convergence": {"steps": (64, 128, 256), "budgets": (5, 17), "count": 200},
     "schedules": {"learn_steps": 5, "points": 60},
+    "parametrisations": {"sigmas": (0.1, 3.0)},
+    "losses": {"count": 300, "points": 40, "learn_steps": 300},
     "guidance": {"scales": (0.0, 1.0, 3.0), "count": 60, "steps": 10},
     "likelihood": {"cells": 8, "count": 20, "steps": 40, "draws": 10},
     "flow_map": {"sigmas": (0.1, 0.5), "count": 40, "points_each": 30},
 }
 PANELS = {"forward": 12, "reverse": 6, "score_field": 2, "sde_and_ode": 6, "samplers": 4, "convergence": 2, "schedules": 3,
-          "guidance": 3, "likelihood": 3, "flow_map": 4}
+          "parametrisations": 12, "losses": 3, "guidance": 3, "likelihood": 3, "flow_map": 4}
 WORDS = {
     "forward": ["VP", "VE", r"$\sigma = 0.3$", "$a = 0.86$, $s = 0.51$"],
     "reverse": ["state", "estimate", r"$D(x, \sigma)$"],
@@ -52,7 +54,9 @@ WORDS = {
     "sde_and_ode": ["Reverse SDE", "Probability-flow ODE", "time $t$", "state $z_t$"],
     "samplers": ["DDIM", "DDPM", "3 calls", "33 calls", "sliced Wasserstein"],
     "convergence": ["denoiser calls", "Heun, order 2", "between two sets of exact draws"],
-    "schedules": ["linear", "cosine", "sigmoid", "EDM", "flow matching", "learned", r"$\sigma$ (image units)"],
+    "schedules": ["linear", "cosine", "sigmoid", "EDM", "flow matching", "learned", "sub-VP", r"$\sigma$ (image units)"],
+    "parametrisations": ["state", "noise", "image", "v", "score", "velocity", r"$\sigma = 3$"],
+    "losses": ["EDM", "flow matching", "learned uncertainty", "cosine chain", "by loss"],
     "guidance": ["scale 0: any class", "scale 1: the class", "scale 3"],
     "likelihood": ["exact trace", "one random probe", "(nats)", "sum, the bound"],
     "flow_map": [r"$f(x, \sigma)$: one call", "clean estimate"],
@@ -196,14 +200,45 @@ def test_curves_of_convergence_have_the_slope_of_their_order(drawn):
 def test_schedules_are_those_of_their_processes(drawn):
     kept, snr, levels = drawn("schedules").axes
     pairs = list(zip(kept.lines[::2], kept.lines[1::2], strict=True))
-    assert len(pairs) == 5
+    assert len(pairs) == 6
     for i, (a, s) in enumerate((a.get_ydata(), s.get_ydata()) for a, s in pairs):
-        preserved = a + s if i == 3 else a**2 + s**2                # flow matching is the fourth
+        preserved = {3: a + s, 5: a**2 + s}.get(i, a**2 + s**2)     # flow matching is the fourth, sub-VP the last
         assert np.allclose(preserved, 1, atol=1e-6)
-    assert len(snr.lines) == 6
+    assert len(snr.lines) == 7
     assert all((np.diff(each.get_ydata()) < 0).all() for each in snr.lines)
     for each in levels.lines:
         assert each.get_ydata()[[0, -1]] == pytest.approx([80, 0.002], rel=1e-3)
+
+
+def test_targets_are_those_of_the_state_that_is_shown(drawn):
+    panels = np.reshape(drawn("parametrisations").axes, (6, 2))
+    of = {name: [panel.images[0].get_array() / 127.5 - 1 for panel in row]
+          for name, row in zip(("noise", "image", "v", "score", "velocity"), panels[1:], strict=True)}
+    reach = {name: [float(panel.get_xlabel().replace(r"$\pm ", "").replace("$", "")) for panel in row]
+             for name, row in zip(of, panels[1:], strict=True)}
+    said = {name: [reach[name][i] * of[name][i] for i in range(2)] for name in of}
+    for i, sigma in enumerate((0.1, 3.0)):
+        a, s = 0.5 / np.hypot(0.5, sigma), sigma / np.hypot(0.5, sigma)
+        inside = np.abs(of["noise"][i]) < 0.9                       # what the picture does not cut off
+        for name, target in {"v": a * said["noise"][i] - s * said["image"][i], "score": -said["noise"][i] / s,
+                             "velocity": said["noise"][i] - said["image"][i]}.items():
+            error = (said[name][i] - target)[inside & (np.abs(of[name][i]) < 0.9)]
+            assert np.abs(error).max() < 0.05 * reach[name][i], name            # two digits, and 255 greys
+
+
+def test_losses_weigh_as_they_should_and_learned_uncertainty_makes_levels_even(drawn):
+    counts, remains, shown = drawn("losses").axes
+    curves = {each.get_label(): each.get_xydata().T for each in counts.lines}
+    sigma, eps = curves["eps (DDPM, NCSN)"]
+    at = np.abs(np.log(sigma / 0.25)).argmin()
+    assert np.allclose(eps, (sigma[at] / sigma) ** 2)
+    assert np.allclose(curves["x0"][1], 1)
+    assert np.allclose(curves["min-SNR"][1][sigma > 0.25], eps[sigma > 0.25])
+    left = {name: each.get_ydata() for name, each in zip(curves, remains.lines, strict=True)}
+    assert left["learned uncertainty"].min() > 0.9 > left["EDM"].min()
+    for each in shown.lines:                                        # densities over log10 sigma
+        x, y = each.get_xydata().T
+        assert (y * np.diff(np.log10(x)).mean()).sum() == pytest.approx(1, abs=0.01), each.get_label()
 
 
 def test_classes_are_mixtures_and_guidance_moves_them_outwards(drawn):
