@@ -1,5 +1,7 @@
 """Training: how much each loss makes of an error at a noise level, and which levels are shown how often."""
 
+import math
+
 import numpy as np
 import torch
 from matplotlib import rc_context
@@ -64,14 +66,14 @@ def losses(count: int = 2000, points: int = 120, learn_steps: int = 600, seed: i
         seed: of the draws.
     """
     noise = LogNormal()
-    sigmas = torch.logspace(np.log10(noise.low), np.log10(noise.high), points, dtype=torch.float64)
+    sigmas = torch.logspace(math.log10(noise.low), math.log10(noise.high), points, dtype=torch.float64)
     left = error_left(moons(), sigmas, count, seed)
     edm = EDMLoss().weight(sigmas, SPREAD)
     weights = {name: (loss.weight(sigmas, SPREAD), colour) for name, (loss, colour) in LOSSES.items()}
     weights["learned uncertainty"] = edm * learned_weight(sigmas, edm * left, learn_steps), INK
     figure = new_figure(3.35, "Losses: what an error counts at a noise level, and how often that is trained")
     counts, remains, shown = figure.subplots(1, 3)
-    at = int((sigmas.log() - np.log(SPREAD)).abs().argmin())
+    at = int((sigmas.log() - math.log(SPREAD)).abs().argmin())
     for name, (weight, colour) in weights.items():
         counts.plot(sigmas, weight / weight[at], color=colour, label=name)
         total = weight * left

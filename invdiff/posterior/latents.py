@@ -1,6 +1,6 @@
 """What samplers in latent space share: the problem as one of latents, its linearisation, and the image that latents mean."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,14 +57,19 @@ def _gain(problem: Problem, step: float = 1e-2) -> float:
     return float((push.square().sum() / (push != 0).sum().clamp_min(1)).sqrt())
 
 
-def image_of(latent: LatentPrior, problem: Problem, z: Tensor) -> Tensor:
-    """The mean of x = decode(z) + e given z and y, e white and of the prior's `error`; decode(z) where that is none, or A is
-    not linear."""
+def image_of(latent: LatentPrior, problem: Problem, z: Tensor, noise: Callable[[Sequence[int]], Tensor] | None) -> Tensor:
+    """x = decode(z) + e, e white and of the prior's `error`: a draw of e given z and y, or its mean without `noise`, which
+    gives standard normal draws (B, *shape) for a shape. decode(z) where there is no error, or A is not linear."""
     x = latent.decode(z)
     if not latent.error or not is_linear(problem):
         return x
     physics: Any = problem.physics
-    return x + prox(problem, physics, problem.y - problem.A(x), latent.error**2)
+    left = problem.y - problem.A(x)
+    if noise:                   # both perturbed, and put right by what they miss: no square root of a covariance is needed
+        e = latent.error * noise(problem.image_shape)
+        left = left - problem.A(e) - problem.sigma_y * problem.observed() * noise(problem.y.shape[1:])
+        x = x + e
+    return x + prox(problem, physics, left, latent.error**2)
 
 
 class Linearised:

@@ -50,7 +50,7 @@ class PSLD(Sampler):
             draw = noise.normal(shape)
             z = denoise(self.sigma_max * draw, self.sigma_max) + self.sigma_max * draw
             for step in self.integrator(denoise, sigmas, z, lambda: noise.normal(shape)):
-                yield Step(step.sigma, step.x, image_of(latent, problem, step.x0), step.info)
+                yield Step(step.sigma, step.x, image_of(latent, problem, step.x0, noise.normal), step.info)
 
     def _rule(self, prior: Denoiser, latent: LatentPrior, problem: Problem, hidden: Problem) -> Denoise:
         """E[z0 | z, y] as a function of (z, sigma)."""

@@ -67,7 +67,7 @@ class ReSample(Sampler):
                     posed = replace(hidden, y=hidden.y + level * noise.normal(hidden.y.shape[1:]))
                 z0 = most_likely(posed, mean, power, self.newton_steps)
                 z = self._state(z, free, z0, sigma, after, noise.normal(shape))
-                yield Step(after, z, image_of(latent, problem, z0))
+                yield Step(after, z, image_of(latent, problem, z0, noise.normal if self.draw else None))
 
     def _state(self, z: Tensor, free: Tensor, z0: Tensor, sigma: float, after: float, n: Tensor) -> Tensor:
         """The state at the next level, by `gamma`, from the state z, D, consistent latents z0 and white noise n."""

@@ -11,6 +11,7 @@ from invdiff import InputError
 from invdiff.posterior import DPS, PSLD, MomentMatching, ReSample
 from invdiff.posterior.latents import Linearised, image_of, in_latents, most_likely
 from invdiff.posterior.psld import glue_pull
+from invdiff.posterior.sampler import for_chains
 from invdiff.priors import Guided
 from invdiff.priors.latent import LatentPrior
 from invdiff.problem import Problem, simulate
@@ -146,7 +147,7 @@ def test_consistent_latents_are_the_most_likely():
 
 
 def test_what_the_autoencoder_loses_is_noise_of_the_data_and_put_back_at_the_end():
-    """x = decode(z) + e, e white of the prior's error: its mean given y, by dense algebra."""
+    """x = decode(z) + e, e white of the prior's error: mean and variance given y, by dense algebra."""
     latents, images = latent_prior({"autoencoder": {"psnr": {"mean": 20.0}}})
     problem = pose("inpainting", images, 0.05)
     latent, hidden = in_latents(latents, problem, "any")
@@ -154,7 +155,22 @@ def test_what_the_autoencoder_loses_is_noise_of_the_data_and_put_back_at_the_end
     z = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(6))
     x, seen = latent.decode(z), problem.observed()
     wanted = x + seen * 0.1**2 / (0.1**2 + 0.05**2) * (problem.y - x)
-    torch.testing.assert_close(image_of(latent, problem, z), wanted)
+    torch.testing.assert_close(image_of(latent, problem, z, None), wanted)
+    generator, many = torch.Generator().manual_seed(7), for_chains(problem, range(2000))
+    drawn = image_of(latent, many, z.expand(2000, -1, -1, -1), lambda shape: torch.randn(2000, *shape, generator=generator))
+    variance = torch.where(seen, 0.1**2 * 0.05**2 / (0.1**2 + 0.05**2), 0.1**2)
+    assert ((drawn.mean(0) - wanted[0]) / (variance[0] / 2000).sqrt()).abs().max() < 4.5            # 64 pixels
+    assert (drawn.var(0) / variance[0] - 1).abs().max() < 4.5 * (2 / 2000) ** 0.5
+
+
+def test_a_sample_leaves_the_noise_of_its_measurement():
+    """Where the autoencoder loses five times the noise, too: with the mean of what it lost, a fifth of the noise was left."""
+    latents, images = latent_prior({"autoencoder": {"psnr": {"mean": 20.0}}})
+    problem = pose("inpainting", images, 0.02)
+    lost = 0.1 * torch.randn(problem.y.shape, generator=torch.Generator().manual_seed(8))
+    problem = Problem(problem.physics, problem.y + problem.observed() * lost, 0.02)
+    report = restore(problem, latents, ReSample(), samples=8, device="cpu").report
+    assert report["residual"]["value"] == pytest.approx(1, abs=0.15)
 
 
 @pytest.mark.parametrize("sampler", [PSLD(), ReSample()], ids=lambda s: type(s).__name__)
