@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt
 
 from invdiff.config import build_part
-from invdiff.diffusion.integrators import DPMSolverPP
+from invdiff.diffusion.integrators import DPMSolverPP, Integrator
 from invdiff.diffusion.schedules import Karras
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
@@ -50,6 +50,10 @@ class SampleConfig(BaseModel):
     def solver_name(self) -> str:
         return _solver(self.solver)["name"]
 
+    def integrator(self) -> Integrator:
+        """The solver. Raises InputError."""
+        return build_part("integrator", self.solver, DPMSolverPP(), "solver")
+
 
 def sample_config(given: Mapping[str, Any], assignments: Sequence[str] = ()) -> tuple[SampleConfig, Any]:
     """The config of what was given, and the prior it names. What was not given is what the prior's card says of its own
@@ -90,7 +94,7 @@ def draw(config: SampleConfig, prior: Any, on_step: Callable[[Any], object] | No
         classes = [class_number(prior, config.class_, config.prior)]
     elif known and config.class_ == "each":
         classes = [i % known for i in range(config.count)]
-    drawn = sample(prior, config.count, build_part("integrator", config.solver, DPMSolverPP(), "solver"), steps=config.steps,
+    drawn = sample(prior, config.count, config.integrator(), steps=config.steps,
                    schedule=build_part("schedule", config.schedule, Karras(), "schedule"), sigma_min=config.sigma_min,
                    sigma_max=config.sigma_max, size=config.size, classes=classes, guidance=config.guidance,
                    guidance_interval=config.guidance_interval, seed=config.seed, batch_size=config.batch_size,

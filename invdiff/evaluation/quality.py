@@ -36,7 +36,8 @@ def quality_table(rows: Mapping[str, SampleConfig], real: Reference, network: Fe
                   made: Mapping[str, Any], metrics: Sequence[str] = ("fid",),
                   on_row: Callable[[str, dict], object] | None = None) -> dict[str, Any]:
     """Draw, score and time every row; returns the record, {"made", "floor", "rows": {name: {"solver", "steps", "calls" (of the
-    network, for one image), "seconds", "seconds_a_step" (of all images together), "scores"}}}.
+    network, for one image), "seconds", "seconds_a_step" (of all images together), "scores"}}}. A solver that chooses its own
+    steps has None for `steps` and `seconds_a_step`.
 
     Args:
         rows: what to draw, by name; all with the same `count`.
@@ -79,9 +80,9 @@ def _measure(config: SampleConfig, priors: dict[str, Any], real: Reference, netw
     drawn = draw(config, priors[config.prior])
     images = drawn_images(drawn.images, drawn.classes, priors[config.prior], network, config.prior)
     seen = images.seen_by(network)
-    seconds = drawn.report["seconds"]
-    return {"solver": config.solver_name, "steps": config.steps, "calls": drawn.report["network_calls"], "seconds": seconds,
-            "seconds_a_step": round(seconds / config.steps, 4), "scores": evaluate(seen, real, metrics)}, seen.classes
+    seconds, steps = drawn.report["seconds"], None if config.integrator().adaptive else config.steps
+    return {"solver": config.solver_name, "steps": steps, "calls": drawn.report["network_calls"], "seconds": seconds,
+            "seconds_a_step": steps and round(seconds / steps, 4), "scores": evaluate(seen, real, metrics)}, seen.classes
 
 
 def _earlier(path: Path, made: dict[str, Any]) -> dict[str, Any]:

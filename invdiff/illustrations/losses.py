@@ -92,7 +92,7 @@ def losses(count: int = 2000, points: int = 120, learn_steps: int = 600, seed: i
 
 def _densities(axes: Axes, sigmas: Tensor, loss: np.ndarray, seed: int, draws: int = 20_000, bins: int = 48) -> None:
     """Over log10 sigma, by drawing; the one that follows the loss has seen all of it."""
-    edges = np.logspace(*np.log10(sigmas.numpy()[[0, -1]]), bins + 1)
+    edges = np.geomspace(float(sigmas[0]), float(sigmas[-1]), bins + 1)
     middles, widths = np.sqrt(edges[1:] * edges[:-1]), np.diff(np.log10(edges))
     for name, (noise, colour) in LEVELS.items():
         running = RunningLoss(noise.low, noise.high)

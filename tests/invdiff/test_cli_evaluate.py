@@ -125,6 +125,12 @@ class TestQuality:
         assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
         assert b"<svg" in (tmp_path / "page.svg").read_bytes()
 
+    def test_a_solver_that_chooses_its_steps_has_no_number_of_them(self, table, tmp_path):
+        (row,) = table("rk45:5")["rows"].values()
+        assert (row["steps"], row["seconds_a_step"]) == (None, None)
+        assert row["calls"] > 5
+        assert f"| rk45 | adaptive | {row['calls']:.4g} |  |" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
     def test_it_goes_on_where_it_stopped(self, table):
         def stop(name, row):
             if name == "ddim, 2":

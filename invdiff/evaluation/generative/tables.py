@@ -39,8 +39,8 @@ def _rows(record: dict[str, Any]) -> list[str]:
     rows, lowest = record["rows"], record["floor"]
     names = [name for name in LABELS if name in lowest or any(name in row["scores"] for row in rows.values())]
     head = ["solver", "steps", "calls", "seconds a step", "seconds", *(LABELS[name] for name in names)]
-    lines = [[row["solver"], f"{row['steps']}", f"{row['calls']:g}", f"{row['seconds_a_step']:.3g}", f"{row['seconds']:.1f}",
-              *(shown(row["scores"].get(name)) for name in names)] for row in rows.values()]
+    lines = [[row["solver"], f"{row['steps'] or 'adaptive'}", f"{row['calls']:.4g}", shown(row["seconds_a_step"]),
+              f"{row['seconds']:.1f}", *(shown(row["scores"].get(name)) for name in names)] for row in rows.values()]
     if lowest:
         lines.append(["floor", "", "", "", "", *(shown(lowest.get(name)) for name in names)])
     return _table(head, lines, 1)
@@ -53,7 +53,7 @@ def _reached(record: dict[str, Any]) -> list[str]:
     solvers: dict[str, list[tuple[float, float]]] = {}
     for row in record["rows"].values():
         solvers.setdefault(row["solver"], []).append((row["calls"], row["scores"].get("fid", float("inf"))))
-    lines = [[solver, *(f"{min(enough):g}" if (enough := [c for c, fid in pairs if fid <= times * lowest]) else "–"
+    lines = [[solver, *(f"{min(enough):.4g}" if (enough := [c for c, fid in pairs if fid <= times * lowest]) else "–"
                         for times in TIMES_FLOOR)] for solver, pairs in solvers.items()]
     return _table(["solver", *(f"{times:g} × floor" for times in TIMES_FLOOR)], lines, 1)
 
