@@ -60,7 +60,17 @@ IDEAS = {
         "and where a sampler's few steps are spent; Karras' levels put many at low noise:",
         r"\displaystyle \sigma_i = \Big(\sigma_{\max}^{1/\rho} + \tfrac{i}{N}\big(\sigma_{\min}^{1/\rho} - "
         r"\sigma_{\max}^{1/\rho}\big)\Big)^{\rho}",
-    ), "Shares of image and noise over time, their ratio, and the levels that samplers visit, for six schedules."),
+    ), "Shares of image and noise over time, their ratio, and the levels that samplers visit, for seven schedules."),
+    "parametrisations": Idea("What a network predicts", (
+        "Noise, image, a mixture of both, a score or a velocity: from one and the noisy image follow all others,",
+        r"\displaystyle x_0 = x - \sigma\, \varepsilon",
+        "and so does the denoiser. What differs is how large the answer is, and how hard at which noise level.",
+    ), "A noisy image at six levels, and below it what each parametrisation asks of it."),
+    "losses": Idea("What training counts", (
+        "All of them train the same denoiser; they differ in how much its error counts at each noise level,",
+        r"\displaystyle \mathbb E\; w(\sigma)\, \lVert D(x_0 + \sigma n, \sigma) - x_0 \rVert^2",
+        "and in how often a level is drawn. Some of the error stays however long one trains: many images are possible.",
+    ), "Weights by noise level, the loss that the best denoiser leaves, and densities of the levels drawn."),
     "samplers": Idea("Samplers compared", (
         "They differ in how they go from level to level. DDIM takes straight steps along the flow; Heun corrects each one; "
         "DPM-Solver++ remembers the last estimate; DDPM adds fresh noise.",
