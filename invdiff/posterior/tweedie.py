@@ -134,7 +134,8 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
     size = (problem.image_shape[-2], problem.image_shape[-1])
     large = in_image_space(problem) and not has_closed_form(problem)
     kind = ImageConditioning if large else Conditioning
-    accuracy = tolerance or (2e-3 if large else 1e-2), iterations or (30 if large else 20)
+    usual = (2e-3, 30) if large else (0.1, 20) if selects_orthonormal_rows(problem.physics) else (1e-2, 20)
+    accuracy = tolerance or usual[0], iterations or usual[1]
     start: Tensor | None = None
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
