@@ -98,6 +98,9 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
     given |= {"solver": options["solver"] and {"name": options["solver"]}, "count": options["count"] or 10_000,
               "batch_size": options["batch-size"], "device": device}
     config, prior = sample_config(given, options["set"])
+    if getattr(prior, "channels", 3) == 2:
+        raise InputError(f"--prior: {config.prior} draws complex images, and no features are of those; give a prior of grey or "
+                         "colour images")
     made = image_size(prior, config.size)
     if size and made != size:
         raise InputError(f"--prior: {config.prior} draws images of {made[0]} x {made[1]}, and the real ones are {size[0]} x "

@@ -1,7 +1,7 @@
 """The schema of configs/*.yaml, and the only place where a name becomes a class."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -214,7 +214,8 @@ def build_part(part: str, spec: str | Mapping[str, Any], default: BaseModel, whe
     """An integrator or a schedule of a spec such as "ddim" or {"name": "ddim", "eta": 0.5}; without a name, of the default's
     kind. Raises InputError."""
     spec = {"name": spec} if isinstance(spec, str) else {"name": _name_of(default, PARTS[part])} | dict(spec)
-    model, rest = _named(SHORT.get(str(spec["name"]), {}) | spec | {"name": _long_name(str(spec["name"]))}, PARTS[part], where)
+    model, rest = _named(SHORT.get(str(spec["name"]), {}) | spec | {"name": _long_name(str(spec["name"]))}, PARTS[part], where,
+                         SHORT if part == "integrator" else ())
     return validate(model, rest, where)
 
 
@@ -231,11 +232,12 @@ def describe(sampler: Sampler) -> dict[str, Any]:
     return spec
 
 
-def _named(spec: Mapping[str, Any], table: Mapping[str, Any], where: str) -> tuple[Any, dict[str, Any]]:
-    """The table's entry for spec["name"], and the other keys."""
+def _named(spec: Mapping[str, Any], table: Mapping[str, Any], where: str,
+           also: Iterable[str] = ()) -> tuple[Any, dict[str, Any]]:
+    """The table's entry for spec["name"], and the other keys; `also` are names to suggest beside the table's."""
     name = str(spec.get("name"))
     if name not in table:
-        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, table)}")
+        raise InputError(f"{where}: unknown name {name!r}; {nearest(name, [*table, *also])}")
     return table[name], {key: value for key, value in spec.items() if key != "name"}
 
 

@@ -120,6 +120,10 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     where = find_device(device)
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")
+    channels = getattr(prior, "channels", None)
+    if channels is not None and channels != problem.image_shape[0]:
+        raise InputError(f"prior: it is for images of {channels} channels, and the problem's have {problem.image_shape[0]}; "
+                         "give such an image, or another prior (`invdiff priors` lists them)")
     problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
     run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, _estimates(start, problem))
     if checkpoint is not None:

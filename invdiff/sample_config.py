@@ -22,6 +22,7 @@ class SampleConfig(BaseModel):
 
     solver, schedule: a name, or a mapping with a `name` and parameters. The default solver draws new noise at each step, and
         later steps mend what the network did wrong in earlier ones.
+    steps: without them, as many as the solver wants, 20 or hundreds.
     class_: a class by number or name; "each", which is the default where a prior knows classes, lets them take turns, and
         "any" tells the prior none.
     guidance_interval: the noise levels at which guidance acts, lowest and highest; without it, all.
@@ -74,7 +75,10 @@ def sample_config(given: Mapping[str, Any], assignments: Sequence[str] = ()) -> 
     elif own or asked["name"] == CONSISTENCY:
         raise InputError(f"solver: {name} is drawn from by {usual['name']}, and {asked['name']} would make no images of it, "
                          f"for it is {'no' if own else 'a'} denoiser; leave the solver out")
-    return validate(SampleConfig, {**own, **given}, "sample"), prior
+    config = validate(SampleConfig, {**own, **given}, "sample")
+    if "steps" not in own | given:
+        config = config.model_copy(update={"steps": config.integrator().usual_steps})
+    return config, prior
 
 
 def own_sampling(prior: Any) -> dict[str, Any]:

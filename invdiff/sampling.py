@@ -49,7 +49,7 @@ class Samples:
         if self.classes is not None:
             arrays["classes"] = self.classes.numpy()
         with output_folder(path) as folder:
-            np.savez(folder / "samples.npz", allow_pickle=False, **arrays)
+            np.savez(folder / "samples.npz", **arrays)    # type: ignore[arg-type]
             save_sheet(folder / "samples.png", sheet(self.images[:_SHEET]))
             write_json(folder / "report.json", self.report)
 
@@ -86,7 +86,8 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     where = find_device(device)
     labels = _labels(prior, classes, count, guidance)
     low, high = card_range(prior)
-    sigmas = _levels(schedule or Karras(), steps, sigma_min or low, sigma_max or high)
+    fewest = 2 if integrator.adaptive else 1            # which goes from the first level to the last in steps of its own
+    sigmas = _levels(schedule or Karras(), max(steps, fewest), sigma_min or low, sigma_max or high)
     guided = partial(Guided, scale=guidance, interval=guidance_interval or (0.0, math.inf))
     draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size), guided, seed, where, precision, on_step)
     height, width = draw.shape[-2:]
@@ -156,7 +157,7 @@ class _Draw:
 
 def _levels(schedule: Schedule, steps: int, low: float, high: float) -> Tensor:
     try:
-        return schedule(steps, low, high)
+        return schedule(1 if low == high else steps, low, high)         # a solver's steps between equal levels are of no length
     except ValueError as error:
         raise InputError(str(error)) from error
 

@@ -51,7 +51,8 @@ class DDPM(Integrator):
         x0, share = told(x, sigma) if told else (x, None)
         if share is None:
             raise InputError("solver.variance: learned needs a prior that tells the variance of a step, trained with "
-                             "loss.kind: hybrid, and samples without a measurement; beta_tilde or beta need none")
+                             "loss.kind: hybrid, and samples without a measurement and without guidance; beta_tilde or beta "
+                             "need none")
         return x0, (share + 1) / 2
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
@@ -16,6 +17,7 @@ class Langevin(Integrator):
     already; the step to zero is a denoising (Jolicoeur-Martineau et al. 2021a). Too wide by a part epsilon / 4 of sigma^2.
     """
 
+    usual_steps: ClassVar[int] = 200
     epsilon: PositiveFloat = Field(0.2, lt=4)
     inner_steps: PositiveInt = 5
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
@@ -13,6 +14,8 @@ from invdiff.diffusion.stepping import Denoise, DrawNoise, Integrator, Step
 
 class EulerMaruyama(Integrator):
     """Euler-Maruyama steps in the time sigma^2, which here are those of reverse diffusion (Song et al. 2021b, Appendix E)."""
+
+    usual_steps: ClassVar[int] = 250
 
     def __call__(self, denoise: Denoise, sigmas: Tensor, x: Tensor, noise: DrawNoise) -> Iterator[Step]:
         for sigma, after in pairwise(sigmas.tolist()):
@@ -29,6 +32,7 @@ class PredictorCorrector(Integrator):
     and E|score|^2 = N / sigma^2, so that e = 2 (r sigma)^2. The last step, to zero, is a denoising.
     """
 
+    usual_steps: ClassVar[int] = 300
     snr: PositiveFloat = Field(0.16, lt=1)
     corrections: PositiveInt = 1
 

@@ -28,11 +28,13 @@ class Step:
 class Integrator(BaseModel):
     """Base of the integrators: a frozen set of parameters, callable.
 
+    usual_steps: as many draw good images from a network, where nothing else is known.
     adaptive: does it choose its own steps, for each chain apart, between the first and the last level? It then yields a step
     for a level once no chain is above it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    usual_steps: ClassVar[int] = 20
     adaptive: ClassVar[bool] = False
 
     def __call__(self, denoise: Denoise, sigmas: Tensor, x: Tensor, noise: DrawNoise) -> Iterator[Step]:

@@ -104,13 +104,17 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
                   device: torch.device, on_batch: Callable[[Any], object] | None = None) -> dict[str, Any]:
     """`evaluate_likelihood` of the first `count` images kept apart; the decoder knows how often the reference has each level.
 
-    `on_batch` gets a `Done`. Raises InputError: no images kept apart, or fewer than `count`.
+    `on_batch` gets a `Done`. Raises InputError: no images kept apart, or fewer than `count`, or a prior that has no density of
+    images: of complex ones, or guided.
     """
+    channels = int(getattr(prior, "channels", 3))
+    if channels == 2 or getattr(prior, "scale", 1.0) != 1:
+        kind = "is of complex images" if channels == 2 else "is guided, and guidance leaves no density"
+        raise InputError(f"--likelihood: is that of 8-bit images by a prior of them, and this one {kind}")
     real, apart = reference_images(data, key, kept_apart)
     if apart is None or not 0 < count <= len(apart):
         raise InputError(f"--likelihood: expected 1 to {len(apart) if apart else 0} images kept apart from {real.source}, got "
                          f"{count}; --floor names them")
-    channels = int(getattr(prior, "channels", 3))
     images = torch.cat(list(apart.batches()))[:count, :channels].float() / 255
     histogram = torch.stack([histogram_of(batch[:, :channels].float() / 255) for batch in real.batches()]).sum(0)
 

@@ -29,7 +29,8 @@ from invdiff.sample_config import SampleConfig, draw, sample_config
 
 ROWS = ("ddpm:50,100,250", "ddim:5,10,15,20,50", "heun:5,8,10,18", "dpm_solver_2:5,8,10", "dpm_solver_3:4,5,7",
         "dpmpp_2m:5,8,10,15,20", "dpmpp_3m:5,8,10,15,20", "dpmpp_2m_sde:10,15,20,50", "edm_stochastic:10,18,32",
-        "euler_maruyama:50,100,250", "predictor_corrector:25,50,100")
+        "euler_maruyama:50,100,250", "predictor_corrector:25,50,100", "dpmpp_2s:5,10", "dpm_solver_adaptive:10", "rk45:10",
+        "renoise:10,20", "langevin:100")
 
 
 def quality_table(rows: Mapping[str, SampleConfig], real: Reference, network: FeatureNetwork, output: str | Path,

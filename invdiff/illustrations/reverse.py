@@ -40,6 +40,6 @@ def reverse(prior: Denoiser, images: int = 2, columns: int = 8, steps: int = 24,
             picture(column[2 * i + 1], x0[i].cpu())
         column[0].set_title(rf"$\sigma = {sigma:.2g}$" if sigma < 10 else rf"$\sigma = {sigma:.0f}$")
     for i in range(images):
-        row_label(panels[2 * i, 0], "state", r"$x_\sigma$")
+        row_label(panels[2 * i, 0], "state", r"$z_t$")
         row_label(panels[2 * i + 1, 0], "estimate", r"$D(x, \sigma)$")
     return figure

@@ -118,6 +118,12 @@ def test_somebody_s_folder_is_refused_and_kept(work, restore):
     assert names(work / "photos") == {"holiday.png"}
 
 
+@pytest.mark.parametrize("prior", [["fashion"], ["fashion-latent", "--sampler", "psld"]])
+def test_a_prior_of_grey_images_is_refused_for_a_photo(prior, work, invdiff):
+    result = invdiff("restore", "--task", "inpaint", "--set", "sampler.steps=2", "--prior", *prior, "--output", "out")
+    assert_refused(result, work, "for images of 1 channels, and the problem's have 3")
+
+
 @pytest.mark.parametrize("make", [None, text, truncated])
 def test_a_bad_prior_is_refused_by_its_name(make, work, invdiff):
     path = work / "bad.safetensors"

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from invdiff import InputError, Stop
-from invdiff.diffusion.integrators import DDIM, DDPM, DPMSolverPP, Heun
+from invdiff.diffusion.integrators import DDIM, DDPM, RK45, DPMSolverPP, Heun
 from invdiff.diffusion.schedules import Karras
 from invdiff.priors import Guided
 from invdiff.priors.analytic import GaussianPrior
@@ -106,7 +106,8 @@ def test_ddpm_draws_with_the_variance_that_the_prior_tells():
 
 
 def test_levels_that_do_not_fall_draw_no_noise():
-    assert sample(TwoGaussians(), 2, DDPM(), steps=3, sigma_min=1.0, sigma_max=1.0).images.isfinite().all()
+    for integrator in (DDPM(), DPMSolverPP()):
+        assert sample(TwoGaussians(), 2, integrator, steps=3, sigma_min=1.0, sigma_max=1.0).images.isfinite().all()
 
 
 def test_a_trained_network_tells_the_variance_with_and_without_a_class():
@@ -167,7 +168,8 @@ def test_the_command_writes_a_sheet_the_numbers_and_a_report(invdiff, tiny_prior
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    (["--solver", "heum"], "did you mean 'heun'"), (["--size", "16"], "expected HEIGHTxWIDTH"),
+    (["--solver", "heum"], "did you mean 'heun'"), (["--solver", "dpmpp_2m_sd"], "did you mean 'dpmpp_2m_sde'"),
+    (["--size", "16"], "expected HEIGHTxWIDTH"),
     (["--class", "3"], "no classes"), (["--guidance", "2"], "needs classes"), (["--guidance", "nan"], "finite number"),
     (["-n", "0"], "count"), (["--set", "schedule=karas"], "did you mean 'karras'"),
     (["--set", "solver.etta=1"], "did you mean 'eta'"), (["--prior", "nobody"], "no prior is called 'nobody'")])
@@ -194,6 +196,19 @@ def test_a_card_may_say_how_its_prior_is_sampled(monkeypatch):
     assert draw(named, loaded).classes.unique().tolist() == [1]
     with pytest.raises(InputError, match="few is drawn from by ddim, and heun would make no images of it"):
         sample_config({"prior": "few", "solver": "heun"})
+
+
+def test_a_solver_takes_the_steps_it_wants_unless_told(monkeypatch):
+    monkeypatch.setattr("invdiff.sample_config.load_prior", lambda name: TwoGaussians())
+    assert [sample_config({"prior": "x", "solver": name})[0].steps for name in ("heun", "euler_maruyama", "langevin")] == [
+        20, 250, 200]
+    assert sample_config({"prior": "x", "solver": "langevin", "steps": 7})[0].steps == 7
+
+
+def test_an_adaptive_solver_integrates_whatever_the_steps():
+    one, many = (sample(TwoGaussians(), 4, RK45(), steps=steps, classes=[0] * 4, device="cpu") for steps in (1, 20))
+    assert torch.equal(one.images, many.images)
+    assert one.images.std() > 0.01          # and not the mean of all
 
 
 def test_the_solver_of_consistency_models_is_for_no_denoiser(monkeypatch):
