@@ -120,10 +120,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     where = find_device(device)
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")
-    channels = getattr(prior, "channels", None)
-    if channels is not None and channels != problem.image_shape[0]:
-        raise InputError(f"prior: it is for images of {channels} channels, and the problem's have {problem.image_shape[0]}; "
-                         "give such an image, or another prior (`invdiff priors` lists them)")
+    _check_channels(prior, problem)
     problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
     run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, _estimates(start, problem))
     if checkpoint is not None:
@@ -136,6 +133,14 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
             raise
     drawn = run.stack(run.finished(samples))
     return Result(drawn, problem.y.cpu(), {"samples_asked": samples, **run.report(drawn)})
+
+
+def _check_channels(prior: Denoiser, problem: Problem) -> None:
+    """Grey images are fit for a prior of colour ones, which repeats them on its channels."""
+    known, given = getattr(prior, "channels", None), problem.image_shape[0]
+    if known not in (None, given) and (known, given) != (3, 1):
+        raise InputError(f"prior: it is for images of {known} channels, and the problem's have {given}; give such an image, or "
+                         "another prior (`invdiff priors` lists them)")
 
 
 @dataclass
