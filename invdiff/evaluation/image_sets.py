@@ -15,6 +15,7 @@ from invdiff.errors import InputError
 from invdiff.evaluation.generative.evaluate import Reference
 from invdiff.evaluation.generative.features import FeatureNetwork, Looked, look, to_bytes
 from invdiff.evaluation.likelihood import evaluate_likelihood
+from invdiff.priors import Guided
 from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.whole import read_labels
 
@@ -108,7 +109,7 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
     images: of complex ones, or guided.
     """
     channels = int(getattr(prior, "channels", 3))
-    if channels == 2 or getattr(prior, "scale", 1.0) != 1:
+    if channels == 2 or (isinstance(prior, Guided) and prior.scale != 1):
         kind = "is of complex images" if channels == 2 else "is guided, and guidance leaves no density"
         raise InputError(f"--likelihood: is that of 8-bit images by a prior of them, and this one {kind}")
     real, apart = reference_images(data, key, kept_apart)
