@@ -1,5 +1,6 @@
 """What a visit has: a name for its jobs, a folder for its files that goes with it, and the job that is on the page."""
 
+import gc
 import hashlib
 import secrets
 import tempfile
@@ -15,7 +16,15 @@ from invdiff_app.jobs import Job, Jobs
 
 @cache
 def jobs() -> Jobs:
-    """One queue for all visits."""
+    """One queue for all visits.
+
+    Streamlit collects garbage whenever a page was drawn, twice a second while a job is watched. Among half a million objects
+    of the packages that takes a quarter of a second, in which the job waits: so they are no longer looked through.
+    """
+    import invdiff.job  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
     return Jobs()
 
 

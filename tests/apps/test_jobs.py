@@ -1,5 +1,6 @@
 """The queue: one job at a time, in order, each owner with one; what is stopped, failed or forgotten."""
 
+import gc
 import threading
 import time
 from types import SimpleNamespace
@@ -130,3 +131,10 @@ def test_a_job_that_nobody_looks_at_is_stopped():
     job = jobs.submit("me", held, {}, {})
     until(lambda: not job.active)
     assert job.state == "stopped"
+
+
+def test_the_packages_are_not_searched_for_garbage_after_each_drawing_of_a_page():
+    from invdiff_app.session import jobs
+
+    jobs()
+    assert gc.get_freeze_count() > 100_000
