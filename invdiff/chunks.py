@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from invdiff.errors import InputError
+from invdiff.machine import out_of_memory
 from invdiff.posterior import Sampler
 from invdiff.problem import Problem
 
@@ -107,10 +108,3 @@ def draw_all(pending: Sequence[Chunk], draw: Callable[[Chunk, int], None]) -> No
         queue = [part for chunk in queue for part in chunk.parts(half)]
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Did torch run out of memory, on a GPU or a CPU? The latter is a RuntimeError like others."""
-    said = str(error)
-    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
-        "DefaultCPUAllocator" in said or "MPS backend out of memory" in said)

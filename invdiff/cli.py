@@ -231,5 +231,11 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except (RuntimeError, MemoryError) as error:
+        from invdiff.machine import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        message = "error: memory: this does not fit; take fewer or smaller images, or a machine with more memory"
     typer.echo(message, err=True)
     sys.exit(2)

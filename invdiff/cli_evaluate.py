@@ -11,7 +11,8 @@ DEFAULT = "fid,kid,is,pr,dc,accuracy"
 _DRAWING = ("prior", "solver", "steps", "class", "guidance", "seed", "precision")
 
 Data = Annotated[Path, typer.Option(help="Real images: a folder of them or of idx files, or an HDF5 file.")]
-Drawn = Annotated[Path | None, typer.Option(help="Images drawn before, instead of --prior: a folder, .npz or .npy.")]
+Drawn = Annotated[list[Path] | None, typer.Option(help="Images drawn before, instead of --prior: a folder, .npz or .npy; "
+                                                       "repeatable, for sets that belong together.")]
 Class = Annotated[str | None, typer.Option("--class", help="Number or name; each: in turn; any: none is told.")]
 Key = Annotated[str | None, typer.Option(help="Dataset or idx file of the real images [default: those for training].")]
 Floor = Annotated[str | None, typer.Option("--floor", help="Dataset or idx file of other real images, whose scores are the "
@@ -43,7 +44,7 @@ def evaluate(data: Data,
     """
     from invdiff.evaluation.generative.evaluate import chosen_metrics, floor
     from invdiff.evaluation.generative.evaluate import evaluate as score
-    from invdiff.evaluation.generative.features import feature_network
+    from invdiff.evaluation.generative.features import Looked, feature_network
     from invdiff.evaluation.image_sets import reference, sample_images
     from invdiff.machine import find_device, versions
 
@@ -60,11 +61,13 @@ def evaluate(data: Data,
         return
     wanted, network = chosen_metrics(metrics), feature_network(features, find_device(device or "auto"))
     real, names = reference(network, data, key, kept_apart, batch_size)
-    images, report = (sample_images(samples), {}) if samples else _drawn(options, device, network, real.images.size)
-    seen = images.seen_by(network, batch_size)
+    sets, report = ([sample_images(path) for path in samples], None) if samples else \
+        _drawn(options, device, network, real.images.size)
+    seen = Looked.joined([images.seen_by(network, batch_size) for images in sets])
     found, lowest = score(seen, real, wanted), floor(real, len(seen), wanted, classes=seen.classes)
-    made = {"command": _command(options), "samples": images.source, "count": len(seen), "features": network.name, **names,
-            "real": len(real.images), **({"sampling": report} if report else {}), "versions": versions()}
+    made = {"command": _command(options), "samples": ", ".join(images.source for images in sets), "count": len(seen),
+            "features": network.name, **names, "real": len(real.images), **({"sampling": report} if report else {}),
+            "versions": versions()}
     _show(found, lowest, made)
     if output:
         _save(output, {"made": made, "scores": found, "floor": lowest})
@@ -87,8 +90,8 @@ def _check(options: dict[str, Any], output: Path | None) -> None:
 
 
 def _drawn(options: dict[str, Any], device: str | None, network: Any,
-           size: tuple[int, ...] | None) -> tuple[Any, dict[str, Any]]:
-    """Images of `size`, (H, W), and how they were drawn."""
+           size: tuple[int, ...] | None) -> tuple[list[Any], dict[str, Any]]:
+    """A set of images of `size`, (H, W), and how they were drawn."""
     from invdiff.cli_sample import with_progress
     from invdiff.evaluation.image_sets import drawn_images
     from invdiff.sample_config import draw, sample_config
@@ -111,7 +114,7 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
     report = drawn.report
     typer.echo(f"drawn in {report['seconds']:.1f} s on {report['device']}, {report['network_calls']:g} network calls each")
     images = drawn_images(drawn.images, drawn.classes, prior, network, Path(config.prior).stem)
-    return images, {name: report[name] for name in kept}
+    return [images], {name: report[name] for name in kept}
 
 
 def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart: str | None, seed: int, device: str | None,

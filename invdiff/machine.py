@@ -26,6 +26,13 @@ def hardware(device: torch.device) -> str:
     return f"{torch.get_num_threads()} CPU threads, {platform.machine()}"
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Did torch run out of memory, on a GPU or a CPU? The latter is a RuntimeError like others."""
+    said = str(error)
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or (
+        "DefaultCPUAllocator" in said or "MPS backend out of memory" in said)
+
+
 def versions() -> dict[str, str]:
     """Of Python, and of the packages that numbers depend on most."""
     return {"python": platform.python_version()} | {name: _version(name) for name in ("invdiff", "torch", "deepinv")}

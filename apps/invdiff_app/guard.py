@@ -19,8 +19,15 @@ def guarded() -> Iterator[None]:
         yield
     except InputError as error:
         st.error(text.sentence(error))
-    except MemoryError:
-        st.error(text.NO_MEMORY)
-    except Exception:
-        log.exception("page")
-        st.error(text.WENT_WRONG)
+    except Exception as error:
+        st.error(went_wrong(error, "page"))
+
+
+def went_wrong(error: Exception, where: str) -> str:
+    """The sentence for what is no fault of the input; all but a lack of memory is logged."""
+    from invdiff.machine import out_of_memory
+
+    if out_of_memory(error):
+        return text.NO_MEMORY
+    log.error(where, exc_info=error)
+    return text.WENT_WRONG

@@ -1,6 +1,5 @@
 """Long computations, one after the other, that outlive a page: started, watched, stopped, and forgotten after a while."""
 
-import logging
 import secrets
 import shutil
 import tempfile
@@ -16,8 +15,7 @@ import numpy as np
 
 from invdiff.errors import InputError
 from invdiff_app import text
-
-log = logging.getLogger(__name__)
+from invdiff_app.guard import went_wrong
 
 FINISHED = ("done", "stopped", "failed")
 PICTURE_SECONDS = 0.25          # between two pictures of the estimate
@@ -144,11 +142,8 @@ class Jobs:
             return "stopped"
         except InputError as error:
             job.message = text.sentence(error)
-        except MemoryError:
-            job.message = text.NO_MEMORY
-        except Exception:
-            log.exception("job %s", job.id)
-            job.message = text.WENT_WRONG
+        except Exception as error:
+            job.message = went_wrong(error, f"job {job.id}")
         return "failed"
 
     def _finish(self, job: Job, state: str) -> None:

@@ -142,20 +142,21 @@ def sample_images(path: str | Path) -> Images:
     Raises InputError for anything else; nothing is unpickled.
     """
     path = Path(path)
+    name = path.name
     if path.is_dir() and (path / "samples.npz").is_file():
         path = path / "samples.npz"
     if path.is_dir():
         images = open_images(path, "", Cache(0))
         if len(set(images.shapes)) > 1:
             raise InputError(f"{path}: images of several sizes; scores compare images of one, so resize or crop them")
-        return Images(images, None, path.name)
+        return Images(images, None, name)
     arrays = _arrays(path)
     if "images" not in arrays:
         raise InputError(f"{path}: expected an array called images, got {', '.join(arrays) or 'none'}")
     pixels, classes = _channels_first(path, arrays["images"]), arrays.get("classes")
     if classes is not None and (classes.shape != (len(pixels),) or classes.dtype.kind not in "iu"):
         raise InputError(f"{path}: classes: expected {len(pixels)} whole numbers, got {classes.dtype} {classes.shape}")
-    return Images(pixels, None if classes is None else torch.from_numpy(classes.astype(np.int64)), path.name)
+    return Images(pixels, None if classes is None else torch.from_numpy(classes.astype(np.int64)), name)
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -46,10 +46,13 @@ def row_label(axes: Axes, name: str, formula: str) -> None:
 def draw_from(prior: Denoiser, count: int, steps: int, seed: int, size: int = 64) -> tuple[Samples, list[Step]]:
     """Images of a prior by DPM-Solver++(2M), and the steps that led to them; classes take turns.
 
-    size: of the sides in pixels, where the prior takes any. Raises InputError for a prior in a latent space.
+    size: of the sides in pixels, where the prior takes any. Raises InputError for a prior in a latent space, or one of few
+    steps.
     """
     if getattr(prior, "latent", False):
         raise InputError("figures: this prior works in a latent space; give one of images")
+    if getattr(prior, "card", {}).get("sampling"):
+        raise InputError("figures: this prior draws in few steps and is no denoiser; give its teacher")
     known = int(getattr(prior, "classes", 0))
     whole = getattr(prior, "card", {}).get("image_size")
     steps_made: list[Step] = []

@@ -33,11 +33,16 @@ class Guided(Denoiser):
         classes: the class of every image (B,), or one number for all.
         scale: strength of the guidance.
         interval: noise levels between which it acts; outside, scale is 1 (Kynkaanniemi et al. 2024).
+
+    Raises InputError for a scale but 1 and a prior of few steps, whose images are no means to be weighed.
     """
 
     def __init__(self, prior: Denoiser, classes: Tensor | int, scale: float = 1.0,
                  interval: tuple[float, float] = (0.0, float("inf"))):
         super().__init__()
+        if scale != 1 and getattr(prior, "card", {}).get("sampling"):
+            raise InputError("guidance: a prior of few steps is no denoiser, and has the guidance that its teacher had; leave "
+                             "it out, or give the teacher")
         self.prior, self.scale, self.interval = prior, scale, interval
         self.classes = 0            # to choose from: the choice is made
         self.register_buffer("chosen", torch.as_tensor(classes).reshape(-1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Counted(Denoiser):
-    """A prior under a precision, that answers for its spectrum and counts images.
+    """A prior under a precision, that answers for its spectrum and card and counts images.
 
     Attributes:
         calls: images that a network denoised; a prior with a `calls_each` needs that many for each.
@@ -18,6 +18,7 @@ class Counted(Denoiser):
     def __init__(self, prior: Denoiser, precision: str, device: torch.device):
         super().__init__()
         self.prior, self.precision, self.kind = prior, precision, device.type
+        self.card: dict = getattr(prior, "card", {})
         self.calls = self.gradients = 0
 
     def forward(self, x: Tensor, sigma: float | Tensor, *args: object, **kwargs: object) -> Tensor:

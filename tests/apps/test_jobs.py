@@ -100,7 +100,8 @@ def test_stop_ends_a_running_job_with_its_next_step_and_a_waiting_one_at_once():
 
 @pytest.mark.parametrize(("error", "said"), [
     (InputError("/tmp/x/0123456789abcdef01234567.png: is empty; give an image"), "is empty; give an image"),
-    (MemoryError(), "more memory"), (RuntimeError("at 0x7f"), "went wrong"),
+    (MemoryError(), "more memory"), (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "more memory"),
+    (RuntimeError("at 0x7f"), "went wrong"),
 ])
 def test_a_failure_is_a_sentence(error, said):
     def work(job):

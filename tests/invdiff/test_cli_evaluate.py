@@ -62,6 +62,23 @@ class TestCommand:
         assert str(place) not in json.dumps(record)
         assert record["made"]["command"].startswith("invdiff evaluate --samples drawn.npz --data idx")
 
+    def test_several_sets_are_scored_as_one(self, invdiff, usual, tmp_path):
+        images, classes = np.random.default_rng(1).integers(0, 256, (40, 8, 8), dtype=np.uint8), np.arange(40) % 3
+        sets = {"all.npz": slice(None), "one.npz": slice(0, 15), "two.npz": slice(15, None)}
+        for name, part in sets.items():
+            np.savez(tmp_path / name, images=images[part], classes=classes[part])
+        scores = []
+        for names in (["all.npz"], ["one.npz", "two.npz"]):
+            given = [word for name in names for word in ("--samples", tmp_path / name)]
+            assert invdiff("evaluate", *given, *usual, "-o", tmp_path / "scores.json")[0] == 0
+            record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+            scores.append(record["scores"])
+            assert record["made"]["samples"] == ", ".join(names)
+        assert scores[1] == pytest.approx(scores[0], rel=1e-5)
+        np.save(tmp_path / "wide.npy", images[:, :4])
+        code, _, err = invdiff("evaluate", "--samples", tmp_path / "all.npz", "--samples", tmp_path / "wide.npy", *usual)
+        assert (code, "expected images of one size, got 8x8, 4x8" in err) == (2, True)
+
     def test_images_that_a_prior_draws(self, invdiff, usual, tiny_prior, tmp_path):
         code, _, err = invdiff("evaluate", "--prior", tiny_prior(1, 0.5), "-n", 12, "--solver", "ddim", "--steps", 3, "--set",
                                "size=[8,8]", *usual, "--metrics", "fid,pr", "-o", tmp_path / "scores.json")

@@ -33,6 +33,8 @@ def test_a_prior_s_images_and_a_seed(invdiff, tmp_path, tiny_prior):
     (("schedules", "--format", ","), "got ','"),
     (("schedules", "--seed", "-1"), "--seed: expected an integer of 0 or more, got -1"),
     (("forward", "--prior", "nothing"), "no prior is called 'nothing'"),
+    (("reverse", "--prior", "fashion-latent"), "this prior works in a latent space"),
+    (("reverse", "--prior", "fashion-consistency"), "this prior draws in few steps and is no denoiser"),
     (("schedules", "--output", "taken/figures"), "taken/figures: cannot be written"),
 ])
 def test_what_is_at_fault_is_said_in_one_line(invdiff, tmp_path, monkeypatch, arguments, message):

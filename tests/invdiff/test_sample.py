@@ -169,7 +169,7 @@ def test_the_command_writes_a_sheet_the_numbers_and_a_report(invdiff, tiny_prior
 
 @pytest.mark.parametrize(("options", "words"), [
     (["--solver", "heum"], "did you mean 'heun'"), (["--solver", "dpmpp_2m_sd"], "did you mean 'dpmpp_2m_sde'"),
-    (["--size", "16"], "expected HEIGHTxWIDTH"),
+    (["--size", "16"], "expected HEIGHTxWIDTH"), (["--size", "100000000x100000000"], "memory: this does not fit"),
     (["--class", "3"], "no classes"), (["--guidance", "2"], "needs classes"), (["--guidance", "nan"], "finite number"),
     (["-n", "0"], "count"), (["--set", "schedule=karas"], "did you mean 'karras'"),
     (["--set", "solver.etta=1"], "did you mean 'eta'"), (["--prior", "nobody"], "no prior is called 'nobody'")])
@@ -194,6 +194,8 @@ def test_a_card_may_say_how_its_prior_is_sampled(monkeypatch):
     assert (named.steps, named.sigma_max) == (2, 3.0)               # its own solver by name: its own levels
     assert named.solver == {"name": "ddim", "eta": 0.5}
     assert draw(named, loaded).classes.unique().tolist() == [1]
+    with pytest.raises(InputError, match="guidance: a prior of few steps is no denoiser"):
+        draw(config.model_copy(update={"guidance": 2.0}), loaded)
     with pytest.raises(InputError, match="few is drawn from by ddim, and heun would make no images of it"):
         sample_config({"prior": "few", "solver": "heun"})
 

@@ -1,7 +1,7 @@
 """The network that scores look through: a classifier that was trained here, or InceptionV3."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,6 +116,17 @@ class Looked:
         """Those of these numbers."""
         classes = None if self.classes is None else self.classes[numbers]
         return Looked(self.features[numbers], self.log_probs[numbers], classes, self.size)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Looked"]) -> "Looked":
+        """All of several sets, with classes where each has them. Raises InputError for images of different sizes."""
+        sizes = [part.size for part in parts]
+        if len(set(sizes)) > 1:
+            named = ", ".join("x".join(map(str, size or ())) for size in sizes)
+            raise InputError(f"samples: expected images of one size, got {named}")
+        known = [part.classes for part in parts if part.classes is not None]
+        return cls(torch.cat([part.features for part in parts]), torch.cat([part.log_probs for part in parts]),
+                   torch.cat(known) if len(known) == len(parts) else None, sizes[0])
 
 
 def look(network: FeatureNetwork, batches: Iterable[Tensor], classes: Tensor | None = None) -> Looked:
