@@ -84,6 +84,11 @@ class Blur(DecomposablePhysics):
         """Spectrum of the kernel, complex (H, W // 2 + 1), on the grid of torch.fft.rfft2."""
         return torch.view_as_complex(self._response)
 
+    @property
+    def response_power(self) -> Tensor:
+        """|response|², (H, W // 2 + 1)."""
+        return self._gain
+
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """The blurred image, (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -49,5 +50,5 @@ class Integrator(BaseModel):
 def towards(x0: Tensor, x: Tensor, sigma: float, after: float, eta: float, noise: DrawNoise) -> Tensor:
     """From sigma to after along the line to x0, with a share of the noise drawn anew (Song et al. 2021, Eq. 16)."""
     fresh = eta**2 * after**2 * (1 - (after / sigma) ** 2)
-    x = x0 + ((after**2 - fresh) ** 0.5 / sigma) * (x - x0)
-    return x + fresh**0.5 * noise() if fresh > 0 else x
+    x = torch.lerp(x0, x, (after**2 - fresh) ** 0.5 / sigma)
+    return x.add(noise(), alpha=fresh**0.5) if fresh > 0 else x

@@ -149,12 +149,11 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Te
 
 
 def _condition_in_closed_form(problem: Problem, covariance: StationaryCovariance, r: Tensor) -> Tensor:
-    response = getattr(problem.physics, "response", None)
-    if response is None:
+    if not hasattr(problem.physics, "response"):
         return covariance(problem.A_adjoint(solve(problem, covariance, r)))
     problem.calls.operator += 3 * len(r)                # a circular filter: all in one pass, counted as if they were called
-    noise, power = _variance(problem), covariance.power
-    spectrum = torch.fft.rfft2(rotate_colours(r)) * (power * response.conj() / (power * response.abs().square() + noise))
+    response, gain, power = problem.physics.response, problem.physics.response_power, covariance.power
+    spectrum = torch.fft.rfft2(rotate_colours(r)).mul_(response.conj()).mul_(power / (power * gain + _variance(problem)))
     return rotate_colours_back(torch.fft.irfft2(spectrum, s=covariance.size))
 
 

@@ -28,7 +28,7 @@ class Surplus:
         self.problem, self.noise = problem, max(problem.sigma_y, NOISE_FLOOR) ** 2
         self.size = (problem.image_shape[-2], problem.image_shape[-1])
         self.values = problem.observed().flatten(1).sum(1).to(problem.y.dtype).clamp_min(1)
-        self.response = getattr(problem.physics, "response", None)
+        self.gain = getattr(problem.physics, "response_power", None)         # of a circular filter
         probe = torch.randn((1, *problem.image_shape), generator=torch.Generator().manual_seed(0))
         self.probe = probe.to(problem.y).expand(len(problem.y), *problem.image_shape)
 
@@ -49,8 +49,8 @@ class Surplus:
         """tr(A C A^T), exact for circular filters, right on average for random pixels and sums, else by a random image; and
         the standard error of the residual's square over its mean, (1,) or (B,)."""
         draws, seen = 1, power
-        if self.response is not None:
-            seen = power * self.response.abs().square()
+        if self.gain is not None:
+            seen = power * self.gain
             trace = self._over_plane(seen)
         elif isinstance(self.problem.physics, Inpainting | CompressedSensing):
             channels = self.probe.shape[1] // power.shape[-3]       # that share a spectrum
