@@ -226,6 +226,10 @@ def main() -> None:
         sys.exit(code)
     except InputError as error:
         message = f"error: {' '.join(str(error).split())}"
+    except ImportError as error:            # of what an extra brings along, which says so; anything else is a fault of ours
+        if "pip install" not in str(error):
+            raise
+        message = f"error: {' '.join(str(error).split())}"
     except usage_error as error:
         message = f"error: {' '.join(error.format_message().split())}"
     except (KeyboardInterrupt, typer.Abort):

@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """Bad input. The message is one sentence: what is wrong, where, and what would be right."""
+
+
+class EmptySlice(InputError):
+    """A slice of a volume holds nothing but zeros: on its own a mistake, among others the air beside the head."""

@@ -1,7 +1,7 @@
 """What can be said of a restoration without its truth: does it explain the measurement, what of it is the prior's, and is the
 prior out of its depth?"""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -32,14 +32,16 @@ class Appraisal:
 
 @torch.no_grad()
 def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Reference | None = None, *, look: bool = False,
-             probes: int = 16, explained: tuple[Problem, Tensor] | None = None) -> Appraisal:
+             probes: int = 16, explained: tuple[Problem, Tensor] | None = None, scale: float = 1.0) -> Appraisal:
     """Appraise posterior samples (1, S, C, H, W) of a problem with one measurement.
 
     reference: what restorations look like to the prior when all is in order. look: find the features without one, too.
     probes: see `provenance`, which 0 leaves out. explained: the problem that was drawn of, and its samples, if it is another.
+    scale: what the measurement's own unit was multiplied by, in which the noise level is told.
     """
     problem = Problem(problem.physics, problem.y, problem.sigma_y)             # its own count of calls
     consistent = consistency(*(explained or (problem, samples)))
+    consistent = replace(consistent, sigma_y=consistent.sigma_y / scale)
     report: dict[str, Any] = {"consistency": {**asdict(consistent), "verdict": consistent.verdict, "words": consistent.words()}}
     parts = None
     if probes and isinstance(problem.physics, LinearPhysics):

@@ -44,7 +44,7 @@ class Reconstruction:
             write_result(folder / "result.h5", self.slices, self.report["interval"]["factor"],
                          {key: self.report[key] for key in ("scan", "config", "versions")})
             write_volumes(folder, self.slices, self.header, self.config.write, self.config.keep_identity,
-                          f"{self.report['scan']['file']} {self.config.model_dump_json()}")
+                          self.config.model_dump_json())
             middle = len(self.slices) // 2
             tensors = next(part for i, (part, _) in enumerate(self.slices) if i == middle)
             figure(tensors, self.report["metrics"]).save(folder / "comparison.png")

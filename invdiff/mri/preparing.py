@@ -14,6 +14,7 @@ from invdiff.io.scans.scan import RawSlice, Scan
 from invdiff.mri.coil_maps import Maps, cartesian_maps, full_maps, noncartesian_maps
 from invdiff.mri.finer import Drawn, drawn_on, support_of
 from invdiff.mri.settings import COILS, ScanSettings, retrospective_mask
+from invdiff.mri.simulating import SimulatedScan
 from invdiff.mri.whitening import Whitening, find_whitening
 from invdiff.problem import Problem
 from operators import mri
@@ -24,6 +25,7 @@ RIDGE = 1e-3            # of least squares, to look at the data
 TELLING = 0.02          # share of white noise that least squares must leave, for what they leave of the data to tell something
 RING = 3.0              # width of the rings of k-space in which the misfit is looked at
 ENOUGH = 50             # degrees of freedom that tell a ring's misfit to a tenth
+OFF_CENTRE = 1          # places that a block's middle may be off the origin, for rounding
 LOUDER, OFTEN = 1.25, 0.1       # a ring's noise level over the rest's, and share of k-space with it, that weights are worth
 
 
@@ -90,13 +92,30 @@ def _undersample(scan: Scan, raw: RawSlice, kspace: Tensor, settings: ScanSettin
     cropped. Of all unbiased combinations it has the least noise (Roemer et al. 1990); a root sum of squares adds it up."""
     if raw.mask is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over Cartesian k-space, and this is on a trajectory")
-    kept = float(raw.mask.float().mean())
-    if kept < 1:
+    block = _measured_block(raw.mask)
+    if block is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over fully sampled k-space, and this is undersampled "
-                         f"already ({kept:.0%} is there); leave it out")
+                         f"already ({float(raw.mask.float().mean()):.0%} is there); leave it out")
     maps = full_maps(scan, kspace, settings)
     images = mri.combine(mri.ifft(kspace, (-2, -1))[None, None], maps[None], dim=2)[0]
-    return retrospective_mask(settings, scan.size), mri.rss(images, 0)
+    mask = torch.zeros_like(raw.mask)
+    inside = mask[block]
+    inside[:] = retrospective_mask(settings, (inside.shape[0], inside.shape[1]))
+    return mask, mri.rss(images, 0)
+
+
+def _measured_block(mask: Tensor) -> tuple[slice, slice] | None:
+    """The rows and columns that were measured, where that is all of a block around the origin: scanners leave zeros beside
+    it. None for anything else."""
+    sides = []
+    for along in (mask.any(1), mask.any(0)):
+        places, middle = along.nonzero()[:, 0].tolist(), len(along) // 2
+        first, end = places[0], places[-1] + 1
+        if abs(first + (end - first) // 2 - middle) > OFF_CENTRE:
+            return None
+        sides.append(slice(first, end))
+    block = (sides[0], sides[1])
+    return block if bool(mask[block].all()) else None
 
 
 def _compress(kspace: Tensor, calibration: Tensor | None, settings: ScanSettings) -> tuple[Tensor, Tensor | None, dict]:
@@ -123,6 +142,9 @@ def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitenin
     left, expected = _misfit(physics, y, looked)
     misfit = float((left.sum() / expected.sum()).sqrt()) if left.any() else 0.0
     level = given if sigma_y is not None else max(given, misfit)
+    if level == 0 and sigma_y is None and not isinstance(scan, SimulatedScan):
+        raise InputError(f"{scan.path}: neither a noise scan nor the border of k-space nor several coils tell the noise level; "
+                         "give it in the unit of k-space, as in --set sigma_y=0.01")
     choices |= {"coil_maps": maps.choices, "scale": scale,
                 "sigma_y": {"used": level, "noise": given, "misfit": misfit, "unit": "of the scan's k-space, per real channel"}}
     problem = weighted = Problem(physics, y * scale, level * scale)

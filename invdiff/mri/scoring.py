@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from invdiff.errors import InputError
 from invdiff.evaluation.mri_metrics import WINDOW, VolumeScores, head_mask
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import MAPS, Slices
@@ -37,14 +38,19 @@ def score_volume(slices: Slices) -> dict[str, Any]:
 
 
 def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> dict[str, Any]:
-    """The runs of all slices as one: seconds in all, calls a sample, the residual in the mean, and each slice's own."""
-    abouts = [about for _, about in slices]
+    """The runs of all slices as one: seconds in all, calls a sample, the residual in the mean, and each slice's own; of
+    empty ones, that they are. Raises InputError where all are."""
+    every = [about for _, about in slices]
+    abouts = [about for about in every if "empty" not in about]
+    if not abouts:
+        raise InputError("slices: all that were chosen are zero everywhere; choose others")
     runs = [about["run"] for about in abouts]
     shared = {key: runs[0][key] for key in ("samples", "antithetic", "device", "precision", "versions")}
     residual = {key: _mean([run["residual"][key] for run in runs]) for key in ("value", "expected")}
     calls = {key: _mean([run[key] for run in runs]) for key in ("network_calls", "network_gradients", "operator_calls")}
-    own = [{"slice": about["slice"], "seconds": about["seconds"], "residual": about["run"]["residual"]["value"],
-            **about["preparation"], **about["appraisal"]} for about in abouts]
+    own = [about if "empty" in about else
+           {"slice": about["slice"], "seconds": about["seconds"], "residual": about["run"]["residual"]["value"],
+            **about["preparation"], **about["appraisal"]} for about in every]
     spectrum = {"error_spectrum": runs[0]["error_spectrum"]} if "error_spectrum" in runs[0] else {}
     return {**shared, "seconds": round(sum(run["seconds"] for run in runs), 3), **calls, "residual": residual, **spectrum,
             **_telling([about["appraisal"] for about in abouts]), "slices": own}

@@ -60,5 +60,6 @@ def retrospective_mask(settings: ScanSettings, size: tuple[int, int]) -> Tensor:
     try:
         mask = make[settings.pattern](shape, settings.acceleration, seed=settings.mask_seed, **middle)
     except ValueError as error:
-        raise InputError(f"operator: {error}") from error
+        raise InputError(f"operator.acceleration={settings.acceleration:g} with {shape[-1]} lines and operator.center="
+                         f"{'its default' if settings.center is None else settings.center}: {error}") from error
     return mask.T if settings.rows else mask

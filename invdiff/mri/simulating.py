@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
-from invdiff.errors import InputError
+from invdiff.errors import EmptySlice, InputError
 from invdiff.io.scans.scan import Images, RawSlice, Scan
 from operators import mri
 
@@ -38,6 +38,8 @@ def simulated_scan(images: Images, coils: int | None, sigma_y: float, seed: int)
 
     def read(number: int) -> RawSlice:
         image = images.read(number)
+        if not sigma and not image.any():
+            raise EmptySlice(f"{images.path}: slice {number} is zero everywhere; choose another slice")
         if not image.is_complex():
             image = image * _phase(images.size)
         kspace = mri.fft(maps * image, (-2, -1))

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
+from invdiff.errors import EmptySlice
 from invdiff.evaluation.mri_baselines import baseline
 from invdiff.evaluation.novelty import Reference
 from invdiff.io.partial import PartialRun, remove_partial
@@ -83,7 +85,7 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
     """Restore the slices `numbers` of a scan; those that `slices` holds already, the first of them, are not done again.
 
     `on_step` is called as by `restore`, counting over all slices; `Stop` raised by it comes out again, and `slices` holds those
-    that were finished. Raises InputError as `prepare` and `restore` do.
+    that were finished. An empty slice among others is kept as zeros. Raises InputError as `prepare` and `restore` do.
     """
     stopped = False
     left = list(numbers)[len(slices):]
@@ -98,7 +100,13 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
                 raise
 
         began = time.perf_counter()
-        prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
+        try:
+            prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
+        except EmptySlice as error:
+            if len(numbers) == 1:
+                raise
+            slices.parts.add(_nothing(scan, recipe), {"slice": number, "empty": str(error).partition("; ")[0]})
+            continue
         kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
         drawn = prepared.drawn
         result = restore(drawn.problem, ScanPrior(recipe.prior, drawn.support), recipe.sampler, samples=recipe.samples,
@@ -109,7 +117,7 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
         samples, where = drawn.on_scan(result.samples), result.report["device"]
         appraisal = appraise(prepared.weighted.to(where), ScanPrior(recipe.prior, prepared.support), samples, recipe.reference,
                              look=recipe.look, probes=0 if recipe.look else PROBES,
-                             explained=(drawn.problem.to(where), result.samples))
+                             explained=(drawn.problem.to(where), result.samples), scale=prepared.scale)
         tensors = _tensors(scan, number, prepared, samples[0], classical, appraisal)
         about = {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
                  "run": result.report, "appraisal": appraisal.report}
@@ -118,6 +126,14 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
             remove_partial(kept)
         if stopped:
             raise Stop
+
+
+def _nothing(scan: Scan, recipe: Recipe) -> dict[str, Tensor]:
+    """What is kept of an empty slice of a volume: zeros, that all slices have their place."""
+    known = isinstance(scan, SimulatedScan) or recipe.settings.acceleration is not None
+    zeros = torch.zeros(scan.crop)
+    names = ("zero_filled", *recipe.baselines, *(["truth"] if known else []))
+    return {"samples": zeros.expand(recipe.samples, 2, *scan.crop).contiguous(), **{name: zeros.clone() for name in names}}
 
 
 def _classical(prepared: Prepared, baselines: Sequence[str]) -> dict[str, Tensor]:

@@ -42,8 +42,10 @@ def find_whitening(scan: Scan, raw: RawSlice, source: str | None) -> Whitening:
         return _from(scan.noise, "noise scan")
     samples = border(raw)
     if samples is None:
-        raise InputError(f"{scan.path}: the border of k-space shows no noise (it is zero, or was not sampled); give the noise "
-                         "level: --set sigma_y=0.01 --set operator.noise=none")
+        if source == "border":
+            raise InputError(f"{scan.path}: the border of k-space shows no noise (it is zero, or was not sampled); expected "
+                             "operator.noise=none, with which the noise level is what the coil maps leave unexplained")
+        return Whitening(torch.eye(scan.coils, dtype=torch.complex64), 0.0, "not whitened: the border of k-space is empty")
     values = torch.linalg.eigvalsh(mri.noise_covariance(samples))
     if float(values[-1]) > UNEQUAL * float(values[0]) and samples.shape[1] >= ENOUGH * len(samples):
         return Whitening(torch.eye(scan.coils, dtype=torch.complex64), 0.0, "not whitened: the border of k-space holds signal")

@@ -1,5 +1,6 @@
 """A restored volume as files: HDF5 with all samples, NIfTI, DICOM, fastMRI's HDF5, pictures."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -57,7 +58,8 @@ def _arrays(tensors: Part, channels: int, factor: float) -> dict[str, Tensor]:
 
 
 def write_volumes(folder: Path, slices: Slices, header: Header, formats: tuple[str, ...], identity: bool, seed: str) -> None:
-    """The magnitude of the mean, and the standard deviation, as each of `formats`. seed: of DICOM's identifiers."""
+    """The magnitude of the mean, and the standard deviation, as each of `formats`. seed: of DICOM's identifiers,
+    with what is written: other images never have the same."""
     shape = (len(slices), *next(iter(slices))[0]["samples"].shape[-2:])
     magnitude, deviation = _stream(slices, lambda t: magnitudes(t["samples"])[0]), _stream(slices, _deviation)
     if "nifti" in formats:
@@ -67,6 +69,7 @@ def write_volumes(folder: Path, slices: Slices, header: Header, formats: tuple[s
         mean = _stream(slices, lambda t: torch.complex(*t["samples"].mean(0)[:2]))
         write_nifti(folder / "complex.nii.gz", mean(), shape, header, dtype=np.complex64)
     if "dicom" in formats:
+        seed += _digest(magnitude())
         for number, (name, stream) in enumerate({"magnitude": magnitude, "std": deviation}.items(), 1):
             labels = Labels(name=name, derivation=f"{name} of posterior samples of a diffusion prior", number=number, seed=seed)
             write_dicom(folder / f"dicom-{name}", stream(), shape, header, labels, identity)
@@ -74,6 +77,13 @@ def write_volumes(folder: Path, slices: Slices, header: Header, formats: tuple[s
         write_fastmri(folder / "reconstruction.h5", magnitude(), shape, header)
     if "montage" in formats:
         write_montage(folder / "montage.png", magnitude(), shape)
+
+
+def _digest(images: Iterator[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()
 
 
 def _deviation(tensors: Part) -> Tensor:

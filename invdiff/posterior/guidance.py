@@ -103,6 +103,9 @@ class PiGDM(Sampler):
 
     r^2 is the largest power of the prior's error spectrum at this level: any smaller one overshoots at the frequencies
     where the error is larger. Exact (up to the integrator) for a white Gaussian prior. One call and its gradient a step.
+
+    No covariance sigma^2 dD/dx of powers up to r^2 makes what it is applied to longer by more than r^2. A network's may, a
+    hundred times at noise levels above an image's range, and sampling runs away: the correction is then shortened to that.
     """
 
     uses_spectrum: ClassVar[bool] = True
@@ -121,9 +124,16 @@ class PiGDM(Sampler):
                 residual = problem.y - problem.A(x0.detach())
                 pull = prox(problem, physics, residual, variance)
                 (gradient,) = torch.autograd.grad((x0 * pull).sum(), x)
-            return x0.detach() + sigma**2 / variance * gradient
+            correction = sigma**2 / variance * gradient
+            longer = _length(correction) / _length(pull).clamp_min(torch.finfo(pull.dtype).tiny)
+            return x0.detach() + correction / longer.clamp_min(1)
 
         return denoise
+
+
+def _length(images: Tensor) -> Tensor:
+    """(B, 1, 1, 1)"""
+    return torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
 
 
 def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: Tensor | float) -> Tensor:

@@ -232,22 +232,25 @@ def _leading_eigenvectors(g: Tensor, sets: int) -> tuple[Tensor, Tensor]:
     are faster than as good a power iteration, or a full decomposition, of each.
     """
     vectors, values = [], []
+    tiny = torch.finfo(torch.float32).tiny
     for _ in range(sets):
-        power = g
+        # what is left for a second set may be rounding alone, of either sign: its norm says how large it is, its trace does not
+        power = g * torch.linalg.vector_norm(g, dim=(-2, -1)).clamp(min=tiny).reciprocal()[:, None, None]
         for i in range(SQUARINGS):
-            if i % 3 == 0:  # trace one keeps the 8th power of the largest eigenvalue, 1 / N at least, in float32's range
-                trace = power.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp(min=torch.finfo(torch.float32).tiny)
-                power = power * trace.reciprocal()[:, None, None]  # complex division takes as long as the product below
             power = power @ power
+            if i % 3 == 2:  # trace one keeps the 8th power of the largest eigenvalue, 1 / N at least, in float32's range
+                trace = power.diagonal(dim1=-2, dim2=-1).real.sum(-1).clamp(min=tiny)
+                power = power * trace.reciprocal()[:, None, None]  # complex division takes as long as the product above
         column = power.diagonal(dim1=-2, dim2=-1).real.argmax(-1)
         v = power.gather(2, column[:, None, None].expand(-1, g.shape[1], 1))  # (P, N, 1)
-        v = v * torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny).reciprocal()
+        v = v * torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp(min=tiny).reciprocal()
         gv = g @ v
         value = (v.conj() * gv).real.sum((1, 2))
         vectors.append(v[..., 0])
         values.append(value)
         if len(values) < sets:
             g = g - gv @ v.mH - v @ gv.mH + value[:, None, None] * (v @ v.mH)  # what is left at right angles to v
+            g = (g + g.mH) / 2  # where that is rounding alone, its squares have a trace all the same
     return torch.stack(vectors), torch.stack(values).clamp(0, 1)
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.errors import InputError
+from invdiff.errors import EmptySlice, InputError
 from invdiff.io.scans.scan import RawSlice
 from operators.mri import fft, ifft
 
 LIMIT = 4 << 30       # bytes that are read at once: a slice, or an archive that can only be read whole
 MAX_RATIO = 1100      # deflate packs no more than 1032 to 1: a file that declares more holds nothing of the kind
 MAX_SIDE = 8192       # of a grid
+MANY_COILS = 64       # more than that, and than twice the samples along an axis, are no coils
 
 Read = TypeVar("Read")
 
@@ -76,6 +77,9 @@ def require_size(path: str, shape: tuple[int, ...], itemsize: int = 8) -> None:
     if np.prod(shape, dtype=object) * itemsize > LIMIT or (len(shape) == 3 and max(shape[1:]) > MAX_SIDE):
         raise InputError(f"{path}: declares slices of shape {shape}, more than the {LIMIT >> 30} GiB or {MAX_SIDE} rows and "
                          "columns that are read; it is damaged, or has its axes in another order")
+    if len(shape) == 3 and shape[0] > max(MANY_COILS, 2 * min(shape[1:])):
+        raise InputError(f"{path}: would have {shape[0]} coils and {shape[1]} x {shape[2]} samples; its axes are in another "
+                         "order, expected (coils, rows, columns)")
 
 
 def choose_frame(path: str, frame: int, frames: int) -> None:
@@ -110,13 +114,14 @@ def finite_complex(path: str, what: str, values: np.ndarray) -> np.ndarray:
 
 def raw_slice(path: str, number: int, kspace: np.ndarray, mask: np.ndarray | None = None,
               trajectory: np.ndarray | None = None, calibration: np.ndarray | None = None) -> RawSlice:
-    """The slice, checked: finite, not all zero, zero where the mask (default: where any coil is not zero) is False."""
+    """The slice, checked: finite, zero where the mask (default: where any coil is not zero) is False, and not all zero, which
+    is an EmptySlice."""
     kspace = finite_complex(path, f"slice {number}", kspace)
     if trajectory is None:
         mask = any_of(kspace) if mask is None else mask
         kspace = np.where(mask, kspace, np.complex64(0))
     if not kspace.any():
-        raise InputError(f"{path}: the k-space of slice {number} is zero everywhere; choose another slice")
+        raise EmptySlice(f"{path}: the k-space of slice {number} is zero everywhere; choose another slice")
     if calibration is not None:
         calibration = finite_complex(path, f"the calibration of slice {number}", calibration)
     return RawSlice(torch.from_numpy(kspace), _tensor(mask), _tensor(trajectory), _tensor(calibration))

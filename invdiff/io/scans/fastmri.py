@@ -71,7 +71,7 @@ def open_fastmri(path: str) -> Scan:
         mask = check_mask(path, read_small(path, file, "mask"), grid) if "mask" in file else None
         rows, notes = _rows(path, file, crop[0], mask)
         layout = _Layout(path, len(data), coils, grid, rows, mask)
-        about, more = _about(file, header, (rows, grid[1]), crop)
+        about, more = _about(file, header, _spacings(header, grid), crop)
         slices = len(data)
     return Scan(path, "fastMRI", slices, coils, (rows, grid[1]), crop, slice_reader(path, slices, layout.read),
                 header=about, notes=(*notes, *more))
@@ -115,8 +115,31 @@ def _rows(path: str, file: h5py.File, wanted: int, mask: np.ndarray | None) -> t
     return wanted, [f"readout oversampling removed: cropped from {rows} to {wanted} rows in image space"]
 
 
-def _about(file: h5py.File, header: MRDHeader | None, size: tuple[int, int], crop: tuple[int, int]) -> tuple[Header, list[str]]:
-    """What the header tells; the size is that of the grid after its rows were cropped."""
+def image_header(path: str, size: tuple[int, int]) -> Header:
+    """What travels with the images (H, W) of such a file, or of one that `write_fastmri` wrote. Raises InputError."""
+    with open_hdf5(path) as file:
+        affine = np.asarray(file.attrs.get("affine", ()))
+        if affine.shape == (4, 4) and affine.dtype.kind == "f" and np.isfinite(affine).all():
+            return Header(affine, oriented=bool(file.attrs.get("oriented", True)))
+        header = _header(path, file)
+        return _about(file, header, _spacings(header, None), size)[0]
+
+
+def _spacings(header: MRDHeader | None, grid: tuple[int, int] | None) -> list[float]:
+    """Millimetres between rows, columns and slices: of the pixels of the stored grid, which spans the encoded field of view, or
+    of the reconstruction's where that is told alone; 0 where it is not told."""
+    if header is None:
+        return [0.0, 0.0, 0.0]
+    encoded, recon = header.encodings[0].encoded, header.encodings[0].recon
+    spacings = [length / count for length, count in zip(recon.fov, recon.matrix, strict=True)]
+    if grid is not None and min(encoded.fov[:2]) > 0:
+        spacings[:2] = [length / count for length, count in zip(encoded.fov, grid, strict=False)]
+    return spacings
+
+
+def _about(file: h5py.File, header: MRDHeader | None, spacings: list[float],
+           crop: tuple[int, int]) -> tuple[Header, list[str]]:
+    """What the header tells, for images of pixels of these spacings."""
     metadata: dict[str, str | float] = dict(header.metadata) if header else {}
     identity = dict(header.identity) if header else {}
     for name, kept in (("acquisition", metadata), ("patient_id", identity)):
@@ -126,10 +149,10 @@ def _about(file: h5py.File, header: MRDHeader | None, size: tuple[int, int], cro
         return Header(None, metadata, identity), []
     if header.echo_times:
         metadata["EchoTime"] = header.echo_times[0]
-    recon = header.encodings[0].recon
-    if min(recon.fov) <= 0:
+    if min(spacings) <= 0:
         return Header(None, metadata, identity), []
-    row, column, step = (length / count for length, count in zip(recon.fov, recon.matrix, strict=True))
+    row, column, step = spacings
     origin = -np.array([column * (crop[1] // 2), row * (crop[0] // 2), 0.0])
     affine = affine_from_lps(np.array([column, 0, 0]), np.array([0, row, 0]), np.array([0, 0, step]), origin)
-    return Header(affine, metadata, identity), ["the file does not tell the orientation: the affine holds the spacing only"]
+    notes = ["the file does not tell the orientation: the affine holds the spacing only"]
+    return Header(affine, metadata, identity, oriented=False), notes

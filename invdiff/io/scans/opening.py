@@ -9,14 +9,14 @@ from invdiff.io.scans.arrays import open_arrays, open_image_arrays
 from invdiff.io.scans.cfl import cfl_stem, open_cfl
 from invdiff.io.scans.checks import choose_frame, guarded
 from invdiff.io.scans.dicom import is_dicom, open_dicom
-from invdiff.io.scans.fastmri import open_fastmri
+from invdiff.io.scans.fastmri import image_header, open_fastmri
 from invdiff.io.scans.hdf5 import open_hdf5
 from invdiff.io.scans.mrd import find_group, open_mrd
 from invdiff.io.scans.nifti import is_nifti, open_nifti
 from invdiff.io.scans.scan import Images, Scan
 from invdiff.io.scans.variables import Variable, hdf5_variable, mat5_variables, mat73_variables, npy_variable, npz_variables
 
-_SCANS = "k-space as fastMRI HDF5, ISMRMRD, BART .cfl/.hdr, or complex arrays in .npy, .npz or .mat"
+_SCANS = "k-space as fastMRI HDF5 (dataset kspace), ISMRMRD, BART .cfl/.hdr, or complex arrays in .npy, .npz or .mat"
 _IMAGES = "images as NIfTI, DICOM, fastMRI HDF5 with reconstruction_rss, or arrays in .npy, .npz or .mat"
 _RECONSTRUCTIONS = ("reconstruction_rss", "reconstruction_esc", "reconstruction")      # beside k-space, and in results
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -67,7 +67,8 @@ def open_images(path: str | Path, *, frame: int = 0) -> Images:
 def _open_images(path: str, frame: int) -> Images:
     kind = _kind(path, _IMAGES)
     if kind == "fastMRI" and (name := _reconstruction(path)):
-        return replace(open_image_arrays(path, {"image": hdf5_variable(path, name)}), format="fastMRI")
+        images = open_image_arrays(path, {"image": hdf5_variable(path, name)})
+        return replace(images, format="fastMRI", header=image_header(path, images.size))
     if kind in ("BART", "ISMRMRD", "fastMRI"):
         raise InputError(f"{path}: holds k-space ({kind}), not images; expected {_IMAGES}, or give it as a scan")
     if kind == "photo":

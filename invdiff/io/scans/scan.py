@@ -13,12 +13,14 @@ class Header:
 
     affine: (4, 4), takes the voxel (column, row, slice) of the images to millimetres, RAS+, or None where the file does not
     tell. metadata: about the measurement, and nobody's identity (echo time, field strength ...). identity: who, when and
-    where, by DICOM keyword (PatientName ...); it is dropped unless the user wants it kept.
+    where, by DICOM keyword (PatientName ...); it is dropped unless the user wants it kept. oriented: whether the affine's
+    directions and origin are the scanner's, or its spacings alone.
     """
 
     affine: np.ndarray | None = None
     metadata: Mapping[str, str | float] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict)
+    oriented: bool = True
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from invdiff.io.volumes.slices import affine_of, check_shape, checked
 def write_fastmri(path: str | Path, slices: Iterable[np.ndarray], shape: Sequence[int], header: Header | None = None) -> None:
     """Writes magnitude slices (h, w), read one at a time, as `reconstruction` (D, h, w), float32; complete or absent.
 
-    shape: (D, h, w). header: its metadata become attributes of the file, its affine the attribute `affine`; its identity is
-    not written. Zbontar et al. 2018. Raises ValueError for slices that are not as announced, OSError where the file cannot
-    be written.
+    shape: (D, h, w). header: its metadata become attributes of the file, its affine the attributes `affine` and `oriented`;
+    its identity is not written. Zbontar et al. 2018. Raises ValueError for slices that are not as announced, OSError where the
+    file cannot be written.
     """
     import h5py
 
@@ -27,6 +27,7 @@ def write_fastmri(path: str | Path, slices: Iterable[np.ndarray], shape: Sequenc
         for number, array in enumerate(checked(slices, shape)):
             data[number] = array
         file.attrs["note"] = "research use only, not for diagnostic use"
-        file.attrs.update({name: value for name, value in header.metadata.items() if name not in ("note", "affine")})
-        if known:
-            file.attrs["affine"] = affine
+        own = ("note", "affine", "oriented")
+        file.attrs.update({name: value for name, value in header.metadata.items() if name not in own})
+        if header.affine is not None:
+            file.attrs["affine"], file.attrs["oriented"] = affine, known

@@ -43,7 +43,7 @@ def check_shape(shape: Sequence[int]) -> Shape:
 
 
 def affine_of(header: Header, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
-    """The affine (4, 4), float64, voxel (column, row, slice) to millimetres RAS+, and whether the header told it.
+    """The affine (4, 4), float64, voxel (column, row, slice) to millimetres RAS+, and whether it is the scanner's.
 
     If it did not: voxels of 1 mm around the origin at index n // 2, columns running to the patient's left and rows to the
     back, so that an axial slice is displayed as it is stored. Raises ValueError for an affine that cannot be one.
@@ -59,4 +59,4 @@ def affine_of(header: Header, shape: Sequence[int]) -> tuple[np.ndarray, bool]:
     steps = np.linalg.norm(affine[:3, :3], axis=0)
     if steps.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / steps)) < 1e-6:
         raise ValueError(f"header.affine: expected three independent directions, got {affine[:3, :3].tolist()}")
-    return affine, True
+    return affine, header.oriented

@@ -76,11 +76,16 @@ def test_where_corners_are_not_sampled_the_ends_of_the_readout_are_the_border():
     assert samples.abs().min() > 0
 
 
-def test_without_noise_to_be_seen_the_user_is_told_to_give_its_level():
+def test_without_noise_to_be_seen_its_level_is_the_misfit_or_has_to_be_given():
     mask = torch.zeros(SIZE, dtype=torch.bool)
     mask[12:36, 10:30] = True
-    with pytest.raises(InputError, match=r"border of k-space shows no noise.*--set sigma_y=0.01 --set operator.noise=none"):
-        prepare(scan_of(kspace(), mask), 0, ScanSettings())
+    choices = prepare(scan_of(kspace(), mask), 0, ScanSettings()).choices
+    assert "border of k-space is empty" in choices["noise"]
+    assert choices["sigma_y"]["used"] == choices["sigma_y"]["misfit"] > 0
+    with pytest.raises(InputError, match=r"border of k-space shows no noise.*expected operator.noise=none"):
+        prepare(scan_of(kspace(), mask), 0, ScanSettings(noise="border"))
+    with pytest.raises(InputError, match=r"nor several coils tell the noise level.*--set sigma_y=0.01"):
+        prepare(scan_of(kspace(coils=1), mask), 0, ScanSettings())
     with pytest.raises(InputError, match="holds no noise scan"):
         prepare(scan_of(kspace()), 0, ScanSettings(noise="scan"))
     dead = noise(COILS, 100)
@@ -208,6 +213,19 @@ def test_a_simulated_scan_has_the_noise_that_was_asked_for():
     assert (images.abs() - clean.abs())[:, image == 0].square().mean().sqrt() < 3 * sigma
     assert prepare(scan, 0, ScanSettings()).choices["sigma_y"]["used"] == pytest.approx(sigma, rel=0.1)
     assert torch.equal(raw.kspace, scan.read(0).kspace)                   # the same noise whenever it is read
+
+
+def test_a_mask_over_zeros_beside_what_was_measured_stays_within_it():
+    data, block = kspace(), torch.zeros(SIZE, dtype=torch.bool)
+    block[:, 3:38] = True                               # 35 columns, their middle at the origin
+    prepared = prepare(scan_of(data, block), 0, ScanSettings(acceleration=2, noise="none"))
+    kept = prepared.problem.physics.mask[0, 0].bool()
+    assert not kept[:, ~block[0]].any()
+    assert kept[0].sum() == pytest.approx(35 / 2, abs=2)
+    assert prepared.truth is not None
+    block[:, :10] = False                               # a quarter was never measured: what is there is no truth
+    with pytest.raises(InputError, match="undersampled already"):
+        prepare(scan_of(data, block), 0, ScanSettings(acceleration=2, noise="none"))
 
 
 def test_signal_in_the_border_is_not_taken_for_noise():

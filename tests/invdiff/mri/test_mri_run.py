@@ -281,6 +281,36 @@ def test_a_noiseless_truth_is_legal(restore, work):
     assert yaml.safe_load((work / "out" / "config.yaml").read_text())["sigma_y"] == 0
 
 
+def test_empty_slices_of_a_volume_keep_their_place(restore, work):
+    data = kspace(3)
+    data[1] = 0
+    write_fastmri("scan.h5", data)
+    code, _, err = restore("--input", "scan.h5", *MASKED, "--baseline", "sense", samples=2)
+    assert code == 0, err
+    report, arrays = report_of(work / "out"), arrays_of(work / "out")
+    assert [one["slice"] for one in report["slices"]] == [0, 1, 2]
+    assert report["slices"][1] == {"slice": 1, "empty": "scan.h5: the k-space of slice 1 is zero everywhere"}
+    for name in ("magnitude", "magnitude_std", "truth", "sense", "zero_filled"):
+        assert (arrays[name].reshape(3, -1).max(1) > 0).tolist() == [True, False, True], name
+    write_fastmri("scan.h5", 0 * data)
+    code, _, err = restore("--input", "scan.h5", output="none")
+    assert (code, "all that were chosen are zero everywhere" in err) == (2, True)
+    np.save("truth.npy", np.stack([0 * head(), head()]))
+    assert restore("--truth", "truth.npy", "--set", "sigma_y=0", "--set", "operator.acceleration=2", output="made")[0] == 0
+    assert report_of(work / "made")["slices"][0]["empty"] == "truth.npy: slice 0 is zero everywhere"
+
+
+def test_two_scans_of_one_name_do_not_share_dicom_s_identifiers(restore, work):
+    found = []
+    for number in (0, 1, 0):
+        write_fastmri("scan.h5", kspace(2)[number:number + 1])
+        assert restore("--input", "scan.h5", *MASKED, "--set", "write=[dicom]", output=f"out{len(found)}")[0] == 0
+        dicom = pydicom.dcmread(f"out{len(found)}/dicom-magnitude/0001.dcm")
+        found.append([dicom.StudyInstanceUID, dicom.SeriesInstanceUID, dicom.SOPInstanceUID, dicom.FrameOfReferenceUID])
+    assert not set(found[0]) & set(found[1])
+    assert found[0] == found[2]
+
+
 def test_the_slices_of_two_sets_and_of_one_are_kept_in_one_file(restore, work):
     write_fastmri("scan.h5", torch.cat([folded(), kspace(size=(64, 64), coils=8)]))
     code, _, err = restore("--input", "scan.h5", "--set", "operator.noise=none", "--set", "sampler.steps=3")

@@ -177,6 +177,14 @@ def test_two_objects_on_top_of_each_other_need_two_sets():
     assert operators.mri.espirit(folded, sets=2).shape == (1, 2, 8, 64, 48)
 
 
+@pytest.mark.parametrize("kspace", [crandn(1, 4, 32, 32), scan(32, 32, 1)[0].expand(1, 3, 32, 32) * (1 + 0.5j)],
+                         ids=["noise alone", "coils alike"])
+def test_a_second_set_of_which_nothing_is_left_is_finite(kspace):
+    found = sensitivities.calibrate(kspace.to(torch.complex64), sets=2, crop=0.0)
+    assert found.maps.isfinite().all()
+    assert (found.maps.abs().square().sum(2) < 1 + 1e-4).all()
+
+
 def test_volumes_have_maps_too():
     size = (11, 14, 12)
     truth = coils.birdcage_maps(size, coils=4)

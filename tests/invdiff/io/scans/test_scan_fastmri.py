@@ -6,7 +6,7 @@ import pytest
 import torch
 from scan_files import error_of, exactly, fft_np, ifft_np, mrd_xml, normal
 
-from invdiff.io.scans import open_scan
+from invdiff.io.scans import open_images, open_scan
 
 DATA = Path(__file__).parents[4] / "../shared/data/kspace"
 
@@ -99,8 +99,12 @@ def test_the_header_gives_size_spacing_and_facts(tmp_path):
         file.attrs["acquisition"], file.attrs["patient_id"] = "AXT2", "0beb"
     scan = open_scan(path)
     assert (scan.size, scan.crop) == ((8, 6), (8, 5))
-    assert np.allclose(np.abs(np.diag(scan.header.affine)), [40, 27.5, 4.5, 1])
+    assert np.allclose(np.abs(np.diag(scan.header.affine)), [220 / 6, 27.5, 4.5, 1])        # of what was encoded, as it is kept
     assert np.allclose(scan.header.affine @ [2, 4, 0, 1], [0, 0, 0, 1])
+    assert not scan.header.oriented
+    images = open_images(path)
+    assert np.allclose(np.abs(np.diag(images.header.affine)), [40, 27.5, 4.5, 1])           # of what was reconstructed
+    assert images.header.metadata == scan.header.metadata
     assert scan.header.metadata == {"RepetitionTime": 2200, "EchoTime": 12.5, "Manufacturer": "Acme",
                                     "MagneticFieldStrength": 2.89, "AcquisitionType": "AXT2"}
     assert scan.header.identity == {"PatientName": "A^B", "PatientBirthDate": "19700102", "PatientID": "0beb"}

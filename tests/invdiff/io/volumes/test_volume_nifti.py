@@ -38,6 +38,13 @@ def test_the_qform_is_the_affine_where_it_has_no_shear(tmp_path):
     np.testing.assert_allclose(nibabel.load(tmp_path / "v.nii").get_qform(), affine, atol=1e-4)
 
 
+def test_spacings_alone_are_not_taken_for_the_scanner_s_axes(tmp_path):
+    write_nifti(tmp_path / "v.nii", iter(VOLUME), VOLUME.shape, Header(OBLIQUE, oriented=False))
+    header = nibabel.load(tmp_path / "v.nii").header
+    assert header["sform_code"] == header["qform_code"] == 2
+    np.testing.assert_allclose(header.get_zooms(), np.linalg.norm(OBLIQUE[:3, :3], axis=0), rtol=1e-5)
+
+
 def test_without_an_affine_the_slices_display_as_they_are(tmp_path):
     write_nifti(tmp_path / "v.nii", iter(VOLUME), VOLUME.shape)
     image = nibabel.load(tmp_path / "v.nii")
