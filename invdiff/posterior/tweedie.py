@@ -119,12 +119,24 @@ def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, it
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
         at, noise = Linearised(prior, x, sigma), max(problem.sigma_y, NOISE_FLOOR) ** 2
-        weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w,
-                                      problem.y - problem.A(at.x0), weights, tolerance=tolerance or 1e-2,
-                                      iterations=iterations or 20, precondition=_preconditioner(prior, problem, x, sigma)).x
-        return at.x0 + at.symmetric(problem.A_adjoint(weights))
+        residual = problem.y - problem.A(at.x0)
+        weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w, residual, weights,
+                                      tolerance=tolerance or 1e-2, iterations=iterations or 20,
+                                      precondition=_preconditioner(prior, problem, x, sigma)).x
+        correction = at.symmetric(problem.A_adjoint(weights))
+        return at.x0 + _believable(problem, residual, correction)
 
     return denoise
+
+
+def _believable(problem: Problem, residual: Tensor, correction: Tensor) -> Tensor:
+    """A correction C A^T (A C A^T + sigma_y^2 I)^-1 r that explains no more than r, as no covariance does: else shortened to
+    that. sigma^2 dD/dx of a network is none at noise levels above an image's range, and sampling ran away."""
+    def length(v: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (correction.ndim - 1))
+
+    explained = length(problem.A(correction)) / length(residual).clamp_min(torch.finfo(residual.dtype).tiny)
+    return correction / explained.clamp_min(1)
 
 
 def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None,

@@ -4,6 +4,7 @@ import pytest
 import torch
 from toys import (
     OPERATORS,
+    Steep,
     assert_moments_close,
     coloured_prior,
     draw,
@@ -42,6 +43,18 @@ def test_moment_matching_is_tweedie_with_a_measurement(operator, sigma_y, make):
         moved = (exact - prior(x, sigma)).norm()
         assert moved > 1e-3
         assert (rule(x, sigma) - exact).norm() < 2e-3 * moved + 1e-4
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_pigdm_moves_no_further_than_the_largest_power_allows(operator):
+    """A white prior's correction is as long as that; a Jacobian that is too large must not lengthen it."""
+    prior = white_prior()
+    problem = pose(operator, prior, 0.05).rows(torch.zeros(3, dtype=torch.long))
+    rules = [PiGDM().posterior_denoiser(one, problem) for one in (prior, Steep(prior, 300.0))]
+    for sigma in (5.0, 0.1):
+        x = noisy_states(prior, sigma)
+        plain, steep = (rule(x, sigma) for rule in rules)
+        torch.testing.assert_close(steep, plain, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -32,6 +32,18 @@ class Linear(Denoiser):
         return (x.flatten(1) @ self.matrix.T).reshape(x.shape)
 
 
+@pytest.mark.parametrize("sigma", [5.0, 0.5, 0.05])
+def test_what_is_no_covariance_explains_no_more_than_the_residual(sigma):
+    """A Jacobian with eigenvalues of either sign, as a network's may have."""
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(48, 48, generator=generator)
+    x, y = torch.randn(2, 1, 3, 4, 4, generator=generator)
+    prior, problem = Linear(matrix + matrix.T), Problem(operators.Denoising((3, 4, 4)), y, 0.5 * sigma)
+    x0 = prior(x, sigma)
+    moved = MomentMatching(covariance="exact").posterior_denoiser(prior, problem)(x, sigma) - x0
+    assert 0 < moved.norm() < (1 + 1e-5) * (y - x0).norm()
+
+
 def test_products_with_the_covariance_are_those_of_the_jacobian():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(6, 6, generator=generator)

@@ -1,6 +1,7 @@
 """Small Gaussian problems whose posterior is known, and what is measured against it."""
 
 import torch
+from deepinv.models import Denoiser
 
 import operators
 from invdiff.priors.analytic import GaussianPrior
@@ -102,3 +103,18 @@ def assert_components_follow(sampler, operator, moments, count=4000):
         mean, variance = moments(sampler, c, std, d / s if known else 0.0, sigma_y / s if known else float("inf"))
         assert abs(float(got[:, i].mean()) - mean) < 5 * (variance / count) ** 0.5 + 1e-4
         assert abs(float(got[:, i].var()) - variance) < 5 * variance * (2 / count) ** 0.5 + 1e-6
+
+
+class Steep(Denoiser):
+    """A prior whose Jacobian is `times` what it should be."""
+
+    def __init__(self, prior, times):
+        super().__init__()
+        self.prior, self.times = prior, times
+
+    def forward(self, x, sigma, **kwargs):
+        x0 = self.prior(x, sigma)
+        return x0.detach() + self.times * (x0 - x0.detach())
+
+    def error_spectrum(self, channels):
+        return self.prior.error_spectrum(channels)
