@@ -111,7 +111,8 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
             samples for independent does not.
 
     Raises:
-        InputError: an argument out of range, a checkpoint of another run, or too little memory for one chain.
+        InputError: an argument out of range, a checkpoint of another run, too little memory for one chain, or samples that are
+            not finite.
         ValueError: the sampler cannot use this operator.
     """
     if samples < 1 or seed < 0 or precision not in ("fp32", "bf16") or (batch_size is not None and batch_size < 1):
@@ -177,6 +178,9 @@ class _Run:
                 if done < self.steps + self.sampler.num_steps:
                     raise
                 stop = asked                                    # with the last step: this chunk is finished
+        if not bool(step.x0.isfinite().all()):
+            raise InputError(f"restore: {type(self.sampler).__name__} came to values that are not finite; take more steps, "
+                             "another sampler, or another prior")
         now = self._spent()
         costs = Costs(time.perf_counter() - began, *(a - b for a, b in zip(now, before, strict=True)))
         self._keep(Drawn(dict(zip(chunk.chains, step.x0.cpu(), strict=True)), costs, step.info))

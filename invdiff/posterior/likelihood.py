@@ -118,15 +118,21 @@ class GivenData:
         """z <- z - h C grad U + sqrt(2 h) C^1/2 (n + n') / 2, U = |y - A(z)|^2 / (2 sigma_y^2) + (z - m)^T C^-1 (z - m) / 2.
 
         The noise of a step is the mean of two draws, of which the next step has the second: that makes the limit exact for
-        a quadratic U whatever h is (Leimkuhler & Matthews 2013). h is half of the inverse of the largest curvature at m.
+        a quadratic U whatever h is (Leimkuhler & Matthews 2013). h is half of the inverse of the largest curvature at m, or of
+        what the gradient's change over the last step tells of it: where an operator steepens, chains would run away.
         """
         problem, variance = self._problem, max(self._problem.sigma_y, NOISE_FLOOR) ** 2
         largest = 1 + covariance.power.amax((-3, -2, -1), keepdim=True) * squared_norm(problem, mean) / variance
-        h = 0.5 / largest
         z, draw = mean, noise(mean.shape[1:])
+        before: tuple[Tensor, Tensor] | None = None
         for _ in range(self._steps):
             _, pull = misfit(problem, z)
-            after = noise(mean.shape[1:])
-            z = z + h * (mean - z + covariance(pull) / variance) + (h / 2).sqrt() * root(draw + after)
+            slope = z - mean - covariance(pull) / variance
+            h = 0.5 / largest
+            if before is not None:
+                moved = _norm(z - before[0]).clamp_min(torch.finfo(z.dtype).tiny)
+                h = 0.5 / largest.maximum(_norm(slope - before[1]) / moved)
+            before, after = (z, slope), noise(mean.shape[1:])
+            z = z - h * slope + (h / 2).sqrt() * root(draw + after)
             draw = after
         return z

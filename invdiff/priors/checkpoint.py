@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from invdiff.errors import InputError
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network
+from invdiff.priors.spectrum import ErrorSpectrum
 
 FORMAT = "invdiff-prior-1"
 
@@ -40,7 +41,8 @@ def load_checkpoint(path: str | Path) -> EDMDenoiser:
         network = build_network(card["architecture"])
         denoiser = EDMDenoiser(network, channels=card["architecture"]["channels"], **card["preconditioning"])
         network.load_state_dict({k: v.float() for k, v in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        _check(card, network)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         reason = _reason(error)
@@ -49,11 +51,26 @@ def load_checkpoint(path: str | Path) -> EDMDenoiser:
     return denoiser.eval().requires_grad_(False)
 
 
+def _check(card: dict[str, Any], network: torch.nn.Module) -> None:
+    """Raises an error of the kinds that a wrong card raises, for what would be found out in the middle of a run."""
+    for key in ("spectrum", "spectrum_grey"):
+        if card.get(key):
+            ErrorSpectrum.from_dict(card[key])
+    if card.get("sigma_range"):
+        low, high = map(float, card["sigma_range"])
+        if not 0 < low < high:
+            raise ValueError(f"sigma_range: expected two rising positive numbers, got {card['sigma_range']}")
+    for name, weights in network.named_parameters():
+        if not bool(weights.isfinite().all()):
+            raise ValueError(f"{name} holds NaN or infinity")
+
+
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"architecture.{'.'.join(map(str, first['loc'][1:]))}: {first['msg'].lower()}"
-    return str(error).splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines()]
+    return lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]      # which tensor it is, in torch's second
 
 
 def read_card(path: str | Path) -> dict[str, Any]:

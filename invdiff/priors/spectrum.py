@@ -87,10 +87,27 @@ class ErrorSpectrum:
 
     @classmethod
     def from_dict(cls, data: dict) -> "ErrorSpectrum":
+        """What `to_dict` gave. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
         local = data.get("local")
         where = LocalError(torch.tensor(local["coefficients"]), torch.tensor(local["power"])) if local else None
-        return cls(torch.tensor(data["sigmas"]), torch.tensor(data["frequencies"]), torch.tensor(data["power"]), data["source"],
+        made = cls(torch.tensor(data["sigmas"]), torch.tensor(data["frequencies"]), torch.tensor(data["power"]), data["source"],
                    where)
+        _check(made)
+        return made
+
+
+def _check(spectrum: ErrorSpectrum) -> None:
+    """Raises ValueError unless the shapes and values are those of a spectrum."""
+    wanted = (len(spectrum.sigmas), len(spectrum.frequencies))
+    if spectrum.power.ndim != 3 or (spectrum.power.shape[0], spectrum.power.shape[2]) != wanted or min(wanted) < 2:
+        raise ValueError(f"power of {tuple(spectrum.power.shape)} for {wanted[0]} levels and {wanted[1]} frequencies")
+    if not bool((spectrum.power >= 0).all() & spectrum.power.isfinite().all()):
+        raise ValueError("power that is negative or not finite")
+    local = spectrum.local
+    if local and (tuple(local.coefficients.shape) != (len(spectrum.sigmas), 3) or local.power.shape != spectrum.power.shape):
+        raise ValueError(f"local: coefficients {tuple(local.coefficients.shape)} and power {tuple(local.power.shape)}")
+    if local and not bool(local.coefficients.isfinite().all() & local.power.isfinite().all() & (local.power >= 0).all()):
+        raise ValueError("local: values that are negative or not finite")
 
 
 def rotate_colours(x: Tensor) -> Tensor:

@@ -14,13 +14,14 @@ from invdiff.training.images import Cache, ImageSet, dataset, in_unit_range, ope
 
 BRIGHTNESS = (0.5, 1.2)         # a patch is scaled by a factor in this range, log-uniform
 CURVE = (-1.8, 1.0)             # b of a changed contrast, uniform
+LARGEST = 4.0                   # magnitude; images that are scaled at all have about one
 EMPTY = 0.03                    # patches of less root mean square are air; another place is tried
 
 
 def open_complex(path: str | Path, key: str, cache: Cache) -> ImageSet:
     """The images of an HDF5 dataset (N, 2, H, W), real and imaginary part, times the file's attribute `scale`: complex64.
 
-    Raises InputError: no such dataset, or of another shape.
+    Raises InputError: no such dataset, or of another shape; an image when it is read, whose values are of another scale.
     """
     path = Path(path)
     if not (path.is_file() and h5py.is_hdf5(path)):
@@ -35,7 +36,11 @@ def open_complex(path: str | Path, key: str, cache: Cache) -> ImageSet:
             values = data[i].astype(np.float32) * scale
         except OSError as error:
             raise InputError(f"{path}[{key}][{i}]: a truncated or damaged HDF5 file ({error})") from error
-        return values[0] + 1j * values[1]
+        image = values[0] + 1j * values[1]
+        if not np.abs(image).max() <= LARGEST:              # NaN is not, either
+            raise InputError(f"{path}[{key}][{i}]: expected finite magnitudes of about one at most, got up to "
+                             f"{np.abs(image).max():g}; the file's attribute `scale` is a factor for all of them")
+        return image
 
     return ImageSet([tuple(data.shape[2:])] * len(data), read, cache, 8)
 
@@ -61,11 +66,12 @@ class ComplexPatches:
             unless it is the whole of one.
         scales: each image is also kept at these sizes.
         contrast: share of patches whose contrast is changed.
+        flips: without them patches are neither flipped nor turned.
     """
 
     def __init__(self, images: Sequence[np.ndarray], magnitudes: Sequence[np.ndarray], largest: int,
-                 scales: Sequence[float] = (1.0,), contrast: float = 0.0):
-        self.pools, self.contrast = [], contrast
+                 scales: Sequence[float] = (1.0,), contrast: float = 0.0, flips: bool = True):
+        self.pools, self.contrast, self.flips = [], contrast, flips
         for source in (images, magnitudes):
             self.pools.append(ImageSet.of(source).resized(scales, _resize))
         if not any(min(shape) >= largest for shape in self.pools[0].shapes):
@@ -96,9 +102,10 @@ class ComplexPatches:
         if self.contrast and rng.random() < self.contrast:
             patch = other_contrast(patch, rng.uniform(*CURVE))
         patch = patch * np.exp(1j * smooth_phase(y, x, rng))
-        if patch.shape != image.shape:          # a whole image keeps its way up
-            patch = np.rot90(patch, int(rng.integers(4)))
-        patch = patch[:, ::-1] if rng.integers(2) else patch
+        turns, flipped = 0 if patch.shape == image.shape else int(rng.integers(4)), bool(rng.integers(2))
+        if self.flips:                          # a whole image keeps its way up
+            patch = np.rot90(patch, turns)
+            patch = patch[:, ::-1] if flipped else patch
         return patch * np.exp(rng.uniform(*np.log(BRIGHTNESS)))
 
 

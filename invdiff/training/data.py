@@ -33,16 +33,18 @@ class Patches:
         largest: largest side of a patch, in pixels; images smaller than it are left out.
         scales: each image is also kept at these sizes, resized with antialiasing; patches come from them by area.
         grey: share of patches whose three channels are the same.
+        flips: without them patches are neither flipped nor turned.
     """
 
-    def __init__(self, images: Sequence[np.ndarray], largest: int, scales: Sequence[float] = (1.0,), grey: float = 0.0):
+    def __init__(self, images: Sequence[np.ndarray], largest: int, scales: Sequence[float] = (1.0,), grey: float = 0.0,
+                 flips: bool = True):
         every = ImageSet.of(images).resized(scales, _resize)
         self.images = every.subset([i for i, shape in enumerate(every.shapes) if min(shape) >= largest])
         if not self.images:
             raise InputError(f"data.patch: no training image is at least {largest} pixels high and wide")
         areas = np.array([height * width for height, width in self.images.shapes], dtype=float)
         self.probabilities = areas / areas.sum()
-        self.grey = grey
+        self.grey, self.flips = grey, flips
 
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Clean patches (count, 3, size, size) in [0, 1], and which of them are grey, (count,) bool; of both, `mine`.
@@ -53,6 +55,8 @@ class Patches:
         chosen = rng.choice(len(self.images), size=count, p=self.probabilities)
         grey = (rng.random(count) < self.grey)[mine]
         places = [_place(self.images.shapes[i], size, rng) for i in chosen][mine]
+        if not self.flips:
+            places = [(top, left, 0, False) for top, left, _, _ in places]
         cut = np.stack([_cut(self.images[int(i)], place, size) for i, place in zip(chosen[mine], places, strict=True)])
         patches = in_unit_range(cut)
         patches[grey] = (patches[grey] * _LUMA).sum(3, keepdims=True)

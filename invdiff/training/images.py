@@ -187,9 +187,16 @@ def _shape(file: Any, name: str) -> tuple[int, int]:
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Encoded bytes as uint8 (H, W, 3). Raises InputError."""
+    """Encoded bytes as uint8 (H, W, 3), 16-bit grey rounded to that. Raises InputError, for floats in an image file too, whose
+    range nothing tells."""
     try:
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        image: Image.Image = Image.open(io.BytesIO(data))
+        if image.mode == "F":
+            raise InputError(f"{name}: holds floats; save 8 or 16 bits, or an HDF5 file of floats in [0, 1]")
+        if image.mode.startswith("I"):          # Pillow's own conversion clips at 255
+            deep = np.asarray(image).astype(np.int64)
+            image = Image.fromarray(((deep.clip(0, 65535) + 128) // 257).astype(np.uint8))
+        return np.asarray(image.convert("RGB"))
     except _UNREADABLE as error:
         raise InputError(f"{name}: not a readable image ({error})") from error
 

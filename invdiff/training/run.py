@@ -91,6 +91,9 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     if channels > 3:
         raise InputError(f"network.channels: expected 3, for colour, 1, for grey, or 2, for complex images, got {channels}")
     kind: tuple = (open_complex, to_channels) if channels == 2 else (open_images, to_rgb)
+    if channels != 2 and (data.contrast or data.magnitudes):
+        raise InputError(f"data.{'contrast' if data.contrast else 'magnitudes'}: is for complex images, of network.channels=2; "
+                         "leave it out")
     load, to_tensor = kind
     cache = Cache(data.cache_mb * 1e6)
     images = load(data.path, data.key, cache)
@@ -108,10 +111,10 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     elif channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
         magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
-        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales, data.contrast)
+        patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales, data.contrast, data.flips)
         _fill(cache, patches.pools)
     else:
-        patches = Patches(kept, max(data.patch), data.scales, data.grey)
+        patches = Patches(kept, max(data.patch), data.scales, data.grey, data.flips)
         _fill(cache, [patches.images])
     test = load(data.path, data.test, Cache(0)) if data.test else []
     return patches, [to_tensor(image) for image in held], [to_tensor(image) for image in test]

@@ -109,7 +109,7 @@ class MonitorSettings(Frozen):
 class TrainSettings(Frozen):
     """One training run. `initial` is the prior whose weights it begins with, by name or file; random ones without it."""
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w.-]*$")         # of files, in the output folder
     initial: str | None = None
     data: DataSettings
     latent: LatentSettings | None = None

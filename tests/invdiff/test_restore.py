@@ -143,6 +143,15 @@ def test_a_device_that_is_not_there_is_an_input_error(device):
         restore(problem(), prior(), DDRM(steps=2), device=device)
 
 
+def test_values_that_are_not_finite_are_no_result():
+    class Lost(Denoiser):
+        def forward(self, x, sigma, **kwargs):
+            return x / 0.0
+
+    with pytest.raises(InputError, match="MomentMatching came to values that are not finite"):
+        restore(problem(), Lost(), MomentMatching(steps=2))
+
+
 def test_half_precision_is_the_networks_alone():
     seen = []
 

@@ -6,6 +6,7 @@ from deepinv.physics import Physics
 from toys import OPERATORS, assert_moments_close, coloured_prior, draw, natural_prior, pose, sample
 
 from invdiff.posterior import DAPS
+from invdiff.posterior.likelihood import GivenData
 from invdiff.problem import Problem
 
 
@@ -67,3 +68,21 @@ def test_a_nonlinear_operator_is_inverted():
     problem = Problem(Squared(), draw(prior).square() + 0.05 * noise, 0.05)
     samples = sample(DAPS(), prior, problem, 50)
     assert 0.6 < (problem.y - samples.square()).square().mean().sqrt() / 0.05 < 1.4
+
+
+class Cubed(Physics):
+    """Nearly flat around zero, and steeper and steeper beside it."""
+
+    img_size = (1, 4, 4)
+
+    def A(self, x, **kwargs):
+        return 20 * x**3
+
+
+def test_langevin_dynamics_do_not_run_away_where_the_operator_steepens():
+    x = torch.full((2, 1, 4, 4), 0.8)
+    problem, generator = Problem(Cubed(), Cubed().A(x), 0.05), torch.Generator().manual_seed(0)
+    drawn = GivenData(problem, 300)(0.05 + 0 * x, torch.ones(1, 4, 3),
+                                    lambda shape: torch.randn(2, *shape, generator=generator))
+    # there the likelihood alone has a standard deviation of 0.05 / (60 * 0.8^2) = 0.0013
+    assert (drawn - x).abs().max() < 5 * 0.0013

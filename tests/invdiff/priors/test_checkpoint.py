@@ -106,12 +106,22 @@ def spoil(path, kind):
             card(architecture=ARCHITECTURE | {"widths": []})
         case "unknown preconditioning":
             card(preconditioning={"sigma": 1})
+        case "a spectrum of another shape":
+            card(spectrum={"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[1.0, 1.0]]], "source": "x"})
+        case "a spectrum in words":
+            card(spectrum="flat")
+        case "a falling range":
+            card(sigma_range=[1.0, 0.1])
+        case "weights that are not finite":
+            weights["stem.bias"][0] = float("nan")
+            card()
 
 
 @pytest.mark.parametrize("kind", ["missing", "truncated header", "truncated weights", "empty", "text", "pickle", "folder",
                                   "no card", "broken card", "other format", "wider architecture", "deeper architecture",
                                   "unknown architecture", "no architecture", "list of widths missing",
-                                  "unknown preconditioning"])
+                                  "unknown preconditioning", "a spectrum of another shape", "a spectrum in words",
+                                  "a falling range", "weights that are not finite"])
 def test_a_bad_file_is_an_input_error_that_names_it(path, kind):
     spoil(path, kind)
     with pytest.raises(InputError) as caught:

@@ -11,6 +11,7 @@ from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import save_prior
 from invdiff.training.loop import Trainer
 from invdiff.training.run import make_card
+from invdiff.training.settings import TrainSettings
 
 
 def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
@@ -43,6 +44,11 @@ def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
 def test_a_network_whose_parts_do_not_fit_is_an_error_of_the_config(network, message):
     with pytest.raises(InputError, match=message.replace(".", r"\.")):
         Trainer(settings(network=network), patches())
+
+
+def test_a_name_does_not_leave_the_folder():
+    with pytest.raises(ValueError, match="name"):
+        TrainSettings(**(settings().model_dump() | {"name": "../../evil"}))
 
 
 @pytest.mark.parametrize("more", [{"depths": (1, 3)}, {"depths": (2, 1)}, {"attention": True}])

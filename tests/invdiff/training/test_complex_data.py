@@ -48,6 +48,24 @@ def test_what_is_no_complex_data_set_is_named(tmp_path):
             load_complex(tmp_path / path, key)
 
 
+@pytest.mark.parametrize("value", [1e3, float("nan")])
+def test_complex_images_of_another_scale_are_refused(tmp_path, value):
+    images = np.full((2, 2, 8, 8), 0.5, np.float32)
+    images[1, 0, 3, 4] = value
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["train"] = images
+    with pytest.raises(InputError, match=r"x.h5\[train\]\[1\]: expected finite magnitudes of about one at most"):
+        load_complex(tmp_path / "x.h5", "train")
+
+
+def test_complex_patches_are_left_as_they_are_without_flips():
+    image = (np.arange(20 * 21).reshape(20, 21) / 420).astype(np.complex64)
+    patches, _ = ComplexPatches([image], [], 16, flips=False).batch(50, 16, np.random.default_rng(0))
+    magnitude = torch.hypot(patches[:, 0], patches[:, 1])
+    assert (magnitude.diff(dim=2) > 0).all()
+    assert (magnitude.diff(dim=1) > 0).all()
+
+
 def test_a_patch_keeps_the_magnitude_up_to_its_brightness():
     image = np.full((40, 50), 0.5 + 0.5j, np.complex64)
     batch, grey = ComplexPatches([image], [], largest=16).batch(40, 16, np.random.default_rng(0))

@@ -40,6 +40,17 @@ def test_a_folder_is_read_in_order_with_its_subfolders(tmp_path):
         np.testing.assert_array_equal(image, expected)
 
 
+def test_sixteen_bits_are_rounded_to_eight_and_floats_refused(tmp_path):
+    grey = picture(5, 7)[..., 0]
+    (tmp_path / "deep.png").write_bytes(encoded(grey.astype(np.uint16) * 257))
+    (tmp_path / "deep.tif").write_bytes(encoded(grey.astype(np.uint16) * 257, "TIFF"))
+    for image in load_images(tmp_path):
+        np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, 2))
+    (tmp_path / "float.tif").write_bytes(encoded(grey.astype(np.float32) / 255, "TIFF"))
+    with pytest.raises(InputError, match=r"float.tif: holds floats; save 8 or 16 bits"):
+        load_images(tmp_path)
+
+
 def test_encoded_bytes_in_hdf5(tmp_path):
     images = [picture(5, 7), picture(6, 4, 1)]
     write_hdf5(tmp_path / "x.h5", [encoded(i) for i in images], "pictures")
@@ -107,6 +118,11 @@ def test_patches_are_the_image_turned_or_flipped():
     cuts = [image[:, :15], image[:, 1:]]
     eight = {np.rot90(m, k).tobytes() for cut in cuts for k in range(4) for m in (cut, cut[:, ::-1])}
     assert shown(Patches([image], 15), 15) == eight
+
+
+def test_patches_are_left_as_they_are_without_flips():
+    image = np.arange(15 * 16, dtype=np.uint8).reshape(15, 16, 1).repeat(3, 2)
+    assert shown(Patches([image], 15, flips=False), 15) == {image[:, :15].tobytes(), image[:, 1:].tobytes()}
 
 
 def test_whole_images_keep_their_way_up():
