@@ -23,6 +23,7 @@ from invdiff.posterior.covariance import (
     selects_orthonormal_rows,
     spectrum_for,
 )
+from invdiff.posterior.likelihood import NONLINEAR
 from invdiff.posterior.misfit import Surplus
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
@@ -52,7 +53,7 @@ class MomentMatching(Sampler):
     cg_tolerance: PositiveFloat | None = None
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
-        require(problem.physics, LinearPhysics, "MomentMatching", "dps")
+        require(problem.physics, LinearPhysics, "MomentMatching", NONLINEAR)
         problem = problem.measured()
         if self.covariance in ("local", "spectral"):
             return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=self.cg_tolerance,
@@ -112,7 +113,7 @@ class PiGDM(Sampler):
     about: ClassVar[str] = "pseudo-inverse guidance, one network call and its gradient a step"
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
-        physics = require(problem.physics, LinearPhysics, "PiGDM", "dps")
+        physics = require(problem.physics, LinearPhysics, "PiGDM", NONLINEAR)
         spectrum = spectrum_for(prior, problem)
         size = (problem.image_shape[-2], problem.image_shape[-1])
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from invdiff.diffusion.integrators import Step
 from invdiff.errors import InputError
 from invdiff.posterior.covariance import spectrum_for
+from invdiff.posterior.likelihood import NONLINEAR
 from invdiff.posterior.sampler import Sampler, for_chains
 from invdiff.posterior.tweedie import Rows
 from invdiff.posterior.twists import DenseTwist, StationaryModel, StationaryTwist, Twist
@@ -54,7 +55,7 @@ class TwistedSMC(Sampler):
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         """As `Sampler.steps`, for one measurement: all chains of it, and those of no other, are handed in together."""
-        require(problem.physics, LinearPhysics, "TwistedSMC", "dps")
+        require(problem.physics, LinearPhysics, "TwistedSMC", NONLINEAR)
         problem = self._measurement(for_chains(problem, seeds))
         particles = _Particles(max(len(seeds), self.particles or 0), seeds, problem.y.device)
         shape = problem.image_shape

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from deepinv.models import Denoiser
 from torch import Tensor, nn
 
+from invdiff.errors import InputError
 from invdiff.priors.spectrum import ErrorSpectrum
 
 
@@ -71,7 +72,7 @@ class ForeignDenoiser(Denoiser):
         out = self.model(x, level)
         if not isinstance(out, Tensor) or out.shape != x.shape:
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(f"{self.card['name']}: expected a denoiser that returns x's shape {tuple(x.shape)}, got {got}")
+            raise InputError(f"{self.card['name']}: expected a denoiser that returns x's shape {tuple(x.shape)}, got {got}")
         return out.float()[..., :h, :w]
 
 
