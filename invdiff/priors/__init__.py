@@ -7,7 +7,7 @@ from deepinv.models import Denoiser
 from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.priors.calibrated import calibrate
-from invdiff.priors.calibration import find_record, read_record, with_spectrum
+from invdiff.priors.calibration import find_record, given_record, with_spectrum
 from invdiff.priors.checkpoint import load_checkpoint, read_format
 from invdiff.priors.conditional import ClassifierGuided, Guided, with_class
 from invdiff.priors.denoiser import EDMDenoiser
@@ -40,7 +40,7 @@ def load_prior(name: str | Path) -> Denoiser:
     ours = plain in shipped_priors() or not is_foreign(plain)
     told: dict[str, str] = {key: options.pop(key) for key in ("class", "guidance") if ours and key in options}
     denoiser = _load(plain, options)
-    record = read_record(spectrum) if spectrum else find_record(join(plain, options), denoiser)
+    record = given_record(spectrum, plain, denoiser) if spectrum else find_record(join(plain, options), denoiser)
     return with_class(with_spectrum(denoiser, record), told, plain)
 
 

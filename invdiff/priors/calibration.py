@@ -132,6 +132,14 @@ def read_record(path: str | Path) -> dict[str, Any]:
     return record
 
 
+def given_record(path: str | Path, name: str, prior: Denoiser) -> dict[str, Any]:
+    """`read_record` of a file that was named for a prior, with a warning where it was measured with other weights."""
+    record = read_record(path)
+    if record.get("weights") != fingerprint(prior):
+        warnings.warn(f"{path}: was measured with other weights than those of {name}, and is used as you say", stacklevel=3)
+    return record
+
+
 def find_record(name: str, prior: Denoiser) -> dict[str, Any] | None:
     """The stored record for a prior of this name, or None; one of other weights, or an unreadable one, is not used."""
     path = place(name)

@@ -129,10 +129,12 @@ def radial_spectrum(error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Mean power of error (B, K, H, W) in rings of radial frequency: (bins,) cycles per pixel, (K, bins), for a complex image,
     K = 2, that of both parts.
 
-    A Hann window keeps the edges of the crop from leaking into high frequencies; its energy is divided out.
+    A Hann window keeps the edges of the crop from leaking into high frequencies; its energy is divided out. Of two pixels it
+    would leave none, and they have none.
     """
     height, width = error.shape[-2:]
-    window = torch.hann_window(height, periodic=False)[:, None] * torch.hann_window(width, periodic=False)[None]
+    rows, columns = (torch.hann_window(n, periodic=False) if n > 2 else torch.ones(n) for n in (height, width))
+    window = rows[:, None] * columns[None]
     window = window / window.square().mean().sqrt()
     power = torch.fft.fft2(error * window.to(error), norm="ortho").abs().square().mean(0)             # (K, H, W)
     fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None]

@@ -104,7 +104,8 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
         shown, later = (encoded(coder, whole_images(settings, part, len(images), channels)) for part in (kept, held))
         return shown, list(later.z), []
     patches: Patches | ComplexPatches | WholeImages
-    if channels == 1 or data.labels:
+    whole = channels == 1 or bool(data.labels)
+    if whole:
         patches = whole_images(settings, kept, len(images), channels)
         _fill(cache, [patches.images])
         to_tensor = _first_channels(channels)
@@ -116,8 +117,18 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     else:
         patches = Patches(kept, max(data.patch), data.scales, data.grey, data.flips)
         _fill(cache, [patches.images])
+    held = held if whole else _large_enough(held, min(data.patch))
     test = load(data.path, data.test, Cache(0)) if data.test else []
     return patches, [to_tensor(image) for image in held], [to_tensor(image) for image in test]
+
+
+def _large_enough(held: ImageSet, side: int) -> ImageSet:
+    """Held-back images that hold a patch: smaller ones would decide what all of them are cropped to. Raises InputError."""
+    fit = [i for i, shape in enumerate(held.shapes) if min(shape) >= side]
+    if not fit:
+        raise InputError(f"data.holdout: none of the last {len(held)} images, which are kept back, is at least {side} pixels "
+                         "high and wide, as data.patch; keep back more, or take smaller patches")
+    return held.subset(fit)
 
 
 def whole_images(settings: TrainSettings, kept: ImageSet, count: int, channels: int) -> WholeImages:

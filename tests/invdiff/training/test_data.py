@@ -8,6 +8,8 @@ from PIL import Image
 
 from invdiff.errors import InputError
 from invdiff.training.data import Patches, load_images
+from invdiff.training.run import load_data
+from invdiff.training.settings import TrainSettings
 
 
 def picture(height, width, seed=0):
@@ -139,3 +141,21 @@ def test_images_count_by_their_area_and_small_ones_are_left_out():
     assert abs(float((values == 0).float().mean()) - 1 / 3) < 4 * (2 / 9 / 2000) ** 0.5
     with pytest.raises(InputError, match=r"data\.patch: no training image is at least 64 pixels high and wide"):
         Patches([black, white], 64)
+
+
+def test_held_back_images_hold_a_patch_and_options_of_other_data_are_refused(tmp_path):
+    """Of five images the last three are held back, and one of those is too small to say anything of patches."""
+    for i, side in enumerate((20, 20, 20, 20, 6)):
+        (tmp_path / f"{i}.png").write_bytes(encoded(picture(side, side, i)))
+
+    def settings(holdout, **more):
+        data = {"path": str(tmp_path), "patch": (16,), "holdout": holdout, **more}
+        network = {"widths": (8, 12), "depths": (1, 1), "embedding": 16}
+        return TrainSettings(name="toy", data=data, network=network, optimiser={"steps": 1, "batch": 1})
+
+    assert [tuple(image.shape) for image in load_data(settings(3))[1]] == [(3, 20, 20)] * 2
+    with pytest.raises(InputError, match="none of the last 1 images, which are kept back, is at least 16 pixels"):
+        load_data(settings(1))
+    for name, value in (("contrast", 0.5), ("magnitudes", "x.h5")):
+        with pytest.raises(InputError, match=f"data.{name}: is for complex images"):
+            load_data(settings(3, **{name: value}))
