@@ -122,7 +122,8 @@ def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart:
     from invdiff.cli_sample import with_progress
     from invdiff.evaluation.image_sets import likelihood_of
     from invdiff.machine import find_device, versions
-    from invdiff.sample_config import own_sampling, sample_config
+    from invdiff.priors.denoiser import own_sampling
+    from invdiff.sample_config import sample_config
 
     where = find_device(device or "auto")
     loaded = sample_config({"prior": prior})[1].to(where)

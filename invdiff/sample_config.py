@@ -11,6 +11,7 @@ from invdiff.diffusion.schedules import Karras
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.conditional import Interval, class_number
+from invdiff.priors.denoiser import own_sampling
 from invdiff.sampling import Samples, sample
 from invdiff.validation import override, validate
 
@@ -79,11 +80,6 @@ def sample_config(given: Mapping[str, Any], assignments: Sequence[str] = ()) -> 
     if "steps" not in own | given:
         config = config.model_copy(update={"steps": config.integrator().usual_steps})
     return config, prior
-
-
-def own_sampling(prior: Any) -> dict[str, Any]:
-    """How a prior of few steps, which is no denoiser, is to be drawn from, by its card; {} of a denoiser."""
-    return dict(getattr(prior, "card", {}).get("sampling", {}))
 
 
 def _solver(spec: Any) -> dict[str, Any]:

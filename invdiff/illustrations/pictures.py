@@ -11,6 +11,7 @@ from invdiff.diffusion.sdes import Process, Time
 from invdiff.errors import InputError
 from invdiff.illustrations.style import MUTED, bare
 from invdiff.io.images import sample_image, to_uint8
+from invdiff.priors.denoiser import own_sampling
 from invdiff.sampling import Samples, sample
 
 
@@ -51,7 +52,7 @@ def draw_from(prior: Denoiser, count: int, steps: int, seed: int, size: int = 64
     """
     if getattr(prior, "latent", False):
         raise InputError("figures: this prior works in a latent space; give one of images")
-    if getattr(prior, "card", {}).get("sampling"):
+    if own_sampling(prior):
         raise InputError("figures: this prior draws in few steps and is no denoiser; give its teacher")
     known = int(getattr(prior, "classes", 0))
     whole = getattr(prior, "card", {}).get("image_size")

@@ -23,7 +23,7 @@ from invdiff.posterior.covariance import (
     selects_orthonormal_rows,
     spectrum_for,
 )
-from invdiff.posterior.likelihood import NONLINEAR
+from invdiff.posterior.likelihood import NONLINEAR, length
 from invdiff.posterior.misfit import Surplus
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
@@ -126,15 +126,10 @@ class PiGDM(Sampler):
                 pull = prox(problem, physics, residual, variance)
                 (gradient,) = torch.autograd.grad((x0 * pull).sum(), x)
             correction = sigma**2 / variance * gradient
-            longer = _length(correction) / _length(pull).clamp_min(torch.finfo(pull.dtype).tiny)
+            longer = length(correction) / length(pull).clamp_min(torch.finfo(pull.dtype).tiny)
             return x0.detach() + correction / longer.clamp_min(1)
 
         return denoise
-
-
-def _length(images: Tensor) -> Tensor:
-    """(B, 1, 1, 1)"""
-    return torch.linalg.vector_norm(images, dim=(1, 2, 3), keepdim=True)
 
 
 def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: Tensor | float) -> Tensor:

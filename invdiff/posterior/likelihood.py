@@ -45,10 +45,10 @@ def squared_norm(problem: Problem, x: Tensor, iterations: int = POWER_ITERATIONS
     """
     v = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x).expand_as(x)
     product = _gauss_newton(problem, x)
-    size = _norm(v)
+    size = length(v)
     for _ in range(iterations):
         v = product(v / size.clamp_min(1e-30))
-        size = _norm(v)
+        size = length(v)
     return size
 
 
@@ -70,7 +70,8 @@ def _gauss_newton(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor]:
     return product
 
 
-def _norm(v: Tensor) -> Tensor:
+def length(v: Tensor) -> Tensor:
+    """Of each item, (B, 1, 1, 1)."""
     return v.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
 
 
@@ -130,8 +131,8 @@ class GivenData:
             slope = z - mean - covariance(pull) / variance
             h = 0.5 / largest
             if before is not None:
-                moved = _norm(z - before[0]).clamp_min(torch.finfo(z.dtype).tiny)
-                h = 0.5 / largest.maximum(_norm(slope - before[1]) / moved)
+                moved = length(z - before[0]).clamp_min(torch.finfo(z.dtype).tiny)
+                h = 0.5 / largest.maximum(length(slope - before[1]) / moved)
             before, after = (z, slope), noise(mean.shape[1:])
             z = z - h * slope + (h / 2).sqrt() * root(draw + after)
             draw = after

@@ -22,6 +22,7 @@ from invdiff.posterior.covariance import (
     solve,
     spectrum_for,
 )
+from invdiff.posterior.likelihood import length
 from invdiff.posterior.low_rank import Conditioning, ImageConditioning, LowRankCovariance
 from invdiff.problem import Problem
 from operators import conjugate_gradients
@@ -132,9 +133,6 @@ def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, it
 def _believable(problem: Problem, residual: Tensor, correction: Tensor) -> Tensor:
     """A correction C A^T (A C A^T + sigma_y^2 I)^-1 r that explains no more than r, as no covariance does: else shortened to
     that. sigma^2 dD/dx of a network is none at noise levels above an image's range, and sampling ran away."""
-    def length(v: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(v.flatten(1), dim=1).reshape(-1, *[1] * (correction.ndim - 1))
-
     explained = length(problem.A(correction)) / length(residual).clamp_min(torch.finfo(residual.dtype).tiny)
     return correction / explained.clamp_min(1)
 

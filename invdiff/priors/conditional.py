@@ -10,6 +10,7 @@ from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.priors.denoiser import own_sampling
 from invdiff.priors.spectrum import ErrorSpectrum
 
 
@@ -40,7 +41,7 @@ class Guided(Denoiser):
     def __init__(self, prior: Denoiser, classes: Tensor | int, scale: float = 1.0,
                  interval: tuple[float, float] = (0.0, float("inf"))):
         super().__init__()
-        if scale != 1 and getattr(prior, "card", {}).get("sampling"):
+        if scale != 1 and own_sampling(prior):
             raise InputError("guidance: a prior of few steps is no denoiser, and has the guidance that its teacher had; leave "
                              "it out, or give the teacher")
         self.prior, self.scale, self.interval = prior, scale, interval

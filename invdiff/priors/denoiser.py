@@ -1,5 +1,7 @@
 """The denoiser contract, D(x, sigma) = E[x0 | x], around a network that knows nothing of units or sizes."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from deepinv.models import Denoiser
@@ -87,3 +89,8 @@ class EDMDenoiser(Denoiser):
             mode = "reflect" if bottom < h and right < w else "replicate"
             z = F.pad(z, (0, right, 0, bottom), mode=mode)
         return self.network(z.contiguous(memory_format=torch.channels_last), *labels)[..., :h, :w]
+
+
+def own_sampling(prior: Any) -> dict[str, Any]:
+    """How a prior of few steps, which is no denoiser, is to be drawn from, by its card; {} of a denoiser."""
+    return dict(getattr(prior, "card", {}).get("sampling", {}))

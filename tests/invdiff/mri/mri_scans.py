@@ -1,5 +1,6 @@
-"""Small scans of a phantom: in memory, and as files of every format."""
+"""Small scans of a phantom: in memory, and as files of every format; and what was made of them."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def write_mrd(path, data, columns=None, noise_scan=None, calibration=None, perso
 
 def names(folder):
     return {path.name for path in folder.iterdir()}
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def arrays_of(folder):
+    with h5py.File(folder / "result.h5") as file:
+        return {name: file[name][()] for name in file}
 
 
 def head(size=(64, 56)):

@@ -1,7 +1,5 @@
 """`invdiff restore --task mri`, from files of every format to files of every format, and what it refuses."""
 
-import gzip
-import json
 
 import h5py
 import nibabel
@@ -15,12 +13,14 @@ from mri_scans import (
     MASKED,
     SIGMA,
     SIZE,
+    arrays_of,
     folded,
     head,
     kspace,
     lines,
     names,
     noise,
+    report_of,
     write_cfl,
     write_fastmri,
     write_mrd,
@@ -32,15 +32,6 @@ from invdiff.evaluation.mri_metrics import head_mask, score
 from operators import mri
 
 FILES = {"result.h5", "report.json", "config.yaml", "comparison.png", "magnitude.nii.gz", "std.nii.gz", "montage.png"}
-
-
-def report_of(folder):
-    return json.loads((folder / "report.json").read_text())
-
-
-def arrays_of(folder):
-    with h5py.File(folder / "result.h5") as file:
-        return {name: file[name][()] for name in file}
 
 
 def close(image, truth):
@@ -199,76 +190,6 @@ def test_config_yaml_repeats_the_run_and_the_seed_decides_it(restore, invdiff, w
     assert not np.array_equal(arrays_of(work / "other")["samples"][:, 0], arrays_of(work / "out")["samples"][:, 0])
 
 
-def test_the_result_is_in_the_unit_of_the_scan(restore, work):
-    unit = 2.0**10                                          # rounds nothing, and conjugate gradients enlarge rounding
-    for factor in (1, unit):
-        write_fastmri("scan.h5", factor * kspace())
-        assert restore("--input", "scan.h5", *MASKED, output=f"by{factor}")[0] == 0
-    one, many = (arrays_of(work / f"by{factor}") for factor in (1, unit))
-    assert np.allclose(one.pop("measured"), many["measured"], atol=1e-5)         # a share
-    for name in one:
-        assert np.abs(unit * one[name] - many[name]).max() <= 1e-5 * np.abs(many[name]).max(), name
-    levels = [report_of(work / f"by{factor}")["slices"][0]["sigma_y"]["used"] for factor in (1, unit)]
-    assert levels[1] == pytest.approx(unit * levels[0], rel=1e-6)
-
-
-# who was scanned
-
-SECRETS = ("DOE^JANE", "PID-7741", "19700102", "Hospital Nowhere", "Referrer^Rita", "20200304")
-PERSON = ("<subjectInformation><patientName>DOE^JANE</patientName><patientID>PID-7741</patientID>"
-          "<patientBirthdate>1970-01-02</patientBirthdate></subjectInformation>"
-          "<studyInformation><studyDate>2020-03-04</studyDate><referringPhysicianName>Referrer^Rita</referringPhysicianName>"
-          "</studyInformation><acquisitionSystemInformation><institutionName>Hospital Nowhere</institutionName>"
-          "</acquisitionSystemInformation>")
-ALL = ("--set", "write=[nifti,dicom,complex,fastmri,montage]")
-
-
-def texts(folder):
-    """All that a file holds, by name, unpacked."""
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        data = path.read_bytes()
-        yield path.name, gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        if path.suffix == ".h5":
-            with h5py.File(path) as file:
-                yield path.name, repr(dict(file.attrs)).encode()
-                for item in file.values():
-                    yield path.name, repr(dict(item.attrs)).encode()
-
-
-def test_nobody_is_named_unless_the_user_asks_for_it(restore, work):
-    write_mrd("scan.mrd", kspace(2), noise_scan=noise(COILS, 500), person=PERSON)
-    code, _, err = restore("--input", "scan.mrd", *ALL)
-    assert code == 0, err
-    secrets = (*SECRETS, "1970-01-02", "2020-03-04")
-    variants = [text.encode() for secret in secrets for text in (secret, secret.lower())]
-    for name, data in texts(work / "out"):
-        assert not [text for text in variants if text in data], name
-    code, _, err = restore("--input", "scan.mrd", *ALL, "--keep-identity", output="kept")
-    assert code == 0, err
-    kept = report_of(work / "kept")["scan"]["identity"]
-    dicom = pydicom.dcmread("kept/dicom-magnitude/0001.dcm")
-    assert kept["PatientName"] == dicom.PatientName == "DOE^JANE"
-    assert kept["PatientID"] == dicom.PatientID == "PID-7741"
-    assert dicom.PatientBirthDate == "19700102"
-
-
-def test_slices_of_a_part_lie_where_the_whole_has_them(restore, work):
-    write_mrd("scan.mrd", kspace(3), noise_scan=noise(COILS, 500))
-    for output, more in (("whole", ()), ("part", ("--set", "slices=[1,2]"))):
-        assert restore("--input", "scan.mrd", "--set", "write=[nifti,dicom]", *more, output=output)[0] == 0
-    whole, part = (nibabel.load(f"{name}/magnitude.nii.gz") for name in ("whole", "part"))
-    for number in (0, 1):
-        assert np.allclose(part.affine @ [5, 6, number, 1], whole.affine @ [5, 6, number + 1, 1])
-        assert np.allclose(part.get_fdata()[..., number], whole.get_fdata()[..., number + 1])
-        at = [pydicom.dcmread(f"{name}/dicom-magnitude/000{n}.dcm").ImagePositionPatient
-              for name, n in (("part", number + 1), ("whole", number + 2))]
-        assert np.allclose(np.array(at[0], float), np.array(at[1], float))
-    assert np.allclose(np.array(at[0], float) - np.array(pydicom.dcmread("whole/dicom-magnitude/0001.dcm").ImagePositionPatient,
-                                                         float), [0, 0, 12])
-    assert report_of(work / "part")["scan"]["slices"] == [1, 2]
-    assert [one["slice"] for one in report_of(work / "part")["slices"]] == [1, 2]
-
-
 # what is legal
 
 def test_a_noiseless_truth_is_legal(restore, work):
@@ -298,17 +219,6 @@ def test_empty_slices_of_a_volume_keep_their_place(restore, work):
     np.save("truth.npy", np.stack([0 * head(), head()]))
     assert restore("--truth", "truth.npy", "--set", "sigma_y=0", "--set", "operator.acceleration=2", output="made")[0] == 0
     assert report_of(work / "made")["slices"][0]["empty"] == "truth.npy: slice 0 is zero everywhere"
-
-
-def test_two_scans_of_one_name_do_not_share_dicom_s_identifiers(restore, work):
-    found = []
-    for number in (0, 1, 0):
-        write_fastmri("scan.h5", kspace(2)[number:number + 1])
-        assert restore("--input", "scan.h5", *MASKED, "--set", "write=[dicom]", output=f"out{len(found)}")[0] == 0
-        dicom = pydicom.dcmread(f"out{len(found)}/dicom-magnitude/0001.dcm")
-        found.append([dicom.StudyInstanceUID, dicom.SeriesInstanceUID, dicom.SOPInstanceUID, dicom.FrameOfReferenceUID])
-    assert not set(found[0]) & set(found[1])
-    assert found[0] == found[2]
 
 
 def test_the_slices_of_two_sets_and_of_one_are_kept_in_one_file(restore, work):
