@@ -13,6 +13,7 @@ from invdiff_app import spec, text
 from invdiff_app.components import before_after, panels
 from invdiff_app.jobs import Job
 from invdiff_app.pictures import enlarged, png, shown, spread
+from invdiff_app.running import estimate
 
 
 def show(job: Job) -> None:
@@ -26,7 +27,7 @@ def show(job: Job) -> None:
         st.info(text.STOPPED.format(drawn or (text.STOPPED_NOTHING if job.picture is not None else "")))
     if outcome is None:
         if job.picture is not None:
-            st.image(enlarged(job.picture, 384), text.ESTIMATE, alt=text.ESTIMATE)
+            estimate(job.picture)
         return
     worth(outcome.report)
     for tab, draw in zip(st.tabs(text.TABS), (_before_after, _samples, _numbers, _repeat), strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import streamlit as st
 
 from invdiff_app import text
@@ -40,9 +41,14 @@ def _watched(id: str) -> None:
             jobs().stop(job)
             st.rerun()
         if job.picture is not None:
-            from invdiff_app.pictures import enlarged
+            estimate(job.picture)
 
-            st.image(enlarged(job.picture, 384), text.ESTIMATE, alt=text.ESTIMATE)
+
+def estimate(picture: np.ndarray) -> None:
+    """The estimate so far, uint8 (H, W) or (H, W, 3), within the page: a file is gone before a slow browser asks."""
+    from invdiff_app.pictures import data_url, enlarged
+
+    st.image(data_url(enlarged(picture, 384)), text.ESTIMATE, alt=text.ESTIMATE)
 
 
 def _progress(job: Job) -> None:

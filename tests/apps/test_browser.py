@@ -37,7 +37,7 @@ def visit(place):
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(1000 * PATIENCE)
-        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" and ours(said) else None)
+        page.on("console", lambda said: complaints.append((said.text, said.location["url"])) if ours(said) else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(address + path)
         page.get_by_role("heading", level=1).wait_for()
@@ -50,8 +50,8 @@ def visit(place):
 
 
 def ours(said):
-    """Not Streamlit's own look for its server below a page's address."""
-    return "_stcore" not in said.location["url"]
+    """An error, and not Streamlit's own look for its server below a page's address."""
+    return said.type == "error" and "_stcore" not in said.location["url"]
 
 
 def press(page, name):
@@ -75,6 +75,7 @@ def test_from_upload_to_download(visit, tmp_path):
 
 def test_a_job_outlives_a_reload_and_stops_when_asked(visit):
     page = visit(SLOW)
+    page.route("**/media/**", lambda route: (time.sleep(1.5), route.continue_()))       # a slow line
     press(page, "Restore")
     began = time.monotonic()
     page.get_by_role("img", name="The estimate so far").wait_for()
