@@ -1,6 +1,5 @@
 """From a slice of raw k-space to a problem: white noise, few coils, coil maps, noise level and scale."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,18 +14,15 @@ from invdiff.mri.coil_maps import Maps, cartesian_maps, full_maps, noncartesian_
 from invdiff.mri.finer import Drawn, drawn_on, support_of
 from invdiff.mri.settings import COILS, ScanSettings, retrospective_mask
 from invdiff.mri.simulating import SimulatedScan
-from invdiff.mri.whitening import Whitening, find_whitening
+from invdiff.mri.unexplained import look, remains
+from invdiff.mri.whitening import Whitening, find_whitening, of_virtual_coils
 from invdiff.problem import Problem
 from operators import mri
 from operators.mri import sampling
 
 LEVEL = 0.22            # of the head, root mean square, after scaling: where the prior's images lie when their peak is 1
-RIDGE = 1e-3            # of least squares, to look at the data
-TELLING = 0.02          # share of white noise that least squares must leave, for what they leave of the data to tell something
-RING = 3.0              # width of the rings of k-space in which the misfit is looked at
-ENOUGH = 50             # degrees of freedom that tell a ring's misfit to a tenth
+PASSES = 2              # of whitening by what the maps leave: one is right for equal coils, and within a fifth for real ones
 OFF_CENTRE = 1          # places that a block's middle may be off the origin, for rounding
-LOUDER, OFTEN = 1.25, 0.1       # a ring's noise level over the rest's, and share of k-space with it, that weights are worth
 
 
 @dataclass(frozen=True)
@@ -57,17 +53,47 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
     missing or too small.
     """
     raw = scan.read(number)
+    mask = raw.mask if settings.acceleration is None else _retrospective(scan, raw, settings)
     unsaid = None if sigma_y is None or scan.noise is not None else "none"
-    whitening = find_whitening(scan, raw, settings.noise or unsaid)
+    whitening = _whitening(scan, number, raw, mask, settings, settings.noise or unsaid)
+    seen = _seen(scan, number, raw, mask, whitening, settings)
+    truth = None if settings.acceleration is None else _truth(scan, whitening(raw.kspace), settings)
+    choices: dict[str, Any] = {"noise": whitening.source, "coils": seen.coils}
+    if mask is not None:
+        choices["sampling"] = sampling.report(mask)
+    problem, weighted, scale = _scaled(scan, seen, whitening, sigma_y, choices)
+    support = support_of(seen.physics)
+    if mask is None:
+        drawn = Drawn(weighted, support, scan.size)
+    else:
+        drawn = drawn_on(weighted, seen.maps, seen.kspace if seen.calibration is None else seen.calibration, settings.grid)
+        choices["drawn_on"] = list(drawn.support.shape[-2:])
+    return Prepared(problem, weighted, drawn, support, scale, truth, choices)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A slice in the coils of a whitening, compressed: kspace (N, ...), as the mask leaves it, calibration lines measured
+    apart, matrix (N, given) of the compression, coil maps and the physics that they make. coils: for the report."""
+
+    kspace: Tensor
+    calibration: Tensor | None
+    matrix: Tensor
+    maps: Maps
+    physics: Any
+    coils: Mapping[str, Any]
+
+    @property
+    def y(self) -> Tensor:
+        return torch.stack([self.kspace.real, self.kspace.imag])[None]
+
+
+def _seen(scan: Scan, number: int, raw: RawSlice, mask: Tensor | None, whitening: Whitening, settings: ScanSettings) -> _Seen:
     kspace = whitening(raw.kspace)
-    truth = None
-    choices: dict[str, Any] = {"noise": whitening.source}
-    mask = raw.mask
-    if settings.acceleration is not None:
-        mask, truth = _undersample(scan, raw, kspace, settings)
+    if mask is not None:
         kspace = kspace * mask
     calibration = None if raw.calibration is None else whitening(raw.calibration)
-    kspace, calibration, choices["coils"] = _compress(kspace, calibration, settings)
+    kspace, calibration, matrix, coils = _compress(kspace, calibration, settings)
     if mask is None:
         assert raw.trajectory is not None
         maps = noncartesian_maps(scan, kspace, raw.trajectory, settings)
@@ -75,33 +101,48 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
     else:
         maps = cartesian_maps(scan, number, kspace, mask, calibration, settings)
         physics = operators.MultiCoilMRI(mask, maps.maps[None])
-        choices["sampling"] = sampling.report(mask)
-    y = torch.stack([kspace.real, kspace.imag])[None]
-    problem, weighted, scale = _scaled(scan, physics, y, maps, whitening, sigma_y, choices)
-    support = support_of(physics)
-    if mask is None:
-        drawn = Drawn(weighted, support, scan.size)
-    else:
-        drawn = drawn_on(weighted, maps, kspace if calibration is None else calibration, settings.grid)
-        choices["drawn_on"] = list(drawn.support.shape[-2:])
-    return Prepared(problem, weighted, drawn, support, scale, truth, choices)
+    return _Seen(kspace, calibration, matrix, maps, physics, coils)
 
 
-def _undersample(scan: Scan, raw: RawSlice, kspace: Tensor, settings: ScanSettings) -> tuple[Tensor, Tensor]:
-    """The retrospective mask (H, W), and the truth (H, W): all of k-space, combined by maps from its own middle, which are not
-    cropped. Of all unbiased combinations it has the least noise (Roemer et al. 1990); a root sum of squares adds it up."""
+def _whitening(scan: Scan, number: int, raw: RawSlice, mask: Tensor | None, settings: ScanSettings,
+               source: str | None) -> Whitening:
+    """That of the noise scan, or of what the maps of the coils as they are leave unexplained, where it tells a covariance."""
+    if source not in (None, "residual") or (source is None and (scan.noise is not None or isinstance(scan, SimulatedScan))):
+        return find_whitening(scan, raw, source)
+    found = None
+    for _ in range(PASSES):
+        seen = _seen(scan, number, raw, mask, found or find_whitening(scan, raw, "none"), settings)
+        left = remains(seen.physics, seen.y)
+        covariance = None if left is None else left.covariance()
+        if covariance is None:
+            break
+        found = of_virtual_coils(covariance, seen.matrix, after=found)
+    if found is None and source == "residual":
+        raise InputError(f"{scan.path}: what the coil maps leave of its k-space tells no covariance of the noise; expected "
+                         "operator.noise=border or none")
+    return found or find_whitening(scan, raw, None)
+
+
+def _retrospective(scan: Scan, raw: RawSlice, settings: ScanSettings) -> Tensor:
+    """The mask (H, W) that the settings put over a fully sampled scan."""
     if raw.mask is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over Cartesian k-space, and this is on a trajectory")
     block = _measured_block(raw.mask)
     if block is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over fully sampled k-space, and this is undersampled "
                          f"already ({float(raw.mask.float().mean()):.0%} is there); leave it out")
-    maps = full_maps(scan, kspace, settings)
-    images = mri.combine(mri.ifft(kspace, (-2, -1))[None, None], maps[None], dim=2)[0]
     mask = torch.zeros_like(raw.mask)
     inside = mask[block]
     inside[:] = retrospective_mask(settings, (inside.shape[0], inside.shape[1]))
-    return mask, mri.rss(images, 0)
+    return mask
+
+
+def _truth(scan: Scan, kspace: Tensor, settings: ScanSettings) -> Tensor:
+    """(H, W): all of k-space (N, H, W), combined by maps from its own middle, which are not cropped. Of all unbiased
+    combinations it has the least noise (Roemer et al. 1990); a root sum of squares adds it up."""
+    maps = full_maps(scan, kspace, settings)
+    images = mri.combine(mri.ifft(kspace, (-2, -1))[None, None], maps[None], dim=2)[0]
+    return mri.rss(images, 0)
 
 
 def _measured_block(mask: Tensor) -> tuple[slice, slice] | None:
@@ -118,29 +159,30 @@ def _measured_block(mask: Tensor) -> tuple[slice, slice] | None:
     return block if bool(mask[block].all()) else None
 
 
-def _compress(kspace: Tensor, calibration: Tensor | None, settings: ScanSettings) -> tuple[Tensor, Tensor | None, dict]:
-    """Fewer virtual coils, of k-space (N, ...) and of a calibration scan."""
+def _compress(kspace: Tensor, calibration: Tensor | None, settings: ScanSettings) -> tuple[Tensor, Tensor | None, Tensor, dict]:
+    """Fewer virtual coils, of k-space (N, ...) and of a calibration scan, and the matrix that makes them."""
     given, wanted = len(kspace), settings.coils or COILS
     if given <= wanted:
-        return kspace, calibration, {"given": given, "used": given}
+        return kspace, calibration, torch.eye(given, dtype=kspace.dtype), {"given": given, "used": given}
     made = mri.compress_svd(kspace[None], wanted)
     if calibration is not None:
         calibration = mri.mix_coils(calibration[None], made.matrix)[0]
-    return made.kspace[0], calibration, {"given": given, "used": wanted, "energy": float(made.energy)}
+    return made.kspace[0], calibration, made.matrix[0], {"given": given, "used": wanted, "energy": float(made.energy)}
 
 
-def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitening, sigma_y: float | None,
+def _scaled(scan: Scan, seen: _Seen, whitening: Whitening, sigma_y: float | None,
             choices: dict[str, Any]) -> tuple[Problem, Problem, float]:
     """The problem, and the weighted one, with the head at LEVEL and the noise level that the data show, and the scale."""
-    looked = operators.least_squares(physics, y, z=0.0, gamma=1 / RIDGE, iterations=60).x
+    physics, y, maps = seen.physics, seen.y, seen.maps
+    looked = look(physics, y)
     magnitude = mri.combine_sets(looked)[0, 0]
     tissue = magnitude[magnitude > 0.2 * magnitude.quantile(0.995)]
     if not len(tissue) or not bool(tissue.isfinite().all()):
         raise InputError(f"{scan.path}: no image is to be seen in its k-space; are the values what they should be?")
     scale = LEVEL / float(tissue.square().mean().sqrt())
     given = whitening.sigma if sigma_y is None else sigma_y
-    left, expected = _misfit(physics, y, looked)
-    misfit = float((left.sum() / expected.sum()).sqrt()) if left.any() else 0.0
+    left = remains(physics, y, looked)
+    misfit = 0.0 if left is None else left.level()
     level = given if sigma_y is not None else max(given, misfit)
     if level == 0 and sigma_y is None and not isinstance(scan, SimulatedScan):
         raise InputError(f"{scan.path}: neither a noise scan nor the border of k-space nor several coils tell the noise level; "
@@ -148,44 +190,11 @@ def _scaled(scan: Scan, physics: Any, y: Tensor, maps: Maps, whitening: Whitenin
     choices |= {"coil_maps": maps.choices, "scale": scale,
                 "sigma_y": {"used": level, "noise": given, "misfit": misfit, "unit": "of the scan's k-space, per real channel"}}
     problem = weighted = Problem(physics, y * scale, level * scale)
-    if sigma_y is None and misfit and isinstance(physics, operators.MultiCoilMRI):
-        levels = _levels(left, expected, given, physics.mask[0, 0])
-        if levels is not None:
-            quiet = float(levels.min())
-            choices["sigma_y"] |= {"used": quiet, "largest": float(levels.max())}
-            weighted = Problem(operators.MultiCoilMRI(physics.mask, maps.maps[None], weights=quiet / levels),
-                               problem.y * (quiet / levels), quiet * scale)
+    on_grid = isinstance(physics, operators.MultiCoilMRI)
+    levels = left.levels(given) if left is not None and sigma_y is None and on_grid else None
+    if levels is not None:
+        quiet = float(levels.min())
+        choices["sigma_y"] |= {"used": quiet, "largest": float(levels.max())}
+        weighted = Problem(operators.MultiCoilMRI(physics.mask, maps.maps[None], weights=quiet / levels),
+                           problem.y * (quiet / levels), quiet * scale)
     return problem, weighted, scale
-
-
-def _misfit(physics: Any, y: Tensor, fit: Tensor) -> tuple[Tensor, Tensor]:
-    """Squares of what least squares leave of y, and of white noise of unit variance, summed over coils: (H, W), or (K,).
-
-    The root of their ratio is the noise level that would leave as much. Errors of the coil maps count as noise here, as they
-    should: where they are larger than it, the data are less certain. All are 0 where least squares can explain anything, as
-    with a single coil.
-    """
-    observed = Problem(physics, y, 0.0).observed()
-    noise = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y) * observed
-    left = noise - physics.A(operators.least_squares(physics, noise, z=0.0, gamma=1 / RIDGE, iterations=60).x)
-    found, expected = ((each**2).sum((0, 1, 2)) for each in (y - physics.A(fit), left))
-    if float(expected.sum()) < TELLING * float(noise.square().sum()):
-        return torch.zeros_like(found), torch.ones_like(expected)
-    return found, expected
-
-
-def _levels(left: Tensor, expected: Tensor, given: float, mask: Tensor) -> Tensor | None:
-    """The noise level at each place of k-space, (H, W): that of its ring around the origin, and no less than what was given or
-    half of the places have. Errors of the maps are largest in the middle, where they multiply the largest values. None where
-    few places are louder than the rest."""
-    rows, columns = (torch.arange(n, dtype=left.dtype) - n // 2 for n in left.shape)
-    ring = (torch.hypot(*torch.meshgrid(rows, columns, indexing="ij")) / RING).round().long()
-    sums = left.new_zeros(2, int(ring.max()) + 1)
-    sums.index_add_(1, ring.flatten(), torch.stack([left, expected]).flatten(1))
-    levels = (sums[0] / sums[1]).sqrt().masked_fill(sums[1] < ENOUGH, math.nan)[ring]
-    measured = levels[(mask > 0) & levels.isfinite()]
-    if not len(measured):
-        return None
-    quiet = max(given, float(measured.median()))
-    often = float((measured > LOUDER * quiet).float().mean())
-    return levels.nan_to_num(quiet).clamp_min(quiet) if often > OFTEN else None

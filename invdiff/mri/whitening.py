@@ -31,11 +31,12 @@ class Whitening:
 
 def find_whitening(scan: Scan, raw: RawSlice, source: str | None) -> Whitening:
     """From the noise scan or the border of k-space; `source` says which ("scan", "border"), "none" leaves the coils alone.
+    What the coil maps leave of k-space tells more than its border (see `of_virtual_coils`), but takes maps first.
 
     Raises InputError where the noise is not to be seen there.
     """
     if source == "scan" and scan.noise is None:
-        raise InputError(f"{scan.path}: holds no noise scan; expected operator.noise=border or none")
+        raise InputError(f"{scan.path}: holds no noise scan; expected operator.noise=residual, border or none")
     if source == "none":
         return Whitening(torch.eye(scan.coils, dtype=torch.complex64), 0.0, "not looked for")
     if scan.noise is not None and source in (None, "scan"):
@@ -80,3 +81,14 @@ def _from(samples: Tensor, source: str) -> Whitening:
             return Whitening(mri.coils.prewhitening(covariance, sigma), sigma, source)
     matrix = torch.diag((power.mean() / power).sqrt()).to(samples)
     return Whitening(matrix, sigma, f"{source}, coil by coil: {samples.shape[1]} samples tell no covariance")
+
+
+def of_virtual_coils(covariance: Tensor, matrix: Tensor, after: Whitening | None = None) -> Whitening:
+    """Of all coils, or of those `after` another whitening, from the noise's covariance (M, M) in the virtual ones that `matrix`
+    (M, N), with orthonormal rows, makes of them. What reaches none of these is taken to have the mean of their noise."""
+    level = float(covariance.diagonal().real.mean())
+    within = matrix.mH @ covariance.to(matrix) @ matrix
+    everywhere = within + level * (torch.eye(matrix.shape[1]) - matrix.mH @ matrix)
+    sigma = (level / 2) ** 0.5
+    white = mri.coils.prewhitening(everywhere, sigma)
+    return Whitening(white if after is None else white @ after.matrix, sigma, "residual of the coil maps")

@@ -17,6 +17,8 @@ from operators.mri import fft, ifft
 LIMIT = 4 << 30       # bytes that are read at once: a slice, or an archive that can only be read whole
 MAX_RATIO = 1100      # deflate packs no more than 1032 to 1: a file that declares more holds nothing of the kind
 MAX_SIDE = 8192       # of a grid
+TELLING = 100         # times the mean power: a peak of k-space that is signal, noise has a dozen at most
+RADIANS = 3.2         # cycles per field of view: a trajectory that reaches no further is in [-pi, pi], or in [-0.5, 0.5]
 MANY_COILS = 64       # more than that, and than twice the samples along an axis, are no coils
 
 Read = TypeVar("Read")
@@ -114,17 +116,30 @@ def finite_complex(path: str, what: str, values: np.ndarray) -> np.ndarray:
 
 def raw_slice(path: str, number: int, kspace: np.ndarray, mask: np.ndarray | None = None,
               trajectory: np.ndarray | None = None, calibration: np.ndarray | None = None) -> RawSlice:
-    """The slice, checked: finite, zero where the mask (default: where any coil is not zero) is False, and not all zero, which
-    is an EmptySlice."""
+    """The slice, checked: finite, zero where the mask (default: where any coil is not zero) is False, with its origin in the
+    middle of the grid, and not all zero, which is an EmptySlice."""
     kspace = finite_complex(path, f"slice {number}", kspace)
     if trajectory is None:
         mask = any_of(kspace) if mask is None else mask
         kspace = np.where(mask, kspace, np.complex64(0))
     if not kspace.any():
         raise EmptySlice(f"{path}: the k-space of slice {number} is zero everywhere; choose another slice")
+    if trajectory is None:
+        _check_origin(path, number, kspace)
     if calibration is not None:
         calibration = finite_complex(path, f"the calibration of slice {number}", calibration)
     return RawSlice(torch.from_numpy(kspace), _tensor(mask), _tensor(trajectory), _tensor(calibration))
+
+
+def _check_origin(path: str, number: int, kspace: np.ndarray) -> None:
+    """Raises InputError where k-space (N, H, W) has a peak that is signal, and that far from the middle of the grid."""
+    power = np.square(np.abs(kspace)).sum(axis=0)
+    row, column = (int(i) for i in np.unravel_index(power.argmax(), power.shape))
+    height, width = power.shape
+    off = abs(row - height // 2) > height / 4 or abs(column - width // 2) > width / 4
+    if off and power[row, column] > TELLING * power[power > 0].mean():
+        raise InputError(f"{path}: the peak of k-space of slice {number} is at row {row} and column {column} of {height} x "
+                         f"{width}; expected it in the middle, where frequency zero is: shift it with numpy.fft.fftshift")
 
 
 def any_of(values: np.ndarray) -> np.ndarray:
@@ -160,9 +175,9 @@ def grid_of(path: str, trajectory: np.ndarray) -> tuple[int, int]:
     if reach.max() > MAX_SIDE / 2:
         raise InputError(f"{path}: the trajectory reaches {reach.max():g} cycles per field of view; expected half the number "
                          f"of pixels, at most {MAX_SIDE // 2}")
-    if reach.max() <= 1:
+    if reach.max() <= RADIANS:
         raise InputError(f"{path}: the trajectory reaches only {reach.max():g} cycles per field of view; multiply "
-                         "coordinates in [-0.5, 0.5] by the number of pixels")
+                         "coordinates in [-0.5, 0.5] by the number of pixels, and radians by that over 2 pi")
     if reach.min() > 0.9 * reach.max():     # spokes seldom end on both axes
         reach[:] = reach.max()
     height, width = (max(2 * int(np.ceil(r - 1e-3)), 1) for r in reach)

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 
 from invdiff.errors import InputError
-from invdiff.io.scans.checks import require_size, slice_reader
+from invdiff.io.scans.checks import RADIANS, require_size, slice_reader
 from invdiff.io.scans.hdf5 import get_dataset, open_hdf5, read_small
 from invdiff.io.scans.mrd_about import affine_of, averages_of, metadata_of, noise_of
 from invdiff.io.scans.mrd_header import MRDHeader, parse_header
@@ -117,7 +117,11 @@ def _open_trajectory(path: str, group: h5py.Group, header: MRDHeader, heads: np.
     samples = max(int(heads["number_of_samples"][lines].sum()) for lines in choice.imaging)
     require_size(path, (coils, samples))
     points = read_points(path, group["data"], choice.imaging[0], heads)
-    unit = points.size > 0 and np.nanmax(np.abs(points)) <= 0.5 * (1 + 1e-3)
+    reach = float(np.nanmax(np.abs(points))) if points.size else 0.0
+    unit = 0 < reach <= 0.5 * (1 + 1e-3)
+    if not unit and reach <= RADIANS < min(x, y) / 4:
+        raise InputError(f"{path}: its trajectory reaches {reach:g}, on an encoded matrix of {x} x {y}; expected units of the "
+                         "matrix, [-0.5, 0.5], or cycles per field of view; divide radians by 2 pi")
     scale = np.array([x, y]) if unit else np.ones(2)
     notes = [*choice.notes, "trajectory taken in " + ("units of the encoded matrix" if unit else "cycles per field of view")]
     if any(len(lines) for lines in choice.calibration):

@@ -25,6 +25,12 @@ def noise(*shape, sigma=SIGMA, seed=7):
     return sigma * torch.view_as_complex(torch.randn(*shape, 2, generator=torch.Generator().manual_seed(seed)))
 
 
+def mixing(coils=COILS, strength=0.25, seed=1):
+    """A well-conditioned mixture of coils, as of cables that couple."""
+    random = torch.randn(coils, coils, dtype=torch.complex64, generator=torch.Generator().manual_seed(seed))
+    return torch.eye(coils) + strength * random
+
+
 def kspace(slices=1, size=SIZE, coils=COILS, sigma=SIGMA):
     """(D, N, H, W), each slice a little darker than the one before."""
     return torch.cat([phantom.kspace(size, coils, sigma=sigma, seed=d) * (1 - 0.1 * d) for d in range(slices)])

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from mri_scans import COILS, SIGMA, SIZE, kspace, lines, noise, scan_of
+from mri_scans import COILS, SIGMA, SIZE, kspace, mixing, noise, scan_of
 
-import operators
 from invdiff.errors import InputError
 from invdiff.io.scans.scan import RawSlice
-from invdiff.mri.preparing import LEVEL, _misfit, prepare
+from invdiff.mri.preparing import LEVEL, prepare
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.whitening import border, find_whitening
@@ -15,12 +14,6 @@ from operators import mri
 from operators.mri import phantom
 
 GIVEN = ScanSettings(noise="none")
-
-
-def mixing(coils=COILS, seed=1):
-    """A well-conditioned mixture of coils, as of cables that couple."""
-    random = torch.randn(coils, coils, dtype=torch.complex64, generator=torch.Generator().manual_seed(seed))
-    return torch.eye(coils) + 0.25 * random
 
 
 # noise
@@ -79,7 +72,7 @@ def test_where_corners_are_not_sampled_the_ends_of_the_readout_are_the_border():
 def test_without_noise_to_be_seen_its_level_is_the_misfit_or_has_to_be_given():
     mask = torch.zeros(SIZE, dtype=torch.bool)
     mask[12:36, 10:30] = True
-    choices = prepare(scan_of(kspace(), mask), 0, ScanSettings()).choices
+    choices = prepare(scan_of(kspace(coils=2), mask), 0, ScanSettings(sets=2)).choices
     assert "border of k-space is empty" in choices["noise"]
     assert choices["sigma_y"]["used"] == choices["sigma_y"]["misfit"] > 0
     with pytest.raises(InputError, match=r"border of k-space shows no noise.*expected operator.noise=none"):
@@ -95,50 +88,6 @@ def test_without_noise_to_be_seen_its_level_is_the_misfit_or_has_to_be_given():
 
 
 # the level that the data show
-
-def test_the_misfit_is_the_noise_level_with_true_maps_and_more_with_wrong_ones():
-    size = (64, 64)
-    data, maps = phantom.kspace(size, 8, sigma=0.02), phantom.maps(size, 8)
-    mask = lines(size)
-
-    def misfit(maps):
-        physics = operators.MultiCoilMRI(mask, maps)
-        y = mri.to_channels(data * mask)
-        left, expected = _misfit(physics, y, operators.least_squares(physics, y, z=0.0, gamma=1e3, iterations=60).x)
-        return float((left.sum() / expected.sum()).sqrt())
-
-    assert misfit(maps) == pytest.approx(0.02, rel=0.05)
-    assert misfit(maps.roll(6, -1)) > 1.3 * 0.02
-    assert misfit(maps.roll(1, 1)) > misfit(maps)
-
-
-def test_k_space_that_the_maps_explain_less_well_than_the_rest_counts_less():
-    size = (64, 64)
-    places = torch.stack(torch.meshgrid(*[torch.arange(64.0) - 32] * 2, indexing="ij"))
-    off = (places.norm(dim=0) > 6) & (places.norm(dim=0) < 18)            # beyond what the maps are estimated from
-    clean, scan = kspace(size=size, coils=8), noise(8, 4000)
-    data = clean + noise(1, 8, *size, sigma=4 * SIGMA, seed=9) * off
-    prepared = prepare(scan_of(data, lines(size), scan), 0, ScanSettings())
-    problem, level = prepared.weighted, prepared.choices["sigma_y"]
-    weights = problem.physics.weights[0, 0]
-    assert level["used"] == pytest.approx(SIGMA, rel=0.05)
-    assert level["largest"] == pytest.approx(17**0.5 * SIGMA, rel=0.1)    # of independent noise, 4 SIGMA and SIGMA
-    assert weights[off].mean() < 1.3 * weights.min() < 0.4
-    assert weights[places.norm(dim=0) > 22].min() > 0.95
-    torch.testing.assert_close(problem.y, prepared.problem.y * weights)
-    maps = torch.view_as_complex(problem.physics.coil_maps[0, 0].contiguous())
-    image = (maps.conj() * mri.ifft(phantom.kspace(size, 8)[0], (-2, -1))).sum(0)           # without noise
-    left = problem.y - problem.A(torch.stack([image.real, image.imag])[None] * prepared.scale)
-    assert float(left[problem.observed()].std()) == pytest.approx(problem.sigma_y, rel=0.1)
-
-
-def test_where_the_maps_explain_k_space_evenly_all_of_it_counts_alike():
-    data, mask, scan = kspace(size=(64, 64), coils=8), lines((64, 64)), noise(8, 4000)
-    for prepared in (prepare(scan_of(data, mask, scan), 0, ScanSettings()),
-                     prepare(scan_of(data, mask, scan), 0, ScanSettings(), sigma_y=SIGMA)):
-        assert prepared.weighted is prepared.problem
-        assert "largest" not in prepared.choices["sigma_y"]
-
 
 def test_the_level_used_is_the_noise_or_the_misfit_where_that_is_larger_and_a_given_one_is_kept():
     scan = scan_of(kspace(size=(64, 64)), noise_scan=noise(COILS, 2000))
@@ -226,13 +175,3 @@ def test_a_mask_over_zeros_beside_what_was_measured_stays_within_it():
     block[:, :10] = False                               # a quarter was never measured: what is there is no truth
     with pytest.raises(InputError, match="undersampled already"):
         prepare(scan_of(data, block), 0, ScanSettings(acceleration=2, noise="none"))
-
-
-def test_signal_in_the_border_is_not_taken_for_noise():
-    spike = torch.zeros(1, *SIZE, dtype=torch.complex64)
-    spike[:, 20, 17] = 10.0                             # its k-space is as strong in the corners as in the middle
-    maps = mri.birdcage_maps(SIZE, COILS)
-    signal = mri.fft(maps * spike, (-2, -1))
-    prepared = prepare(scan_of(kspace() + signal), 0, ScanSettings())
-    assert "border of k-space holds signal" in prepared.choices["noise"]
-    assert prepared.choices["sigma_y"]["noise"] == 0

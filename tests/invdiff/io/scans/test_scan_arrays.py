@@ -105,6 +105,8 @@ def test_a_trajectory_in_a_file_of_its_own(tmp_path, shape):
     ({"kspace": normal(2, 40), "traj": np.ones((40, 3))}, "expected real (..., 2)"),
     ({"kspace": normal(2, 40), "traj": np.full((39, 2), 4.0)}, "expected (coils, 39)"),
     ({"kspace": normal(2, 40), "traj": np.full((40, 2), 0.5)}, "multiply coordinates"),
+    ({"kspace": normal(2, 40), "traj": np.full((40, 2), np.pi)}, "radians by that over 2 pi"),
+    ({"kspace": np.fft.fft2(np.ones((2, 24, 20))) + normal(2, 24, 20)}, "is at row 0 and column 0 of 24 x 20; expected it in"),
     ({"kspace": normal(2, 8, 6) * np.inf}, "NaN or infinite"),
     ({"kspace": 0 * normal(2, 8, 6)}, "zero everywhere"),
     ({"kspace": 1e60 * normal(2, 8, 6).astype(complex)}, "NaN or infinite"),

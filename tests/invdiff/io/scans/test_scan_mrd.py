@@ -203,6 +203,12 @@ def test_a_trajectory_comes_in_cycles_per_field_of_view(tmp_path, normalised, di
     assert np.allclose(read.trajectory, points[1, ..., :2].reshape(60, 2) * [16, 12], atol=1e-5)
 
 
+def test_a_trajectory_in_radians_is_refused(tmp_path):
+    points = np.random.default_rng(0).uniform(-np.pi, np.pi, (3, 20, 2)).astype(np.float32)
+    lines = [line(normal(4, 20), i, traj=points[i]) for i in range(3)]
+    refused(tmp_path, lines, mrd_xml((64, 64, 1), trajectory="radial"), "divide radians by 2 pi")
+
+
 def test_a_volume_is_read_as_slices_along_its_readout(tmp_path):
     kspace = normal(2, 8, 6, 5)
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((3, 3)))[0]
