@@ -32,6 +32,7 @@ class AnnealedLangevin(Sampler):
     """
 
     about: ClassVar[str] = "Langevin dynamics at falling noise levels, any differentiable operator"
+    integrates: ClassVar[bool] = False
     num_steps: PositiveInt = Field(100, alias="steps")
     epsilon: PositiveFloat = Field(0.8, lt=2)
     inner_steps: PositiveInt = 3

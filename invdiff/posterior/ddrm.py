@@ -36,6 +36,7 @@ class DDRM(Sampler):
 
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "a scalar rule for each singular value, one network call a step"
+    integrates: ClassVar[bool] = False
     eta: float = Field(1.0, ge=0, le=1)
     eta_b: float = Field(1.0, ge=0, le=1)
     draw: bool = True

@@ -26,6 +26,7 @@ class REDDiff(Sampler):
 
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "a point estimate by stochastic gradients, any differentiable operator"
+    integrates: ClassVar[bool] = False
     num_steps: PositiveInt = Field(100, alias="steps")
     lr: PositiveFloat = Field(0.5, le=1)
 

@@ -37,6 +37,7 @@ class ReSample(Sampler):
     """
 
     about: ClassVar[str] = "latents made to fit the data at each level, for a prior of latents; any differentiable operator"
+    integrates: ClassVar[bool] = False
     latents: ClassVar[bool] = True
     num_steps: PositiveInt = Field(30, alias="steps")
     sigma_max: PositiveFloat = 20.0

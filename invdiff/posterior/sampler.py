@@ -22,7 +22,7 @@ class Sampler(BaseModel):
         num_steps: noise levels to visit; given as `steps=`.
         schedule: how they are spaced.
         sigma_max, sigma_min: first and last of them, in image units.
-        integrator: how to go from one to the next.
+        integrator: how to go from one to the next, where a sampler has no way of its own.
         start_sigma: begin at this lower level, from a cheap estimate of the image and as much noise, instead of at sigma_max.
             The same number of steps is then spent below it. Biased, unless at every frequency the noise exceeds the
             estimate's error: what the estimate has wrong by more than that stays wrong.
@@ -33,6 +33,7 @@ class Sampler(BaseModel):
     uses_spectrum: ClassVar[bool] = False
     latents: ClassVar[bool] = False         # does it need a prior of latents, and no other?
     population: ClassVar[bool] = False      # are the samples of a measurement drawn as one, from one call of `steps`?
+    integrates: ClassVar[bool] = True       # does it go from level to level by an integrator?
     mirrors: ClassVar[bool] = True          # does the seed ~s draw with the noise of s, of opposite sign?
 
     num_steps: PositiveInt = Field(30, alias="steps")
@@ -51,6 +52,8 @@ class Sampler(BaseModel):
                 raise ValueError(f"start_sigma: expected a level above sigma_min = {self.sigma_min:g} and up to sigma_max = "
                                  f"{self.sigma_max:g}, got {self.start_sigma:g}")
             self._check_warm_start()
+        if not self.integrates and self.integrator != type(self).model_fields["integrator"].default:
+            raise ValueError(f"integrator: {type(self).__name__} goes from level to level in a way of its own; leave it out")
         return self
 
     def _check_warm_start(self) -> None:

@@ -39,6 +39,7 @@ class SplitGibbs(Sampler):
 
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "likelihood and prior draws in turn, exact in the limit"
+    integrates: ClassVar[bool] = False
     num_steps: PositiveInt = Field(60, alias="steps")
     sigma_max: PositiveFloat = 2.0
     anneal: float = Field(0.8, gt=0, le=1)

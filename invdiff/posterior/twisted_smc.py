@@ -43,6 +43,7 @@ class TwistedSMC(Sampler):
     mirrors: ClassVar[bool] = False
     uses_spectrum: ClassVar[bool] = True
     about: ClassVar[str] = "a weighted population, exact in the limit of many particles"
+    integrates: ClassVar[bool] = False
     num_steps: PositiveInt = Field(100, alias="steps")
     sigma_max: PositiveFloat = 40.0         # above the prior's spread along every direction, brightness times pixels among them
     sigma_min: PositiveFloat = 0.002

@@ -4,7 +4,8 @@ import pytest
 import torch
 from toys import assert_moments_close, natural_prior, pose, sample, white_prior
 
-from invdiff.config import PARTS, build_sampler, describe
+from invdiff.config import PARTS, SAMPLERS, build_sampler, describe
+from invdiff.errors import InputError
 from invdiff.posterior import DAPS, DDNM, DPS, ILVR, MomentMatching, PiGDM
 from invdiff.restoration import restore
 
@@ -61,6 +62,24 @@ def test_adaptive_steps_with_every_kind_of_rule(kind, name):
     *_, alone = kind(steps=4, integrator=integrator).steps(prior, problem, [1])
     torch.testing.assert_close(alone.x0[0], last.x0[1], rtol=0, atol=1e-5)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SAMPLERS.items() if not kind.latents])
+def test_a_sampler_uses_the_integrator_that_it_takes(name, monkeypatch):
+    """A wish that has no effect is refused."""
+    spec = {"name": name, "steps": 3, "integrator": "heun"}
+    if not SAMPLERS[name].integrates:
+        with pytest.raises(InputError, match="goes from level to level in a way of its own; leave it out"):
+            build_sampler(spec)
+        return
+
+    def used(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(PARTS["integrator"]["heun"], "__call__", used)
+    problem = pose("inpainting", white_prior(), 0.0 if SAMPLERS[name] is DDNM else 0.05)
+    with pytest.raises(InterruptedError):
+        list(build_sampler(spec).steps(white_prior(), problem, [0]))
 
 
 def test_network_calls_of_adaptive_steps_are_counted():
