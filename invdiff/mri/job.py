@@ -14,6 +14,7 @@ from invdiff.errors import InputError
 from invdiff.io.results import output_folder, write_json, write_yaml
 from invdiff.io.scans import open_images, open_scan
 from invdiff.io.scans.scan import Header, Scan
+from invdiff.io.volumes.dicom_tags import check_person
 from invdiff.io.volumes.nifti import DESCRIPTION
 from invdiff.machine import versions
 from invdiff.mri.scoring import report_of, score_volume
@@ -59,6 +60,8 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     scan, given = _scan(config, settings)
     if config.truth is not None and scan.noise is None:             # noiseless: what its border shows is signal
         settings = settings.model_copy(update={"noise": "none"})
+    if config.keep_identity and "dicom" in config.write:
+        check_person(scan.header.identity)
     numbers, prior = _numbers(config, scan), scan_prior(config.prior)
     calibration = find_calibration(config, prior)
     recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, given,

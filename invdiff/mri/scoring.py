@@ -38,7 +38,7 @@ def score_volume(slices: Slices) -> dict[str, Any]:
 
 
 def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> dict[str, Any]:
-    """The runs of all slices as one: seconds in all, calls a sample, the residual in the mean, and each slice's own; of
+    """The runs of all slices as one: seconds in all, from reading to appraisal, calls a sample, the residual in the mean, and each slice's own; of
     empty ones, that they are. Raises InputError where all are."""
     every = [about for _, about in slices]
     abouts = [about for about in every if "empty" not in about]
@@ -52,7 +52,7 @@ def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) 
            {"slice": about["slice"], "seconds": about["seconds"], "residual": about["run"]["residual"]["value"],
             **about["preparation"], **about["appraisal"]} for about in every]
     spectrum = {"error_spectrum": runs[0]["error_spectrum"]} if "error_spectrum" in runs[0] else {}
-    return {**shared, "seconds": round(sum(run["seconds"] for run in runs), 3), **calls, "residual": residual, **spectrum,
+    return {**shared, "seconds": round(sum(about["seconds"] for about in abouts), 3), **calls, "residual": residual, **spectrum,
             **_telling([about["appraisal"] for about in abouts]), "slices": own}
 
 

@@ -105,6 +105,13 @@ def _tell(dataset: "Dataset", metadata: Mapping[str, str | float]) -> None:
         dataset.Laterality = ""    # must be there unless the part is known to be unpaired
 
 
+def check_person(identity: Mapping[str, str]) -> None:
+    """Raises InputError for an identity that DICOM does not take."""
+    from pydicom import Dataset
+
+    _set_person(Dataset(), identity)
+
+
 def _set_person(dataset: "Dataset", identity: Mapping[str, str] | None) -> None:
     if identity is None:
         dataset.PatientName, dataset.PatientID = "Anonymous", ""

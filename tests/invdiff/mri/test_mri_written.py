@@ -63,6 +63,14 @@ def test_nobody_is_named_unless_the_user_asks_for_it(restore, work):
     assert dicom.PatientBirthDate == "19700102"
 
 
+def test_an_identity_that_dicom_does_not_take_is_told_before_the_work(restore, work, monkeypatch):
+    write_mrd("scan.mrd", kspace(), noise_scan=noise(COILS, 500), person=PERSON.replace("1970-01-02", "in May"))
+    monkeypatch.setattr("invdiff.mri.job.restore_slices", lambda *_: pytest.fail("restored in vain"))
+    code, _, err = restore("--input", "scan.mrd", *ALL, "--keep-identity")
+    assert code == 2
+    assert "PatientBirthDate: DICOM does not take 'in May'" in err
+
+
 def test_slices_of_a_part_lie_where_the_whole_has_them(restore, work):
     write_mrd("scan.mrd", kspace(3), noise_scan=noise(COILS, 500))
     for output, more in (("whole", ()), ("part", ("--set", "slices=[1,2]"))):
