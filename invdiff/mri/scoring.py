@@ -38,8 +38,8 @@ def score_volume(slices: Slices) -> dict[str, Any]:
 
 
 def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> dict[str, Any]:
-    """The runs of all slices as one: seconds in all, from reading to appraisal, calls a sample, the residual in the mean, and each slice's own; of
-    empty ones, that they are. Raises InputError where all are."""
+    """The runs of all slices as one: seconds in all, from reading to appraisal, calls a sample, the residual in the mean, and
+    each slice's own; of empty ones, that they are. Raises InputError where all are."""
     every = [about for _, about in slices]
     abouts = [about for about in every if "empty" not in about]
     if not abouts:
