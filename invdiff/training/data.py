@@ -25,6 +25,11 @@ def to_rgb(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(in_unit_range(image).transpose(2, 0, 1)))
 
 
+def to_grey(image: np.ndarray) -> Tensor:
+    """The same, its brightness: (1, H, W)."""
+    return torch.from_numpy((in_unit_range(image) * _LUMA).sum(2, dtype=np.float32)[None])
+
+
 class Patches:
     """Random square patches of images: flips, and right-angle turns of all but whole images; some made smaller, some grey.
 
@@ -34,20 +39,21 @@ class Patches:
         scales: each image is also kept at these sizes, resized with antialiasing; patches come from them by area.
         grey: share of patches whose three channels are the same.
         flips: without them patches are neither flipped nor turned.
+        channels: 3, or 1, the brightness alone.
     """
 
     def __init__(self, images: Sequence[np.ndarray], largest: int, scales: Sequence[float] = (1.0,), grey: float = 0.0,
-                 flips: bool = True):
+                 flips: bool = True, channels: int = 3):
         every = ImageSet.of(images).resized(scales, _resize)
         self.images = every.subset([i for i, shape in enumerate(every.shapes) if min(shape) >= largest])
         if not self.images:
             raise InputError(f"data.patch: no training image is at least {largest} pixels high and wide")
         areas = np.array([height * width for height, width in self.images.shapes], dtype=float)
         self.probabilities = areas / areas.sum()
-        self.grey, self.flips = grey, flips
+        self.grey, self.flips, self.channels = grey, flips, channels
 
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Clean patches (count, 3, size, size) in [0, 1], and which of them are grey, (count,) bool; of both, `mine`.
+        """Clean patches (count, C, size, size) in [0, 1], and which in colour are grey, (count,) bool; of both, `mine`.
 
         The whole batch is drawn, and no more images are read than `mine` needs. NumPy alone computes here: in a thread of its
         own, torch would start a second team of workers.
@@ -59,7 +65,10 @@ class Patches:
             places = [(top, left, 0, False) for top, left, _, _ in places]
         cut = np.stack([_cut(self.images[int(i)], place, size) for i, place in zip(chosen[mine], places, strict=True)])
         patches = in_unit_range(cut)
-        patches[grey] = (patches[grey] * _LUMA).sum(3, keepdims=True)
+        if self.channels == 1:
+            patches = (patches * _LUMA).sum(3, keepdims=True)
+        else:
+            patches[grey] = (patches[grey] * _LUMA).sum(3, keepdims=True)
         return torch.from_numpy(patches).permute(0, 3, 1, 2), torch.from_numpy(grey)        # channels last, as networks like it
 
 

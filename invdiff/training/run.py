@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -18,7 +17,7 @@ from invdiff.priors.latent import save_latent_prior
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.training.averages import relative_width
 from invdiff.training.complex_data import ComplexPatches, open_complex, open_magnitudes, to_channels
-from invdiff.training.data import Patches, to_rgb
+from invdiff.training.data import Patches, to_grey, to_rgb
 from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.latents import Latents, autoencoder, encoded
 from invdiff.training.loop import Progress, Trainer
@@ -90,11 +89,13 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
         raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
     if channels > 3:
         raise InputError(f"network.channels: expected 3, for colour, 1, for grey, or 2, for complex images, got {channels}")
-    kind: tuple = (open_complex, to_channels) if channels == 2 else (open_images, to_rgb)
+    kinds: dict[int, tuple] = {1: (open_images, to_grey), 2: (open_complex, to_channels), 3: (open_images, to_rgb)}
     if channels != 2 and (data.contrast or data.magnitudes):
         raise InputError(f"data.{'contrast' if data.contrast else 'magnitudes'}: is for complex images, of network.channels=2; "
                          "leave it out")
-    load, to_tensor = kind
+    if channels != 3 and data.grey:
+        raise InputError("data.grey: is for images in colour, of network.channels=3; leave it out")
+    load, to_tensor = kinds[channels]
     cache = Cache(data.cache_mb * 1e6)
     images = load(data.path, data.key, cache)
     if data.holdout >= len(images):
@@ -104,18 +105,17 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
         shown, later = (encoded(coder, whole_images(settings, part, len(images), channels)) for part in (kept, held))
         return shown, list(later.z), []
     patches: Patches | ComplexPatches | WholeImages
-    whole = channels == 1 or bool(data.labels)
+    whole = bool(data.labels) or (channels == 1 and set(images.shapes) == {(min(data.patch),) * 2})
     if whole:
         patches = whole_images(settings, kept, len(images), channels)
         _fill(cache, [patches.images])
-        to_tensor = _first_channels(channels)
     elif channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
         magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
         patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales, data.contrast, data.flips)
         _fill(cache, patches.pools)
     else:
-        patches = Patches(kept, max(data.patch), data.scales, data.grey, data.flips)
+        patches = Patches(kept, max(data.patch), data.scales, data.grey, data.flips, channels)
         _fill(cache, [patches.images])
     held = held if whole else _large_enough(held, min(data.patch))
     test = load(data.path, data.test, Cache(0)) if data.test else []
@@ -139,10 +139,6 @@ def whole_images(settings: TrainSettings, kept: ImageSet, count: int, channels: 
                          "a DiT; give both, or neither")
     labels = read_labels(data.path, data.labels, count, classes)[: len(kept)] if data.labels else None
     return WholeImages(kept, channels, labels, data.drop_labels, data.flips)
-
-
-def _first_channels(channels: int) -> Callable[[np.ndarray], Tensor]:
-    return lambda image: to_rgb(image)[:channels]
 
 
 def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:

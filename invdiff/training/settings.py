@@ -22,10 +22,11 @@ class DataSettings(Frozen):
     HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase. A share
     `contrast` of the patches has its contrast changed, as other sequences would.
 
-    With a network of one channel, or with `labels`, images are taken whole, all of one size, the only one in `patch`.
-    `labels` names a dataset of the HDF5 file, or an idx file of the folder, with the class of each image, or is "folders" where
-    an image's folder is its class; a share `drop_labels` of the images is shown without its class, so that the prior can be
-    guided (Ho & Salimans 2022). `flips`: is an image's mirror image as good?
+    A network of one channel sees the brightness of images. With `labels`, or with one channel and images that are all as large
+    as `patch`, they are taken whole, all of one size, the only one in `patch`. `labels` names a dataset of the HDF5 file, or
+    an idx file of the folder, with the class of each image, or is "folders" where an image's folder is its class; a share
+    `drop_labels` of the images is shown without its class, so that the prior can be guided (Ho & Salimans 2022). `flips`: is
+    an image's mirror image as good?
 
     Steps take the sizes of `patch` in turn, multiples of 16; the batch is as many pixels for each.
 

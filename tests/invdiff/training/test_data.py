@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from invdiff.errors import InputError
-from invdiff.training.data import Patches, load_images
+from invdiff.training.data import Patches, load_images, to_grey, to_rgb
 from invdiff.training.run import load_data
 from invdiff.training.settings import TrainSettings
+from invdiff.training.whole import WholeImages
 
 
 def picture(height, width, seed=0):
@@ -159,3 +160,28 @@ def test_held_back_images_hold_a_patch_and_options_of_other_data_are_refused(tmp
     for name, value in (("contrast", 0.5), ("magnitudes", "x.h5")):
         with pytest.raises(InputError, match=f"data.{name}: is for complex images"):
             load_data(settings(3, **{name: value}))
+
+
+# one channel
+
+def test_a_patch_of_one_channel_is_the_brightness_of_the_one_in_colour():
+    colour, _ = Patches([picture(30, 40)], 8).batch(20, 8, np.random.default_rng(0))
+    grey, flags = Patches([picture(30, 40)], 8, channels=1).batch(20, 8, np.random.default_rng(0))
+    luma = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
+    torch.testing.assert_close(grey, (luma * colour).sum(1, keepdim=True))
+    assert not flags.any()
+    torch.testing.assert_close(to_grey(picture(30, 40)), (luma * to_rgb(picture(30, 40))).sum(0, keepdim=True))
+
+
+@pytest.mark.parametrize(("size", "kind"), [((40, 52), Patches), ((16, 16), WholeImages)])
+def test_a_network_of_one_channel_takes_patches_of_photos_and_small_images_whole(tmp_path, size, kind):
+    for k in range(3):
+        Image.fromarray(picture(*size, k)).save(tmp_path / f"{k}.png")
+    settings = TrainSettings(name="grey", data={"path": str(tmp_path), "patch": [16], "holdout": 1},
+                             network={"channels": 1, "widths": (8, 12)}, optimiser={"steps": 2})
+    source, held, test = load_data(settings)
+    assert isinstance(source, kind)
+    assert source.batch(2, 16, np.random.default_rng(0))[0].shape == (2, 1, 16, 16)
+    assert ([image.shape for image in held], test) == ([(1, *size)], [])
+    with pytest.raises(InputError, match=r"data.grey: is for images in colour"):
+        load_data(settings.model_copy(update={"data": settings.data.model_copy(update={"grey": 0.1})}))
