@@ -20,10 +20,21 @@ SECOND = 0.003          # share of the energy behind a second set of maps that m
 
 @dataclass(frozen=True)
 class Maps:
-    """maps (M, N, H, W) complex64, of unit norm over coils or zero; choices: for the report."""
+    """maps (M, N, H, W) complex64, of unit norm over coils or zero, or, with `lift` (given, N), over the scanner's own coils
+    that it makes of these; choices: for the report."""
 
     maps: Tensor
     choices: Mapping[str, Any]
+    lift: Tensor | None = None
+
+    def of_scanner(self, lift: Tensor) -> "Maps":
+        """The same, scaled at each pixel: an image is then as bright as in the scanner's coils, however they were whitened."""
+        return Maps(_scaled(self.maps, lift), self.choices, lift)
+
+
+def _scaled(maps: Tensor, lift: Tensor) -> Tensor:
+    norm = torch.einsum("gn,mnhw->mghw", lift.to(maps), maps).abs().square().sum(1, keepdim=True).sqrt()
+    return maps / torch.where(norm > 0, norm, 1)
 
 
 def cartesian_maps(scan: Scan, number: int, kspace: Tensor, mask: Tensor, calibration: Tensor | None,
@@ -44,13 +55,13 @@ def cartesian_maps(scan: Scan, number: int, kspace: Tensor, mask: Tensor, calibr
     return _espirit(where, kspace, sides, source, settings.sets)
 
 
-def full_maps(scan: Scan, kspace: Tensor, settings: ScanSettings) -> Tensor:
+def full_maps(scan: Scan, kspace: Tensor, settings: ScanSettings) -> Maps:
     """Maps (M, N, H, W) that reach everywhere, of fully sampled k-space (N, H, W)."""
     if len(kspace) == 1:
-        return torch.ones(1, 1, *scan.size, dtype=torch.complex64)
+        return Maps(torch.ones(1, 1, *scan.size, dtype=torch.complex64), {})
     sides = (min(WIDEST, scan.size[0]), min(WIDEST, scan.size[1]))
     sets = settings.sets or len(_espirit(scan.path, kspace, sides, "", None).maps)      # where they reach on, noise adds up
-    return _espirit(scan.path, kspace, sides, "", sets, crop=0.0).maps
+    return _espirit(scan.path, kspace, sides, "", sets, crop=0.0)
 
 
 def noncartesian_maps(scan: Scan, kspace: Tensor, trajectory: Tensor, settings: ScanSettings) -> Maps:
@@ -90,8 +101,9 @@ def finer_maps(found: Maps, lines: Tensor, size: tuple[int, int]) -> Tensor:
     known = found.choices
     if "region" not in known:
         return torch.ones(1, 1, *size, dtype=torch.complex64)
-    return calibrate(on_grid(lines, size)[None], list(known["region"]), known["sets"], kernel=known["kernel"],
+    maps = calibrate(on_grid(lines, size)[None], list(known["region"]), known["sets"], kernel=known["kernel"],
                      crop=known["crop"]).maps[0]
+    return maps if found.lift is None else _scaled(maps, found.lift)
 
 
 def on_grid(kspace: Tensor, size: tuple[int, int]) -> Tensor:

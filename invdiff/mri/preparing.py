@@ -57,7 +57,7 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
     unsaid = None if sigma_y is None or scan.noise is not None else "none"
     whitening = _whitening(scan, number, raw, mask, settings, settings.noise or unsaid)
     seen = _seen(scan, number, raw, mask, whitening, settings)
-    truth = None if settings.acceleration is None else _truth(scan, whitening(raw.kspace), settings)
+    truth = None if settings.acceleration is None else _truth(scan, raw.kspace, whitening, settings)
     choices: dict[str, Any] = {"noise": whitening.source, "coils": seen.coils}
     if mask is not None:
         choices["sampling"] = sampling.report(mask)
@@ -94,12 +94,13 @@ def _seen(scan: Scan, number: int, raw: RawSlice, mask: Tensor | None, whitening
         kspace = kspace * mask
     calibration = None if raw.calibration is None else whitening(raw.calibration)
     kspace, calibration, matrix, coils = _compress(kspace, calibration, settings)
+    lift = whitening.inverse @ matrix.mH
     if mask is None:
         assert raw.trajectory is not None
-        maps = noncartesian_maps(scan, kspace, raw.trajectory, settings)
+        maps = noncartesian_maps(scan, kspace, raw.trajectory, settings).of_scanner(lift)
         physics: Any = operators.NonCartesianMRI(raw.trajectory, (2 * len(maps.maps), *scan.size), maps.maps[None])
     else:
-        maps = cartesian_maps(scan, number, kspace, mask, calibration, settings)
+        maps = cartesian_maps(scan, number, kspace, mask, calibration, settings).of_scanner(lift)
         physics = operators.MultiCoilMRI(mask, maps.maps[None])
     return _Seen(kspace, calibration, matrix, maps, physics, coils)
 
@@ -137,11 +138,12 @@ def _retrospective(scan: Scan, raw: RawSlice, settings: ScanSettings) -> Tensor:
     return mask
 
 
-def _truth(scan: Scan, kspace: Tensor, settings: ScanSettings) -> Tensor:
+def _truth(scan: Scan, kspace: Tensor, whitening: Whitening, settings: ScanSettings) -> Tensor:
     """(H, W): all of k-space (N, H, W), combined by maps from its own middle, which are not cropped. Of all unbiased
     combinations it has the least noise (Roemer et al. 1990); a root sum of squares adds it up."""
-    maps = full_maps(scan, kspace, settings)
-    images = mri.combine(mri.ifft(kspace, (-2, -1))[None, None], maps[None], dim=2)[0]
+    kspace = whitening(kspace)
+    maps = full_maps(scan, kspace, settings).of_scanner(whitening.inverse)
+    images = mri.combine(mri.ifft(kspace, (-2, -1))[None, None], maps.maps[None], dim=2)[0]
     return mri.rss(images, 0)
 
 

@@ -24,6 +24,11 @@ class Whitening:
     sigma: float
     source: str
 
+    @property
+    def inverse(self) -> Tensor:
+        """(N, N), back to the scanner's coils."""
+        return torch.linalg.inv(self.matrix)
+
     def __call__(self, kspace: Tensor) -> Tensor:
         """K-space (N, ...) in the coils in which noise is white."""
         return mri.mix_coils(kspace[None], self.matrix)[0]

@@ -120,7 +120,7 @@ def test_an_object_within_the_field_of_view_gets_one_set(sigma, coils):
     data = kspace(size=(64, 64), coils=coils, sigma=sigma)
     scan = scan_of(data)
     assert prepare(scan, 0, GIVEN).choices["coil_maps"]["sets"] == 1
-    assert full_maps(scan, data[0], GIVEN).shape == (1, coils, 64, 64)
+    assert full_maps(scan, data[0], GIVEN).maps.shape == (1, coils, 64, 64)
     assert prepare(scan, 0, ScanSettings(noise="none", sets=2)).problem.image_shape == (4, 64, 64)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from mri_scans import COILS, SIGMA, SIZE, kspace, mixing, noise, scan_of
 
+import operators
 from invdiff.errors import InputError
 from invdiff.io.scans.scan import RawSlice
 from invdiff.mri.preparing import LEVEL, prepare
@@ -33,6 +34,23 @@ def test_whitening_keeps_the_unit_of_the_data():
     whitening = find_whitening(scan, scan.read(0), None)
     assert (whitening.matrix - torch.eye(COILS)).abs().max() < 0.03
     assert whitening.sigma == pytest.approx(SIGMA, rel=0.02)
+
+
+def test_an_image_is_as_bright_as_in_the_scanners_coils_however_they_are_whitened():
+    """Also where it is drawn on a finer grid; unit norm over whitened coils would shade it by a factor of two."""
+    data = kspace(size=(64, 64), coils=8, sigma=1e-4)
+    scan = scan_of(data, noise_scan=1e-4 * mixing(8) @ noise(8, 20_000, sigma=1.0))
+
+    def seen(noise):
+        prepared = prepare(scan, 0, ScanSettings(acceleration=1, noise=noise, grid=96))
+        problem = prepared.drawn.problem
+        x = operators.least_squares(problem.physics, problem.y, z=0.0, gamma=1e6, iterations=100).x
+        return prepared.truth, mri.combine_sets(prepared.drawn.on_scan(x))[0, 0] / prepared.scale
+
+    for white, plain in zip(seen("scan"), seen("none"), strict=True):
+        inside = plain > 0.2 * plain.max()
+        assert (white / plain - 1)[inside].abs().mean() < 0.01
+        assert (white - plain).abs().max() < 0.05 * plain.max()
 
 
 def test_coils_of_a_known_noise_scan_get_equal_noise_even_if_it_is_short():
