@@ -5,7 +5,8 @@
 
 A problem is k-space of MultiCoilMRI, NonCartesianMRI or MRI. All but the first minimise 1/2 |y - A x|² + weight R(x) for
 
-    zero_filled       Aᴴ y; for NonCartesianMRI gridding with its density, or without one the multiple of Aᴴ y nearest to y
+    zero_filled       Aᴴ y over the power of the coil maps; for NonCartesianMRI gridding with its density, or without one
+                      the multiple of Aᴴ y nearest to y
     sense             R = 1/2 |x|², conjugate gradients (Pruessmann et al. 2001)
     l1_wavelet        R = the complex magnitudes of orthogonal wavelets, summed (Lustig et al. 2007)
     total_variation   R = the lengths of the complex gradient, summed (Block et al. 2007)
@@ -48,7 +49,10 @@ class Baseline(NamedTuple):
 
 
 def zero_filled(problem: Problem) -> Tensor:
-    """Aᴴ y, or what comes nearest to it off the grid, (B, 2 M, H, W)."""
+    """Coil images of y, zero where nothing was measured, combined, or what comes nearest off the grid, (B, 2 M, H, W)."""
+    if isinstance(problem.physics, operators.MultiCoilMRI):
+        power = problem.physics.coil_maps.square().sum((2, -1)).repeat_interleave(2, 1)
+        return problem.pulled / torch.where(power > 0, power, 1)
     if not isinstance(problem.physics, operators.NonCartesianMRI):
         return problem.pulled
     if problem.physics.density is not None:
