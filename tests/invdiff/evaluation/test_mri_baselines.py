@@ -257,7 +257,10 @@ def test_of_given_weights_the_best_is_taken():
     assert tuned("l1_wavelet", problem, lambda x: -error(x, head((32, 32))), (1e-6, 4e-3, 3.0))[1] == 4e-3
     x, weight = tuned("zero_filled", problem, lambda x: 0.0)
     assert weight == 0 == default_weight("zero_filled", problem)
-    assert x is problem.pulled
+    torch.testing.assert_close(x, problem.pulled)               # of maps of unit norm
+    maps = torch.view_as_complex(problem.physics.coil_maps.contiguous())[:, 0]
+    louder = operators.MultiCoilMRI(problem.physics.mask, 3 * maps)
+    torch.testing.assert_close(baseline("zero_filled", Problem(louder, problem.y, problem.sigma_y)), x / 3)
 
 
 def test_senseless_input_is_refused():
