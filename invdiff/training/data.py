@@ -27,7 +27,12 @@ def to_rgb(image: np.ndarray) -> Tensor:
 
 def to_grey(image: np.ndarray) -> Tensor:
     """The same, its brightness: (1, H, W)."""
-    return torch.from_numpy((in_unit_range(image) * _LUMA).sum(2, dtype=np.float32)[None])
+    return torch.from_numpy(brightness(in_unit_range(image)).transpose(2, 0, 1))
+
+
+def brightness(image: np.ndarray) -> np.ndarray:
+    """Luma (..., 1) of float32 colours (..., 3)."""
+    return (image * _LUMA).sum(-1, keepdims=True)
 
 
 class Patches:
@@ -66,9 +71,9 @@ class Patches:
         cut = np.stack([_cut(self.images[int(i)], place, size) for i, place in zip(chosen[mine], places, strict=True)])
         patches = in_unit_range(cut)
         if self.channels == 1:
-            patches = (patches * _LUMA).sum(3, keepdims=True)
+            patches = brightness(patches)
         else:
-            patches[grey] = (patches[grey] * _LUMA).sum(3, keepdims=True)
+            patches[grey] = brightness(patches[grey])
         return torch.from_numpy(patches).permute(0, 3, 1, 2), torch.from_numpy(grey)        # channels last, as networks like it
 
 
