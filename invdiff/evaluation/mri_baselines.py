@@ -5,8 +5,8 @@
 
 A problem is k-space of MultiCoilMRI, NonCartesianMRI or MRI. All but the first minimise 1/2 |y - A x|² + weight R(x) for
 
-    zero_filled       Aᴴ y over the power of the coil maps; for NonCartesianMRI gridding with its density, or without one
-                      the multiple of Aᴴ y nearest to y
+    zero_filled       Aᴴ y over the power of the coil maps, where for NonCartesianMRI the place of Aᴴ y is taken by gridding
+                      with its density, or without one by the multiple nearest to y
     sense             R = 1/2 |x|², conjugate gradients (Pruessmann et al. 2001)
     l1_wavelet        R = the complex magnitudes of orthogonal wavelets, summed (Lustig et al. 2007)
     total_variation   R = the lengths of the complex gradient, summed (Block et al. 2007)
@@ -50,14 +50,20 @@ class Baseline(NamedTuple):
 
 def zero_filled(problem: Problem) -> Tensor:
     """Coil images of y, zero where nothing was measured, combined, or what comes nearest off the grid, (B, 2 M, H, W)."""
-    if isinstance(problem.physics, operators.MultiCoilMRI):
-        power = problem.physics.coil_maps.square().sum((2, -1)).repeat_interleave(2, 1)
-        return problem.pulled / torch.where(power > 0, power, 1)
-    if not isinstance(problem.physics, operators.NonCartesianMRI):
-        return problem.pulled
-    if problem.physics.density is not None:
-        return problem.physics.gridding(problem.y)
-    return scaled_adjoint(problem.physics, problem.y)
+    physics = problem.physics
+    if not isinstance(physics, operators.NonCartesianMRI):
+        pulled = problem.pulled
+    else:
+        pulled = scaled_adjoint(physics, problem.y) if physics.density is None else physics.gridding(problem.y)
+    if not hasattr(physics, "coil_maps"):
+        return pulled
+    power = coil_power(physics)
+    return pulled / torch.where(power > 0, power, 1)
+
+
+def coil_power(physics: operators.MultiCoilMRI | operators.NonCartesianMRI) -> Tensor:
+    """The squares of the coil maps summed over coils, for each channel of an image, (1 or B, 2 M, H, W)."""
+    return physics.coil_maps.square().sum((2, -1)).repeat_interleave(2, 1)
 
 
 def sense(problem: Problem, weight: float, iterations: int) -> Tensor:

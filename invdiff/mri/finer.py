@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import operators
+from invdiff.evaluation.mri_baselines import coil_power
 from invdiff.mri.coil_maps import Maps, finer_maps, on_grid
 from invdiff.problem import Problem
 from operators import mri
@@ -40,7 +41,7 @@ class Drawn:
 
 def support_of(physics: operators.MultiCoilMRI) -> Tensor:
     """(1, 2 M, H, W): 1 where the coils see the image, 0 elsewhere."""
-    return (physics.coil_maps.square().sum((2, -1)) > 0).to(physics.coil_maps.dtype).repeat_interleave(2, 1)
+    return (coil_power(physics) > 0).to(physics.coil_maps.dtype)
 
 
 def drawn_on(problem: Problem, maps: Maps, lines: Tensor, side: int) -> Drawn:
