@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -59,10 +60,13 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
     """A denoiser by the name that it has in a module: a deepinv Denoiser, a function of no arguments that makes one, or a
     function D(x, sigma) in image units. Imports the module, also from the current folder.
 
-    Raises InputError: no such module or name, or nothing that denoises.
+    Raises InputError: no such module or name, one whose own code fails, or nothing that denoises.
     """
     thing = imported(target)
-    denoiser = thing() if _takes(thing, 0) else thing
+    try:
+        denoiser = thing() if _takes(thing, 0) else thing
+    except Exception as error:                               # whatever its author wrote
+        raise failed(target, error) from error
     card = {"name": f"python:{target}", "source": target, "data": "unknown", "licence": "unknown"}
     if isinstance(denoiser, Denoiser):
         denoiser.card = card | dict(getattr(denoiser, "card", {}))
@@ -73,20 +77,34 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
 
 
 def imported(target: str) -> Any:
-    """What MODULE:ATTRIBUTE names; imports the module, also from the current folder. Raises InputError: no such thing."""
+    """What MODULE:ATTRIBUTE names; imports the module, also from the current folder.
+
+    Raises InputError: no such thing, or a module that fails as it is imported.
+    """
     module, colon, attribute = target.partition(":")
     if not colon or not module or not attribute:
         raise InputError(f"python:{target}: expected python:MODULE:ATTRIBUTE, such as python:mypackage.priors:faces")
     try:
         with _current_folder():
             thing: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            thing = getattr(thing, part)
     except ModuleNotFoundError as error:
         raise InputError(f"python:{target}: there is no module {error.name!r}; is its folder on the path?") from error
+    except Exception as error:                               # whatever its author wrote
+        raise failed(target, error) from error
+    try:
+        for part in attribute.split("."):
+            thing = getattr(thing, part)
     except AttributeError as error:
         raise InputError(f"python:{target}: {error}") from error
     return thing
+
+
+def failed(target: str, error: Exception) -> InputError:
+    """That a user's own code raised `error`, and where."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
+    said = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
+    return InputError(f"python:{target}: {type(error).__name__} in {place[0]}, line {place[1]}: {said}")
 
 
 class ByFloat(Denoiser):

@@ -1,5 +1,6 @@
 """TorchScript and the user's own code."""
 
+import importlib
 import sys
 import warnings
 
@@ -116,6 +117,22 @@ def test_what_denoises_nothing(module, name):
     with pytest.raises(InputError, match=r"^python:") as caught:
         load_prior(f"python:{name.format(module)}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("code", "says"), [
+    ("def f(:", "SyntaxError in .*broken_for_a_test.py, line 1: "),
+    ("\n1 / 0", "ZeroDivisionError in .*broken_for_a_test.py, line 2: division by zero"),
+    ("from torch import nothing_such", "ImportError in .*broken_for_a_test.py, line 1: cannot import"),
+    ("def f():\n    raise KeyError('weights')", "KeyError in .*broken_for_a_test.py, line 2: 'weights'"),
+], ids=["syntax", "import time", "name", "factory"])
+def test_code_of_a_users_own_that_fails_says_where(tmp_path, monkeypatch, code, says):
+    (tmp_path / "broken_for_a_test.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_for_a_test", raising=False)
+    importlib.invalidate_caches()
+    with pytest.raises(InputError, match=f"^python:broken_for_a_test:f: {says}"):
+        load_prior("python:broken_for_a_test:f")
+    sys.modules.pop("broken_for_a_test", None)
 
 
 def test_the_path_is_left_as_it_was(module, tmp_path):
