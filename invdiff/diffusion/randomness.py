@@ -22,14 +22,18 @@ class Streams:
     negatives of what s draws: noise as likely, and antithetic to it (Hammersley & Morton 1956)."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device | str = "cpu"):
-        self.signs = [1 if seed >= 0 else -1 for seed in seeds]
+        self.mirrored = [i for i, seed in enumerate(seeds) if seed < 0]
         self.generators = [torch.Generator().manual_seed(int(seed if seed >= 0 else ~seed)) for seed in seeds]
         self.device = device
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise (number of seeds, *shape), float32."""
-        draws = [sign * torch.randn(tuple(shape), generator=g) for sign, g in zip(self.signs, self.generators, strict=True)]
-        return torch.stack(draws).to(self.device)
+        noise = torch.empty(len(self.generators), *shape)
+        for row, generator in zip(noise.unbind(), self.generators, strict=True):
+            row.normal_(generator=generator)
+        if self.mirrored:
+            noise[self.mirrored] *= -1
+        return noise.to(self.device)
 
 
 def sample_variance(samples: Tensor, dim: int) -> Tensor:
