@@ -19,7 +19,7 @@ from invdiff.calibration import Calibration, reference_of
 from invdiff.config import RunConfig, build_sampler
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
-from invdiff.evaluation.crops import central_crops
+from invdiff.evaluation.crops import central_crops, holds_complex
 from invdiff.evaluation.intervals import LEVEL, centre_and_spread, conformal_factor, coverage, coverage_curve
 from invdiff.evaluation.mri_metrics import head_mask
 from invdiff.evaluation.novelty import Reference
@@ -38,7 +38,7 @@ from invdiff.priors import load_prior
 from invdiff.priors.calibration import fingerprint
 from invdiff.restoration import restore
 from invdiff.training.complex_data import open_complex, open_magnitudes
-from invdiff.training.images import Cache, dataset
+from invdiff.training.images import Cache
 from invdiff.trust import appraise
 from operators import mri
 
@@ -79,7 +79,7 @@ def _slices(data: str | Path, key: str, count: int) -> Images:
     taken for magnitudes, or what `open_images` reads."""
     if not (Path(data).is_file() and h5py.is_hdf5(data)):
         every = open_images(data)
-    elif dataset(Path(data), key).ndim == 4:
+    elif holds_complex(data, key):
         found = open_complex(data, key, Cache(0))
         every = Images(str(data), "HDF5", len(found), found.shapes[0], lambda i: torch.from_numpy(found[i]))
     else:

@@ -59,7 +59,7 @@ def show(name: Name) -> None:
         table.add_row("samples", str(picture))
     table.add_row("parameters", f"{sum(p.numel() for p in prior.parameters()):,}")
     if not any(key in prior.card for key in ("spectrum", "spectrum_grey")):
-        table.add_row("error spectrum", f"not measured; `invdiff priors calibrate {name} --data PHOTOS` does")
+        table.add_row("error spectrum", f"not measured; `invdiff priors calibrate {name} --data IMAGES` does")
     Console().print(table, markup=False)
 
 
@@ -67,16 +67,19 @@ def show(name: Name) -> None:
 def calibrate(
     name: Name,
     data: Annotated[Path, typer.Option(help="Folder of clean images, or an HDF5 file, that the prior was not trained on.")],
-    key: Annotated[str, typer.Option(help="Dataset of an HDF5 file.")] = "train_jpeg",
+    key: Annotated[str | None, typer.Option(help="Dataset of an HDF5 file; train_jpeg, for complex priors test.")] = None,
     images: Annotated[int, typer.Option(help="How many, spread over the data.")] = 24,
     size: Annotated[int, typer.Option(help="Height and width of the central crops, pixels.")] = 128,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here, and not where the name finds it.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, mps ...")] = "auto",
 ) -> None:
-    """Measure a prior's error spectrum, which the default sampler goes by, and keep it for this name."""
+    """Measure a prior's error spectrum, which the default sampler goes by, and keep it for this name.
+
+    Complex priors take a dataset (N, 2, H, W), real and imaginary part, or pictures, which are magnitudes then.
+    """
     from rich.progress import Progress
 
-    from invdiff.evaluation.crops import central_crops
+    from invdiff.evaluation.crops import central_crops, complex_crops, holds_complex
     from invdiff.machine import find_device
     from invdiff.priors import calibration, load_prior
     from invdiff.priors.foreign.options import split
@@ -88,7 +91,10 @@ def calibrate(
         raise InputError(f"{name}: leave ?spectrum=... out, to measure one")
     where = find_device(device)
     prior = load_prior(name)
-    crops = central_crops(data, key, images, size)
+    wanted = calibration.channels_of(prior)
+    key = key or ("test" if wanted == 2 else "train_jpeg")
+    take = complex_crops if wanted == 2 or (wanted is None and holds_complex(data, key)) else central_crops
+    crops = take(data, key, images, size)
     total = calibration.calls(name, prior, crops)
     source = f"measured on {len(crops)} images of {size} x {size} from {data.name}"
     with Progress(transient=True) as bar:

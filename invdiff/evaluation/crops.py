@@ -1,13 +1,17 @@
 """Clean crops of one size, out of a folder or an HDF5 file of images of any size."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
+import torch
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.training.complex_data import open_complex, open_magnitudes, smooth_phase
 from invdiff.training.data import to_rgb
-from invdiff.training.images import Cache, open_images
+from invdiff.training.images import Cache, ImageSet, dataset, open_images
 from invdiff.training.monitor import centre_crops
 
 
@@ -17,9 +21,39 @@ def central_crops(path: str | Path, key: str, count: int, size: int) -> list[Ten
     Raises InputError as `open_images` does, and if no image is large enough.
     """
     images = open_images(path, key, Cache(0))
+    return list(centre_crops([to_rgb(images[i]) for i in _spread(path, images, count, size)], size))
+
+
+def complex_crops(path: str | Path, key: str, count: int, size: int, seed: int = 0) -> list[Tensor]:
+    """Likewise of complex images, (2, size, size), real and imaginary part: of an HDF5 dataset (N, 2, H, W), or of grey
+    pictures, which are magnitudes that get a smooth random phase, as for training.
+
+    Raises InputError as `open_complex` and `open_magnitudes` do, and if no image is large enough.
+    """
+    images = open_complex(path, key, Cache(0)) if holds_complex(path, key) else open_magnitudes(path, key, Cache(0))
+    rng = np.random.default_rng(seed)
+    return list(centre_crops([_channels(images[i], rng) for i in _spread(path, images, count, size)], size))
+
+
+def holds_complex(path: str | Path, key: str) -> bool:
+    """Whether `key` names a dataset (N, 2, H, W) of an HDF5 file, as `open_complex` reads them."""
+    if not (Path(path).is_file() and h5py.is_hdf5(path)):
+        return False
+    data = dataset(Path(path), key)
+    return data.ndim == 4 and data.shape[1] == 2
+
+
+def _spread(path: str | Path, images: ImageSet, count: int, size: int) -> Sequence[int]:
     large = [i for i, shape in enumerate(images.shapes) if min(shape) >= size]
     if not large:
         raise InputError(f"{path}: none of its {len(images)} images is at least {size} x {size} pixels; expected larger "
                          "images, or a smaller --size")
-    chosen = [large[int(i)] for i in np.linspace(0, len(large) - 1, min(count, len(large)))]
-    return list(centre_crops([to_rgb(images[i]) for i in chosen], size))
+    return [large[int(i)] for i in np.linspace(0, len(large) - 1, min(count, len(large)))]
+
+
+def _channels(image: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """(2, H, W) of a complex image or a magnitude (H, W)."""
+    if not np.iscomplexobj(image):
+        y, x = (np.linspace(-1, 1, n) for n in image.shape)
+        image = image * np.exp(1j * smooth_phase(y, x, rng))
+    return torch.from_numpy(np.stack([image.real, image.imag]).astype(np.float32))

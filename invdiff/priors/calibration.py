@@ -39,13 +39,13 @@ class Watched(Denoiser):
 
 def measure(name: str, prior: Denoiser, images: Sequence[Tensor], source: str, device: torch.device | str = "cpu",
             on_call: Callable[[], object] = lambda: None) -> dict[str, Any]:
-    """The record of a prior's error spectra on clean images (3, H, W) in [0, 1], all of one size.
+    """The record of a prior's error spectra on clean images, all of one size: (3, H, W) in [0, 1], or complex ones, (2, H, W).
 
     A prior of three channels is measured on colour and on grey images, one of one channel on grey ones; the prior's card
     tells. `on_call` is called after each of `calls(prior, images)` network calls.
 
     Raises:
-        InputError: the prior is for images of other channels, as complex ones, or its estimates are not finite.
+        InputError: the prior is for images of other channels, or its estimates are not finite.
     """
     watched = Watched(prior, torch.device(device), on_call)
     record: dict[str, Any] = {"format": FORMAT, "prior": name, "weights": fingerprint(prior)}
@@ -64,9 +64,12 @@ def calls(name: str, prior: Denoiser, images: Sequence[Tensor]) -> int:
 
 def _images(name: str, prior: Denoiser, images: Sequence[Tensor]) -> dict[str, list[Tensor]]:
     """What to measure on, by key of the record."""
-    channels = channels_of(prior)
-    if channels not in (None, 1, 3):
-        raise InputError(f"{name}: is for images of {channels} channels; expected a prior of photographs, with 1 or 3")
+    channels, given = channels_of(prior), len(images[0])
+    if channels not in ((None, 2) if given == 2 else (None, 1, 3)):
+        raise InputError(f"{name}: is for images of {channels} channels, and these have {given}; give it "
+                         + ("slices, an HDF5 dataset (N, 2, H, W)" if channels == 2 else "photographs, if it has 1 or 3"))
+    if given == 2:
+        return {"spectrum": list(images)}
     grey = [image.mean(0, keepdim=True) for image in images]
     if channels == 1:
         return {"spectrum": grey}

@@ -4,13 +4,26 @@ import json
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from invdiff.io.images import sample_image, save_image
-from invdiff.priors import FORMATS
+from invdiff.priors import FORMATS, load_prior
 
+COMPLEX = """
+import torch
+from deepinv.models import Denoiser
+
+class Shrink(Denoiser):
+    channels = 2
+
+    def forward(self, x, sigma):
+        return x * {variance} / ({variance} + torch.as_tensor(sigma).reshape(-1, 1, 1, 1) ** 2)
+"""
 CODE = "def shrink(x, sigma):\n    return 0.5 + (x - 0.5) / (1 + 4 * sigma ** 2)\n"
 
 
@@ -87,7 +100,33 @@ def test_a_spectrum_in_a_file_of_one_s_own(invdiff, work):
     assert (work / "out" / "restored.png").read_bytes() == (work / "again" / "restored.png").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["complex", "magnitudes"])
+def test_a_complex_prior_is_measured_on_slices(invdiff, work, kind):
+    """Of white images of variance v the best denoiser's error has v sigma^2 / (v + sigma^2) at every frequency."""
+    name, variance = "python:my_complex_prior:Shrink", 0.04
+    (work / "my_complex_prior.py").write_text(COMPLEX.format(variance=variance))
+    rng = np.random.default_rng(0)
+    data = {"complex": rng.normal(0, variance**0.5, (8, 2, 32, 32)).astype(np.float32),
+            "magnitudes": rng.integers(0, 255, (8, 32, 32), dtype=np.uint8)}[kind]
+    with h5py.File("slices.h5", "w") as file:
+        file["test"] = data
+    code, out, err = invdiff("priors", "calibrate", name, "--data", "slices.h5", "--size", "32")
+    assert code == 0, err
+    assert "8 images of 32 x 32 from slices.h5" in " ".join(out.split())
+    spectrum = load_prior(name).error_spectrum(2)
+    assert spectrum.power.shape[1] == 2
+    if kind == "complex":
+        expected = variance / (variance + spectrum.sigmas**2) * spectrum.sigmas**2
+        mean = torch.stack([spectrum.at(float(sigma), (32, 32)).mean() for sigma in spectrum.sigmas])
+        assert ((mean / expected - 1).abs() < 5 * (2 / (8 * 2 * 32 * 32)) ** 0.5).all()
+    code, _, err = invdiff("priors", "calibrate", "natural", "--data", "slices.h5", "--key", "test")
+    assert code == 2
+    assert err.count("\n") == 1
+    sys.modules.pop("my_complex_prior", None)
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (("priors", "calibrate", "brain", "--data", "photos", "--size", "128"), "at least 128 x 128"),
     (("priors", "show", "nothing"), "no prior is called 'nothing'"),
     (("priors", "show", "wat:x"), "known are deepinv"),
     (("priors", "calibrate", "natural", "--data", "nowhere"), "expected a folder of images"),
