@@ -19,7 +19,7 @@ from invdiff.paths import cache_folder
 from invdiff.priors.calibration import fingerprint
 from invdiff.validation import validate
 
-FORMAT: Literal["invdiff-calibration-1"] = "invdiff-calibration-1"
+FORMAT: Literal["invdiff-calibration-2"] = "invdiff-calibration-2"
 _SEEDS = ("seed", "mask_seed")          # operators of one law
 
 
@@ -34,7 +34,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["invdiff-calibration-1"] = FORMAT
+    format: Literal["invdiff-calibration-2"] = FORMAT
     task: str
     operator: dict[str, Any]
     sigma_y: float = Field(ge=0, allow_inf_nan=False)
@@ -140,6 +140,8 @@ def read_calibration(path: str | Path) -> Calibration:
         if os.path.getsize(path) > 2**24:
             raise ValueError("too large")
         data = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(data, Mapping) and str(data.get("format")).startswith(FORMAT[:-1]) and data["format"] != FORMAT:
+            raise InputError(f"{path}: was measured by another version of invdiff; measure it again with invdiff calibrate")
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         known = validate(Calibration, data, str(path))

@@ -50,7 +50,7 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     row = None
     if (reference is not None or look) and latent_of(prior) is None:
         where = next((weights.device for weights in prior.parameters()), samples.device)
-        row = features(prior, samples[:, 0].to(where), consistent.level)[0]
+        row = features(prior, samples[:, 0].to(where))[0]
     if reference is not None and row is not None:
         judged = reference.judge(row)
         report["novelty"] = {**asdict(judged), "words": judged.words()}

@@ -107,7 +107,8 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     (lambda text: text[:-30], "expected what invdiff calibrate writes"),
     (lambda text: "[]", "expected what invdiff calibrate writes"),
     (lambda text: text.replace('"factor"', '"fctor"'), "factor is missing"),
-    (lambda text: text.replace("invdiff-calibration-1", "invdiff-calibration-9"), "format"),
+    (lambda text: text.replace("invdiff-calibration-2", "another-format"), "format"),
+    (lambda text: text.replace("invdiff-calibration-2", "invdiff-calibration-1"), "another version of invdiff"),
     (lambda text: text.replace('"samples": 6', '"samples": 0'), "samples"),
 ])
 def test_a_damaged_record_is_refused(gaussian, change, said, tmp_path):

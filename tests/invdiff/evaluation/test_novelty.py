@@ -119,16 +119,28 @@ def test_a_perfect_guess_is_finite():
     assert features(Knows(), torch.full((1, 3, 20, 20), 0.25)).isfinite().all()
 
 
-def test_residual_levels_are_one_more_feature():
-    prior, x = smooth(), draws(smooth(), 25)
-    levels = 1 + 0.02 * torch.randn(25, generator=torch.Generator().manual_seed(0))
-    rows = features(prior, x, residual_level=levels)
-    torch.testing.assert_close(rows[:, -1], levels.double().log())
-    reference = Reference.fit(rows)
-    assert not reference.judge(rows[0]).unusual
-    assert reference.judge(features(prior, x[:1], residual_level=2.0)[0]).unusual
-    with pytest.raises(InputError, match=r"expected \(9,\)"):
-        reference.judge(rows[0, :8])
+def test_air_around_an_image_changes_nothing():
+    """Patches of zeros, which any prior of such images denoises well, are not of the image."""
+    prior = smooth(size=(1, 64, 64))
+    x = draws(prior, 6)
+    rows = features(prior, x)
+
+    class Within(Denoiser):
+        """The prior of the middle, and air around it."""
+
+        def forward(self, x, sigma, **kwargs):
+            return torch.nn.functional.pad(prior(x[..., 16:80, 16:80], sigma), (16, 16, 16, 16))
+
+    wide = features(Within(), torch.nn.functional.pad(x, (16, 16, 16, 16)))
+    torch.testing.assert_close(wide, rows, rtol=0, atol=0.15)               # under other noise
+    dimmed = features(Within(), torch.nn.functional.pad(x, (16, 16, 16, 16), value=0.05))
+    torch.testing.assert_close(dimmed, wide)
+
+
+def test_features_of_another_number_are_refused():
+    rows = features(smooth(), draws(smooth(), 25))
+    with pytest.raises(InputError, match=r"expected \(8,\)"):
+        Reference.fit(rows).judge(rows[0, :7])
 
 
 def test_a_reference_survives_json():
