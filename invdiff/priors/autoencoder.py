@@ -148,6 +148,9 @@ def load_autoencoder(name: str | Path) -> Any:
     if Path(name).suffix != ".safetensors":
         raise InputError(f"autoencoder: expected the .safetensors file that the training of one wrote, or {DIFFUSERS}:FOLDER, "
                          f"got {str(name)!r}")
+    if not Path(name).is_file():
+        raise InputError(f"{name}: no such file; expected an autoencoder, which `invdiff train` writes, for example of "
+                         "configs/train/fashion-autoencoder.yaml")
     tensors, metadata = read_tensors(name)
     if metadata.get("format") != FORMAT:
         raise InputError(f"{name}: not an autoencoder; expected the format {FORMAT!r}, got {metadata.get('format')!r}")
