@@ -110,12 +110,12 @@ def solve_decimated(power: Tensor, r: Tensor, sigma: float | Tensor, gain_rows: 
     height, width = len(gain_rows), len(gain_columns)
     h, w = r.shape[-2:]
 
-    def fold(spectrum: Tensor) -> Tensor:
-        aliased = spectrum.unflatten(-1, (width // w, w)).unflatten(-3, (height // h, h))
-        return aliased.mean((-4, -2))[..., : w // 2 + 1]
+    def fold(half: Tensor) -> Tensor:
+        rows = half.unflatten(-2, (height // h, h)).mean(-3)
+        return full_power(rows, width).unflatten(-1, (width // w, w)).mean(-2)[..., : w // 2 + 1]
 
-    power = full_power(half_power(power, r, height, width), width)
-    gain = (gain_rows[:, None] * gain_columns).to(power)
+    power = half_power(power, r, height, width)
+    gain = (gain_rows[:, None] * gain_columns[: width // 2 + 1]).to(power)
     seen = fold(gain)  # squared singular values
     noise = per_image(sigma, r) ** 2
     counts = (noise > 0) | (seen > RANK_TOLERANCE**2 * seen.max())
