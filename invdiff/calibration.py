@@ -140,9 +140,11 @@ def read_calibration(path: str | Path) -> Calibration:
         if os.path.getsize(path) > 2**24:
             raise ValueError("too large")
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-        if isinstance(data, Mapping) and str(data.get("format")).startswith(FORMAT[:-1]) and data["format"] != FORMAT:
-            raise InputError(f"{path}: was measured by another version of invdiff; measure it again with invdiff calibrate")
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, Mapping) else None
+        if found != FORMAT and str(found).startswith(FORMAT[:-1]):
+            raise InputError(f"{path}: was measured by another version of invdiff; measure it again with invdiff calibrate, or "
+                             "remove it")
+        if found != FORMAT:
             raise ValueError(f"its format is not {FORMAT}")
         known = validate(Calibration, data, str(path))
         _ = known.operator["name"], known.sampler["name"]

@@ -79,7 +79,7 @@ def calibrate(
     """
     from rich.progress import Progress
 
-    from invdiff.evaluation.crops import central_crops, complex_crops, holds_complex
+    from invdiff.evaluation.crops import crops_for
     from invdiff.machine import find_device
     from invdiff.priors import calibration, load_prior
     from invdiff.priors.foreign.options import split
@@ -91,10 +91,7 @@ def calibrate(
         raise InputError(f"{name}: leave ?spectrum=... out, to measure one")
     where = find_device(device)
     prior = load_prior(name)
-    wanted = calibration.channels_of(prior)
-    key = key or ("test" if wanted == 2 else "train_jpeg")
-    take = complex_crops if wanted == 2 or (wanted is None and holds_complex(data, key)) else central_crops
-    crops = take(data, key, images, size)
+    crops = crops_for(calibration.channels_of(prior), data, key, images, size)
     total = calibration.calls(name, prior, crops)
     source = f"measured on {len(crops)} images of {size} x {size} from {data.name}"
     with Progress(transient=True) as bar:

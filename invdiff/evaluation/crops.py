@@ -5,14 +5,24 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.training.complex_data import open_complex, open_magnitudes, smooth_phase
+from invdiff.training.complex_data import open_complex, open_magnitudes, smooth_phase, to_channels
 from invdiff.training.data import to_rgb
 from invdiff.training.images import Cache, ImageSet, dataset, open_images
 from invdiff.training.monitor import centre_crops
+
+
+def crops_for(channels: int | None, path: str | Path, key: str | None, count: int, size: int) -> list[Tensor]:
+    """What a prior of images of that many channels is tried on: complex crops for 2, and where it is not said which (None)
+    and the data are complex; else colour ones. key: "test" for 2 channels, else "train_jpeg", if it is not said.
+
+    Raises InputError as `complex_crops` and `central_crops` do.
+    """
+    key = key or ("test" if channels == 2 else "train_jpeg")
+    take = complex_crops if channels == 2 or (channels is None and holds_complex(path, key)) else central_crops
+    return take(path, key, count, size)
 
 
 def central_crops(path: str | Path, key: str, count: int, size: int) -> list[Tensor]:
@@ -32,7 +42,7 @@ def complex_crops(path: str | Path, key: str, count: int, size: int, seed: int =
     """
     images = open_complex(path, key, Cache(0)) if holds_complex(path, key) else open_magnitudes(path, key, Cache(0))
     rng = np.random.default_rng(seed)
-    return list(centre_crops([_channels(images[i], rng) for i in _spread(path, images, count, size)], size))
+    return list(centre_crops([to_channels(_with_phase(images[i], rng)) for i in _spread(path, images, count, size)], size))
 
 
 def holds_complex(path: str | Path, key: str) -> bool:
@@ -51,9 +61,9 @@ def _spread(path: str | Path, images: ImageSet, count: int, size: int) -> Sequen
     return [large[int(i)] for i in np.linspace(0, len(large) - 1, min(count, len(large)))]
 
 
-def _channels(image: np.ndarray, rng: np.random.Generator) -> Tensor:
-    """(2, H, W) of a complex image or a magnitude (H, W)."""
-    if not np.iscomplexobj(image):
-        y, x = (np.linspace(-1, 1, n) for n in image.shape)
-        image = image * np.exp(1j * smooth_phase(y, x, rng))
-    return torch.from_numpy(np.stack([image.real, image.imag]).astype(np.float32))
+def _with_phase(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A complex image (H, W) as it is, a magnitude with a phase."""
+    if np.iscomplexobj(image):
+        return image
+    y, x = (np.linspace(-1, 1, n) for n in image.shape)
+    return image * np.exp(1j * smooth_phase(y, x, rng))

@@ -10,8 +10,8 @@ Patches of air are left out of both, for how much of it surrounds a head says no
 
 Both sides are strange: photographs cost a prior of brains more than brains do, an empty phantom less; by its likelihood alone
 it would be the likeliest brain of all (Nalisnick et al. 2019). Where the threshold lies is learned from restorations that are
-in order. Their residual is not among the features: known to a thousandth where noise is simulated, and to a tenth where it is
-estimated, it made every real scan a strange one. `consistency` judges it.
+in order. Their residual is not among the features: known to half a per cent where noise is simulated, and to a tenth where
+it is estimated, it made every real scan a strange one. `consistency` judges it.
 
 How the loss compares with sigma^2 div D, the error that the denoiser itself expects, tells more kinds apart, but also one
 subject's scans from another's: on brains it warned for nothing in a third of the images, so it is not among the features.

@@ -35,6 +35,11 @@ def brightness(image: np.ndarray) -> np.ndarray:
     return (image * _LUMA).sum(-1, keepdims=True)
 
 
+def seen_by(channels: int, image: np.ndarray) -> np.ndarray:
+    """float32 colours (..., 3) as a network of 1 or 3 channels sees them: (..., channels), the brightness for one."""
+    return brightness(image) if channels == 1 else image
+
+
 class Patches:
     """Random square patches of images: flips, and right-angle turns of all but whole images; some made smaller, some grey.
 

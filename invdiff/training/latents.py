@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.priors.autoencoder import load_autoencoder
+from invdiff.training.data import seen_by
 from invdiff.training.images import in_unit_range
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
@@ -64,6 +65,7 @@ def encoded(coder: Any, images: WholeImages, batch: int = 500) -> Latents:
         for first in range(0, len(images.images), batch):
             x = in_unit_range(np.stack([images.images[i] for i in range(first, min(first + batch, len(images.images)))]))
             x = x[:, :, ::-1] if flip else x
-            parts.append(coder.encode(torch.from_numpy(np.ascontiguousarray(x[..., : images.channels].transpose(0, 3, 1, 2)))))
+            x = seen_by(images.channels, x).transpose(0, 3, 1, 2)
+            parts.append(coder.encode(torch.from_numpy(np.ascontiguousarray(x))))
     labels = images.labels
     return Latents(torch.cat(parts), np.tile(labels, 2) if labels is not None and images.flips else labels, images.drop)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.io.idx import read_idx
-from invdiff.training.data import brightness
+from invdiff.training.data import seen_by
 from invdiff.training.images import ImageSet, dataset, image_files, in_unit_range
 
 FOLDERS = "folders"
@@ -45,8 +45,7 @@ class WholeImages:
                              f"[{self.size}], got {size}")
         chosen = rng.integers(len(self.images), size=count)
         flipped = (rng.random(count) < 0.5)[mine] if self.flips else np.zeros(len(chosen[mine]), bool)
-        x0 = in_unit_range(np.stack([self.images[int(i)] for i in chosen[mine]]))
-        x0 = brightness(x0) if self.channels == 1 else x0[..., : self.channels]
+        x0 = seen_by(self.channels, in_unit_range(np.stack([self.images[int(i)] for i in chosen[mine]])))
         x0[flipped] = x0[flipped][:, :, ::-1]
         grey = torch.zeros(len(x0), dtype=torch.bool)
         images = torch.from_numpy(np.ascontiguousarray(x0)).permute(0, 3, 1, 2)         # channels last, as networks like it

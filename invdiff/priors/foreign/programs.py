@@ -66,7 +66,7 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
     try:
         denoiser = thing() if _takes(thing, 0) else thing
     except Exception as error:                               # whatever its author wrote
-        raise failed(target, error) from error
+        raise _failed(target, error) from error
     card = {"name": f"python:{target}", "source": target, "data": "unknown", "licence": "unknown"}
     if isinstance(denoiser, Denoiser):
         denoiser.card = card | dict(getattr(denoiser, "card", {}))
@@ -90,7 +90,7 @@ def imported(target: str) -> Any:
     except ModuleNotFoundError as error:
         raise InputError(f"python:{target}: there is no module {error.name!r}; is its folder on the path?") from error
     except Exception as error:                               # whatever its author wrote
-        raise failed(target, error) from error
+        raise _failed(target, error) from error
     try:
         for part in attribute.split("."):
             thing = getattr(thing, part)
@@ -99,7 +99,7 @@ def imported(target: str) -> Any:
     return thing
 
 
-def failed(target: str, error: Exception) -> InputError:
+def _failed(target: str, error: Exception) -> InputError:
     """That a user's own code raised `error`, and where."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
