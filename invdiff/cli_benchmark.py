@@ -56,6 +56,7 @@ def _images(config: Any, folder: Path, command: str, workers: int) -> None:
 
 
 def _exact(config: Any, folder: Path, command: str) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
@@ -73,9 +74,9 @@ def _exact(config: Any, folder: Path, command: str) -> None:
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose a folder where you may write") from error
     for table in exact_tables.tables(record):
-        shown = Table(*table.head, title=table.title, caption=table.note)
-        for row in table.rows:
-            shown.add_row(*row)
+        shown = Table(*(head.replace(" ", "\n") for head in table.head), box=SIMPLE, title=table.title, caption=table.note)
+        for name, *numbers in table.rows:                   # narrow columns: where names leave no room, rich cuts numbers
+            shown.add_row(name, *(number.replace(" ", "\n") for number in numbers))
         console.print(shown)
     typer.echo(f"{folder / 'exact.md'}: the tables; {folder / 'exact.json'}: the record")
 

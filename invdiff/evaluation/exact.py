@@ -24,7 +24,8 @@ from invdiff.problem import Problem, simulate
 SPREAD = 0.2                            # standard deviation of the Gaussian priors, in image units
 NOISES = (0.01, 0.1, 1.0)               # sigma_y in units of it
 GAUSSIAN_STEPS = 200
-LOW = 5e-4                              # the last level of those that are exact in the limit: below every posterior's spread
+RANK = 12                               # as many directions as a measurement of these images has values
+LOW = 5e-4                              # the last noise level: below every posterior's spread
 HEIGHT, WIDTH = 3, 4                    # of the Gaussian priors' images; MRI has two channels
 LINES = torch.tensor([1.0, 0.0, 1.0, 0.0]).expand(HEIGHT, WIDTH)
 KERNEL = torch.tensor([[0.0, 0.25, 0.1], [0.05, 0.4, 0.0], [0.2, 0.0, 0.0]])
@@ -35,12 +36,11 @@ OPERATORS: dict[str, tuple[int, Callable[[tuple[int, int, int]], LinearPhysics]]
     "MRI": (2, lambda size: operators.MRI(size, LINES)),
 }
 DIMENSIONS = tuple((d, m) for d in (8, 80) for m in (1, 2, 4))
-# parameters by name of a sampler: (what to add to its name, parameters); the first lists are for Gaussians, the others for
-# mixtures. A sampler that is in neither has its defaults
+# parameters by name of a sampler: (what to add to its name, parameters); the first lists are for Gaussians, where all end at
+# LOW, the others for mixtures. A sampler that is in neither has its defaults
 GAUSSIAN_FORMS: dict[str, list[tuple[str, dict[str, Any]]]] = {
-    "moment_matching": [(" (spectral)", {"cg_tolerance": 1e-4, "sigma_min": LOW}),
-                        (" (exact)", {"covariance": "exact", "sigma_min": LOW})],
-    "pigdm": [("", {"sigma_min": LOW})],
+    "moment_matching": [(" (spectral)", {"cg_tolerance": 1e-4}), (" (exact)", {"covariance": "exact"}),
+                        (" (low-rank)", {"covariance": "low-rank", "rank": RANK, "cg_tolerance": 1e-4})],
     "twisted_smc": [(" (exact)", {"covariance": "exact"})],
 }
 MIXTURE_FORMS: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -49,7 +49,8 @@ MIXTURE_FORMS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "ddrm": [("", {"steps": 100})],
 }
 # the prior that a sampler's theory is for; the stationary one where nothing is said
-PRIORS = {"pigdm": "white", "moment_matching (exact)": "rough", "twisted_smc (exact)": "rough", "split_gibbs": "rough"}
+PRIORS = {"pigdm": "white", "moment_matching (exact)": "rough", "moment_matching (low-rank)": "rough",
+          "twisted_smc (exact)": "rough"}
 
 
 @dataclass(frozen=True)
@@ -70,14 +71,12 @@ def quick_plan(plan: Plan) -> Plan:
                    dimensions=DIMENSIONS[:2], noises=NOISES[1:2])
 
 
-def forms(plan: Plan, table: dict[str, list[tuple[str, dict[str, Any]]]], steps: int | None) -> dict[str, Sampler]:
-    """The plan's samplers by label; `steps` is for those whose form does not say."""
+def forms(plan: Plan, table: dict[str, list[tuple[str, dict[str, Any]]]], **common: Any) -> dict[str, Sampler]:
+    """The plan's samplers by label, with `common` parameters where a form has no other; the plan's steps before all."""
     found = {}
     for name in plan.samplers:
         for suffix, parameters in table.get(name, [("", {})]):
-            chosen = {"steps": plan.steps or parameters.get("steps") or steps}
-            given = {key: value for key, value in (parameters | chosen).items() if value is not None}
-            sampler = SAMPLERS[name](**given)
+            sampler = SAMPLERS[name](**common | parameters | ({"steps": plan.steps} if plan.steps else {}))
             found[f"{name}{suffix}" + (f", {sampler.num_steps} steps" if table is MIXTURE_FORMS else "")] = sampler
     return found
 
@@ -111,8 +110,8 @@ def moment_errors(x: Tensor, mean: Tensor, cov: Tensor) -> list[float]:
 def gaussians(plan: Plan, say: Callable[[str], None]) -> dict:
     """{sampler: {"prior": kind, "operator, noise": [error of the mean, error of the covariance]}}, with a row `exact draws`."""
     record: dict[str, dict] = {}
-    steps = None if plan.steps else GAUSSIAN_STEPS
-    samplers: dict[str, Sampler | None] = {"exact draws": None, **forms(plan, GAUSSIAN_FORMS, steps)}
+    ours = forms(plan, GAUSSIAN_FORMS, steps=GAUSSIAN_STEPS, sigma_min=LOW)
+    samplers: dict[str, Sampler | None] = {"exact draws": None, **ours}
     for label, sampler in samplers.items():
         kind = PRIORS.get(label, "stationary")
         row: dict[str, Any] = {"prior": kind, "steps": sampler.num_steps if sampler else None}
@@ -136,7 +135,7 @@ def gaussians(plan: Plan, say: Callable[[str], None]) -> dict:
 def mixtures(plan: Plan, say: Callable[[str], None]) -> dict:
     """{sampler: {"d,m": [sliced Wasserstein distance of each problem, in the mixture's units]}}, with rows floor and prior."""
     record: dict[str, dict[str, list[float]]] = {}
-    samplers = forms(plan, MIXTURE_FORMS, None)
+    samplers = forms(plan, MIXTURE_FORMS)
     for d, m in plan.dimensions:
         for seed in range(plan.problems):
             for label, distance in _mixture(plan, samplers, d, m, seed).items():

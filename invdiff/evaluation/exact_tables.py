@@ -1,14 +1,15 @@
 """The record of `exact` as tables, and as a Markdown page."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from invdiff.io.files import replacing
 
-MEAN = ("Distance from the posterior's mean over sqrt(tr C). Columns: operator, sigma_y over the prior's standard deviation. "
-        "The row of exact draws is sampling error alone.")
-COVARIANCE = "|sample covariance - C| / |C|, in the Frobenius norm. Columns as above."
+GAUSSIAN = ("In {steps} steps; of a stationary prior, or one that is white or rough where a row says so. mean: its distance from "
+            "the posterior's, over sqrt(tr C). cov: |sample covariance - C| / |C|, in the Frobenius norm. Beside them sigma_y over "
+            "the prior's standard deviation. Exact draws have sampling error alone.")
 DISTANCE = ("2-Wasserstein along 1000 directions, root mean square, in units in which a component has unit variance and its "
             "neighbours are 8 √(d/2) away. Columns: (dimension of x, of y). Means over problems; in brackets, standard errors.")
 
@@ -24,19 +25,27 @@ class Table:
 
 
 def tables(record: dict) -> list[Table]:
-    """Mean and covariance on Gaussians, and distances on mixtures."""
-    gaussian, mixtures = record["gaussian"], record["mixtures"]
-    columns = [key for key in next(iter(gaussian.values())) if key not in ("prior", "steps")]
-    found = []
-    for i, (what, note) in enumerate((("mean", MEAN), ("covariance", COVARIANCE))):
-        rows = [[name, str(row["steps"] or ""), row["prior"], *(f"{row[key][i]:.3f}" for key in columns)]
-                for name, row in gaussian.items()]
-        found.append(Table(f"Gaussian priors: error of the {what}", note, ["sampler", "steps", "prior", *columns], rows))
+    """Errors of mean and covariance on Gaussians, a table for each operator, and distances on mixtures."""
+    mixtures = record["mixtures"]
     dimensions = list(next(iter(mixtures.values())))
     rows = [[name, *(_mean(row[key]) for key in dimensions)] for name, row in mixtures.items()]
-    head = ["sampler", *(f"({key.replace(',', ', ')})" for key in dimensions)]
-    found.append(Table("Mixtures of 25 Gaussians: sliced Wasserstein distance", DISTANCE, head, rows))
-    return found
+    head = ["sampler", *(f"({key})" for key in dimensions)]
+    return [*_gaussian_tables(record["gaussian"]),
+            Table("Mixtures of 25 Gaussians: sliced Wasserstein distance", DISTANCE, head, rows)]
+
+
+def _gaussian_tables(rows: dict[str, dict]) -> Iterator[Table]:
+    first, steps = next(iter(rows.values())), next(iter(row["steps"] for row in rows.values() if row["steps"]))
+    cases = [key.rsplit(", ", 1) for key in first if key not in ("prior", "steps")]
+    note = GAUSSIAN.format(steps=steps)
+    for operator in dict(cases):
+        noises = [noise for name, noise in cases if name == operator]
+        head = ["sampler", *(f"{what} {noise}" for what in ("mean", "cov") for noise in noises)]
+        yield Table(f"Gaussian priors: {operator}", note, head, [
+            [name if row["prior"] == "stationary" else f"{name}, {row['prior']}",
+             *(f"{row[f'{operator}, {noise}'][i]:.2f}" for i in (0, 1) for noise in noises)]
+            for name, row in rows.items()])
+        note = "As above."
 
 
 def _mean(values: list[float]) -> str:

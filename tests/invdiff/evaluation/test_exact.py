@@ -13,7 +13,7 @@ from invdiff.evaluation.namesakes import namesake, sample_with_deepinv
 
 RECORD = {
     "made": {"command": "invdiff benchmark exact", "samples": 10, "problems": 2, "versions": {"invdiff": "0"}},
-    "gaussian": {"exact draws": {"prior": "rough", "steps": None, "blur, 0.1": [0.1, 0.25]},
+    "gaussian": {"exact draws": {"prior": "stationary", "steps": None, "blur, 0.1": [0.1, 0.26]},
                  "ddrm": {"prior": "rough", "steps": 20, "blur, 0.1": [0.5, 1.0]}},
     "mixtures": {"prior": {"8,1": [9.0, 11.0], "80,4": [14.0, 14.0]}},
 }
@@ -66,13 +66,15 @@ def test_deepinv_s_samplers_run_beside_ours(name):
 
 
 def test_the_tables_say_what_the_record_does(tmp_path):
-    mean, covariance, distances = tables(RECORD)
-    assert mean.rows == [["exact draws", "", "rough", "0.100"], ["ddrm", "20", "rough", "0.500"]]
-    assert [row[-1] for row in covariance.rows] == ["0.250", "1.000"]
-    assert distances.head == ["sampler", "(8, 1)", "(80, 4)"]
+    gaussian, distances = tables(RECORD)
+    assert gaussian.title == "Gaussian priors: blur"
+    assert gaussian.note.startswith("In 20 steps; ")
+    assert gaussian.head == ["sampler", "mean 0.1", "cov 0.1"]
+    assert gaussian.rows == [["exact draws", "0.10", "0.26"], ["ddrm, rough", "0.50", "1.00"]]
+    assert distances.head == ["sampler", "(8,1)", "(80,4)"]
     assert distances.rows == [["prior", "10.00 (1.00)", "14.00 (0.00)"]]
     text = to_markdown(RECORD)
-    assert "| ddrm | 20 | rough | 0.500 |" in text
+    assert "| ddrm, rough | 0.50 | 1.00 |" in text
     save(RECORD, tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
     assert json.loads((tmp_path / "page.json").read_text(encoding="utf-8")) == RECORD
