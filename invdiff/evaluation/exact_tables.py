@@ -7,9 +7,9 @@ from pathlib import Path
 
 from invdiff.io.files import replacing
 
-GAUSSIAN = ("In {steps} steps; of a stationary prior, or one that is white or rough where a row says so. mean: its distance from "
-            "the posterior's, over sqrt(tr C). cov: |sample covariance - C| / |C|, in the Frobenius norm. Beside them sigma_y over "
-            "the prior's standard deviation. Exact draws have sampling error alone.")
+GAUSSIAN = ("In {steps} steps; of a stationary prior, or one that is white or rough where a row says so. mean: its distance "
+            "from the posterior's, over sqrt(tr C). cov: |sample covariance - C| / |C|, in the Frobenius norm. Beside them "
+            "sigma_y over the prior's standard deviation. Exact draws have sampling error alone.")
 DISTANCE = ("2-Wasserstein along 1000 directions, root mean square, in units in which a component has unit variance and its "
             "neighbours are 8 √(d/2) away. Columns: (dimension of x, of y). Means over problems; in brackets, standard errors.")
 

@@ -16,6 +16,7 @@ from invdiff.evaluation.generative.evaluate import Reference
 from invdiff.evaluation.generative.features import FeatureNetwork, Looked, look, to_bytes
 from invdiff.evaluation.likelihood import evaluate_likelihood
 from invdiff.priors import Guided
+from invdiff.training.data import stored_for
 from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.whole import read_labels
 
@@ -116,8 +117,8 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
     if apart is None or not 0 < count <= len(apart):
         raise InputError(f"--likelihood: expected 1 to {len(apart) if apart else 0} images kept apart from {real.source}, got "
                          f"{count}; --floor names them")
-    images = torch.cat(list(apart.batches()))[:count, :channels].float() / 255
-    histogram = torch.stack([histogram_of(batch[:, :channels].float() / 255) for batch in real.batches()]).sum(0)
+    images = torch.cat([_as_seen(channels, batch) for batch in apart.batches()])[:count]
+    histogram = torch.stack([histogram_of(_as_seen(channels, batch)) for batch in real.batches()]).sum(0)
 
     def report(done: int, total: int) -> None:
         if on_batch:
@@ -125,6 +126,12 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
 
     found = evaluate_likelihood(prior, images.to(device), histogram=histogram, seed=seed, on_batch=report)
     return {**found, "source": apart.source}
+
+
+def _as_seen(channels: int, pixels: Tensor) -> Tensor:
+    """Pixels (B, 3, H, W) as a prior of 1 or 3 channels sees them, in [0, 1] at 8-bit levels."""
+    seen = stored_for(channels, pixels.permute(0, 2, 3, 1).numpy())
+    return torch.from_numpy(seen).permute(0, 3, 1, 2) / 255
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from invdiff.errors import InputError
 from invdiff.machine import hardware
 from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
 from invdiff.training.averages import Averages
-from invdiff.training.images import Cache, in_unit_range, open_images
+from invdiff.training.data import load_whole
+from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.processes import asking
 from invdiff.training.settings import Frozen
@@ -185,11 +186,3 @@ def reconstruction_psnr(autoencoder: Any, images: np.ndarray, batch: int = 500) 
         error = (autoencoder.decode(autoencoder.encode(x)).clamp(0, 1) - x).square().mean((1, 2, 3))
         scores.append(-10 * error.clamp_min(1e-12).log10())
     return round(float(torch.cat(scores).mean()), 3)
-
-
-def load_whole(path: str | Path, key: str, channels: int) -> np.ndarray:
-    """All images, (N, C, H, W) as they are stored. Raises InputError."""
-    images = open_images(path, key, Cache(0))
-    if len(set(images.shapes)) > 1:
-        raise InputError(f"{path}: the images of {key} are of several sizes; expected one")
-    return np.stack([image[..., :channels].transpose(2, 0, 1) for image in images])

@@ -17,7 +17,8 @@ from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier
 from invdiff.machine import hardware
 from invdiff.training.averages import Averages
-from invdiff.training.images import Cache, in_unit_range, open_images
+from invdiff.training.data import load_whole
+from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.processes import asking
 from invdiff.training.settings import Frozen
@@ -215,9 +216,6 @@ def moved(x: np.ndarray, shift: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def load_labelled(path: str | Path, key: str, labels: str, classes: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """All images, (N, C, H, W) as they are stored, and their classes (N,) int64. Raises InputError."""
-    images = open_images(path, key, Cache(0))
-    if len(set(images.shapes)) > 1:
-        raise InputError(f"{path}: the images of {key} are of several sizes; a classifier takes one")
-    array = np.stack([image[..., :channels].transpose(2, 0, 1) for image in images])
+    """All images, (N, C, H, W), and their classes (N,) int64. Raises InputError."""
+    array = load_whole(path, key, channels)
     return array, read_labels(path, labels, len(array), classes)

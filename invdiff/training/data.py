@@ -40,6 +40,20 @@ def seen_by(channels: int, image: np.ndarray) -> np.ndarray:
     return brightness(image) if channels == 1 else image
 
 
+def stored_for(channels: int, image: np.ndarray) -> np.ndarray:
+    """The same of colours as they are stored: uint8 stays uint8."""
+    seen = seen_by(channels, image)
+    return np.rint(seen).astype(np.uint8) if image.dtype == np.uint8 else seen
+
+
+def load_whole(path: str | Path, key: str, channels: int) -> np.ndarray:
+    """All images of one size as a network of 1 or 3 channels sees them, (N, C, H, W), uint8 or float32. Raises InputError."""
+    images = open_images(path, key, Cache(0))
+    if len(set(images.shapes)) > 1:
+        raise InputError(f"{path}: the images of {key} are of several sizes; expected one")
+    return np.stack([stored_for(channels, image).transpose(2, 0, 1) for image in images])
+
+
 class Patches:
     """Random square patches of images: flips, and right-angle turns of all but whole images; some made smaller, some grey.
 

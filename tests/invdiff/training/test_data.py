@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from invdiff.errors import InputError
-from invdiff.training.data import Patches, load_images, to_grey, to_rgb
+from invdiff.training.data import Patches, load_images, load_whole, to_grey, to_rgb
 from invdiff.training.run import load_data
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
@@ -52,6 +52,21 @@ def test_sixteen_bits_are_rounded_to_eight_and_floats_refused(tmp_path):
     (tmp_path / "float.tif").write_bytes(encoded(grey.astype(np.float32) / 255, "TIFF"))
     with pytest.raises(InputError, match=r"float.tif: holds floats; save 8 or 16 bits"):
         load_images(tmp_path)
+
+
+def test_a_network_of_one_channel_sees_the_brightness_of_whole_images(tmp_path):
+    """Of 8-bit colours the nearest level, of grey pixels the pixels; three channels are left as they are stored."""
+    colours, grey = picture(6, 5), np.repeat(picture(6, 5, 1)[..., :1], 3, 2)
+    write_hdf5(tmp_path / "x.h5", [encoded(colours), encoded(grey)])
+    seen = load_whole(tmp_path / "x.h5", "train_jpeg", 1)
+    assert seen.shape == (2, 1, 6, 5)
+    assert seen.dtype == np.uint8
+    np.testing.assert_array_equal(seen[0, 0], np.asarray(Image.fromarray(colours).convert("F")).round())
+    np.testing.assert_array_equal(seen[1, 0], grey[..., 0])
+    np.testing.assert_array_equal(load_whole(tmp_path / "x.h5", "train_jpeg", 3)[0], colours.transpose(2, 0, 1))
+    with h5py.File(tmp_path / "floats.h5", "w") as file:
+        file["train_jpeg"] = np.float32([[[[0.5, 0.25, 1.0]]]])
+    np.testing.assert_allclose(load_whole(tmp_path / "floats.h5", "train_jpeg", 1), 0.299 * 0.5 + 0.587 * 0.25 + 0.114, rtol=1e-6)
 
 
 def test_encoded_bytes_in_hdf5(tmp_path):
