@@ -66,7 +66,8 @@ def test_a_network_of_one_channel_sees_the_brightness_of_whole_images(tmp_path):
     np.testing.assert_array_equal(load_whole(tmp_path / "x.h5", "train_jpeg", 3)[0], colours.transpose(2, 0, 1))
     with h5py.File(tmp_path / "floats.h5", "w") as file:
         file["train_jpeg"] = np.float32([[[[0.5, 0.25, 1.0]]]])
-    np.testing.assert_allclose(load_whole(tmp_path / "floats.h5", "train_jpeg", 1), 0.299 * 0.5 + 0.587 * 0.25 + 0.114, rtol=1e-6)
+    floats = load_whole(tmp_path / "floats.h5", "train_jpeg", 1)
+    np.testing.assert_allclose(floats, 0.299 * 0.5 + 0.587 * 0.25 + 0.114, rtol=1e-6)
 
 
 def test_encoded_bytes_in_hdf5(tmp_path):
