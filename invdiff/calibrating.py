@@ -17,7 +17,7 @@ from torch import Tensor
 
 from invdiff.calibration import Calibration, reference_of
 from invdiff.config import RunConfig, build_sampler
-from invdiff.diffusion.randomness import stream_seed
+from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.errors import InputError
 from invdiff.evaluation.crops import central_crops, holds_complex
 from invdiff.evaluation.intervals import LEVEL, centre_and_spread, conformal_factor, coverage, coverage_curve
@@ -144,10 +144,11 @@ def detected(record: Calibration, config: RunConfig, images: Known,
 
 def _cases(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str | Path | None,
            on_image: Callable[[int, int], object]) -> list[Case]:
-    """The restored images. Of each: ratio, error and spread (P,) at its pixels; ranks of its patches; features."""
+    """The restored images. Of each: ratio, plain, error and spread (P,) at its pixels, where plain is the ratio to a spread
+    that is not pooled; ranks of its patches; features."""
     identity = {"run": config.model_dump(mode="json", exclude={"device", "batch_size", "calibration"}), "images": images.source,
                 "prior": fingerprint(prior), "versions": versions()}
-    kept = None if checkpoint is None else PartialRun(checkpoint, identity, {})
+    kept = None if checkpoint is None else PartialRun(checkpoint, identity, {"images": _some(images)})
     cases = [case for case, _ in kept.parts()] if kept is not None else []
     make = _slice_cases if images.slices else _photo_cases
     on_image(len(cases), len(images))
@@ -157,6 +158,14 @@ def _cases(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str | 
             kept.add(case, {})
         on_image(len(cases), len(images))
     return cases
+
+
+def _some(images: Known) -> Tensor:
+    """Three of the images, which tell them from others of the same name."""
+    chosen = (0, len(images) // 2, len(images) - 1)
+    if images.slices is None:
+        return torch.stack([images.crops[i] for i in chosen])
+    return torch.stack([torch.view_as_real(images.slices.read(i).to(torch.complex64)) for i in chosen])
 
 
 def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:
@@ -170,7 +179,7 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
         looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features
         centre, spread = _centre_and_spread(result.samples[0])
         other = images.crops[number - 1]                                            # a reference point for the distances
-        yield _case(centre, spread, truth[0], _independent(result.samples[0], config), other, looked)
+        yield _case(centre, spread, truth[0], _std(result.samples[0]), _independent(result.samples[0], config), other, looked)
 
 
 def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:
@@ -185,11 +194,12 @@ def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
         slices = Slices(None, {})
         restore_slices(scan, [number], recipe, slices)
         tensors = next(iter(slices))[0]
-        truth, samples = tensors["truth"], mri.combine_sets(_independent(tensors["samples"], config))
+        truth, samples = tensors["truth"], mri.combine_sets(tensors["samples"])
         centre, spread = magnitudes(tensors["samples"])
         head = torch.from_numpy(head_mask(truth[None])[0])
-        other = images.slices.read(number - 1 if number else scan.slices - 1).abs()
-        yield _case(centre[None], spread[None], truth[None], samples, other[None], tensors.get("features"), head)
+        other = images.slices.read((number + scan.slices // 2) % scan.slices).abs()         # neighbours are of the same head
+        yield _case(centre[None], spread[None], truth[None], _std(samples), _independent(samples, config), other[None],
+                    tensors.get("features"), head)
 
 
 def _independent(samples: Tensor, config: RunConfig) -> Tensor:
@@ -205,15 +215,20 @@ def _centre_and_spread(samples: Tensor) -> tuple[Tensor, Tensor]:
     return centre_and_spread(samples) if len(samples) > 1 else (samples[0], torch.zeros_like(samples[0]))
 
 
-def _case(centre: Tensor, spread: Tensor, truth: Tensor, samples: Tensor, other: Tensor, features: Tensor | None,
-          mask: Tensor | None = None) -> Case:
-    """centre, spread, truth, other (C, H, W); samples (S, C, H, W); mask (H, W): the pixels that count."""
+def _std(samples: Tensor) -> Tensor:
+    """The samples' standard deviation (C, H, W), not pooled; zero of a single one."""
+    return sample_variance(samples, 0).sqrt() if len(samples) > 1 else torch.zeros_like(samples[0])
+
+
+def _case(centre: Tensor, spread: Tensor, truth: Tensor, std: Tensor, samples: Tensor, other: Tensor,
+          features: Tensor | None, mask: Tensor | None = None) -> Case:
+    """centre, spread, truth, std, other (C, H, W); samples (S, C, H, W), independent; mask (H, W): the pixels that count."""
     inside = torch.ones(truth.shape[-2:], dtype=torch.bool) if mask is None else mask
-    error, spread = (truth - centre).abs()[:, inside].flatten(), spread[:, inside].flatten()
+    error, spread, std = (x[:, inside].flatten() for x in ((truth - centre).abs(), spread, std))
     patches = tarp_ranks(_patches(samples), _patches(truth[None])[:, 0], _patches(other[None])[:, 0])
     whole = _patches(inside[None, None].float())[:, 0].mean(1) == 1                  # patches of the head alone
-    return {"ratio": error / spread.clamp_min(1e-12), "error": error, "spread": spread, "ranks": patches[whole],
-            **({} if features is None else {"features": features})}
+    return {"ratio": error / spread.clamp_min(1e-12), "plain": error / std.clamp_min(1e-12), "error": error, "spread": spread,
+            "ranks": patches[whole], **({} if features is None else {"features": features})}
 
 
 def _patches(x: Tensor) -> Tensor:
@@ -225,8 +240,9 @@ def _patches(x: Tensor) -> Tensor:
 def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: Reference | None) -> dict[str, Any]:
     """What is seen on images kept apart: coverage in the mean and its standard error; mean half-width (sharpness) and error;
     how well spread ranks error; curves of coverage by level, without the factor, of pixels and of patches (TARP); alarms."""
-    ratios = [case["ratio"].numpy() for case in cases]
-    independent = (config.samples + 1) // 2 if _in_pairs(config) else config.samples
+    ratios, plain = ([case[name].numpy() for case in cases] for name in ("ratio", "plain"))
+    paired = _in_pairs(config)
+    independent = (config.samples + 1) // 2 if paired else config.samples
     shares = np.array(coverage(ratios, factor))
     ranks = [float(spearmanr(case["error"], case["spread"]).statistic) for case in cases]
     found = {
@@ -234,7 +250,7 @@ def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: R
         "standard_error": float(shares.std(ddof=1) / len(shares) ** 0.5) if len(shares) > 1 else None,
         "half_width": factor * float(np.mean([case["spread"].mean() for case in cases])),
         "error": float(np.mean([case["error"].mean() for case in cases])), "spearman": float(np.mean(ranks)),
-        "levels": list(LEVELS), "uncalibrated": coverage_curve(ratios, config.samples, LEVELS),
+        "levels": list(LEVELS), "uncalibrated": coverage_curve(plain, config.samples, LEVELS, paired),
         "tarp": expected_coverage(torch.cat([case["ranks"] for case in cases]), independent, LEVELS),
     }
     rows = [case["features"] for case in cases if "features" in case]

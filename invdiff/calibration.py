@@ -1,6 +1,7 @@
 """What was measured of a prior, a task and a sampler together, kept beside the task's config, so that restorations can say how
 sure they are."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Literal
 from deepinv.models import Denoiser
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from invdiff.config import RunConfig, calibration_beside, tasks
+from invdiff.config import RunConfig, build_sampler, calibration_beside, tasks
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
 from invdiff.evaluation.novelty import Reference
@@ -69,6 +70,8 @@ class Calibration(BaseModel):
             found.append(f"sigma_y={self.sigma_y:g}")
         if config.antithetic != self.antithetic:
             found.append(f"antithetic={self.antithetic}")
+        if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
+            found.append(f"prior={self.prior}" if asked else "a prior without options")
         return found + [f"sampler.{key}={value}" for key, value in self.sampler.items() if config.sampler.get(key) != value]
 
     def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
@@ -84,25 +87,29 @@ class Calibration(BaseModel):
 
 
 def find_calibration(config: RunConfig, prior: Denoiser) -> Calibration | None:
-    """The calibration of a run, if there is one that was measured with its prior, operator and sampler.
+    """The calibration of a run, if there is one that was measured with its prior, operator and sampler: of several the one with
+    the fewest differences, the user's own before the bundled one.
 
     Raises InputError for a file that is damaged, or that the config names and that is missing or another run's.
     """
+    fit: list[Calibration] = []
     for path in _candidates(config):
         found = read_calibration(path)
         why = found.refusal(config, prior)
         if why is None:
-            return found
-        if config.calibration is not None:
+            fit.append(found)
+        elif config.calibration is not None:
             raise InputError(f"{path}: was measured with another {why}; leave calibration out, or measure it with invdiff "
                              "calibrate")
-    return None
+    noise = config.sigma_y if isinstance(config.sigma_y, float) else None
+    return min(fit, key=lambda found: len(found.differences(config, noise)), default=None)
 
 
 def interval_of(calibration: Calibration | None, config: RunConfig, samples: int,
                 sigma_y: float | None = None) -> dict[str, Any]:
     """The interval's entry in a report, with a calibration or without."""
-    return uncalibrated(samples) if calibration is None else calibration.interval(config, samples, sigma_y)
+    paired = config.antithetic and build_sampler(config.sampler).mirrors
+    return uncalibrated(samples, paired) if calibration is None else calibration.interval(config, samples, sigma_y)
 
 
 def reference_of(calibration: Calibration | None) -> Reference | None:
@@ -115,13 +122,17 @@ def _candidates(config: RunConfig) -> Iterator[Path]:
         yield Path(config.calibration)
         return
     known = tasks()
-    places = [place(config.task), *([calibration_beside(known[config.task])] if config.task in known else [])]
-    yield from (path for path in places if path.is_file())
+    yield from sorted(place(config).parent.glob("*.json"))
+    if config.task in known and calibration_beside(known[config.task]).is_file():
+        yield calibration_beside(known[config.task])
 
 
-def place(task: str) -> Path:
-    """Where the user's own calibration of a bundled task is kept, below the cache folder; it goes before the bundled one."""
-    return cache_folder() / "calibrations" / f"{task}.json"
+def place(config: RunConfig) -> Path:
+    """Where the user's own calibration of a bundled task is kept, below the cache folder: one for each prior, operator, noise
+    and sampler."""
+    what = config.model_dump(mode="json", include={"prior", "operator", "sigma_y", "sampler", "samples", "antithetic"})
+    name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    return cache_folder() / "calibrations" / config.task / f"{name}.json"
 
 
 def write_calibration(path: str | Path, calibration: Calibration) -> None:

@@ -68,7 +68,7 @@ def plan(problem: Problem, sampler: Sampler, samples: int, size: int, drawn: Seq
     """
     count, name = len(problem.y), type(sampler).__name__
     done = {chain for chunk in drawn for chain in chunk.samples}
-    together = count > 1 and any(b.ndim >= 4 and b.shape[0] == count for b in problem.physics.buffers())
+    together = problem.parameters_of_each()
     if sampler.population:
         if together:
             raise InputError(f"{name} takes one measurement at a time, and this {type(problem.physics).__name__} has "

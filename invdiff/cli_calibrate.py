@@ -53,7 +53,7 @@ def calibrate(
         raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
     images = known_images(resolved, data, key, count, size)
     others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
-    path = output or (calibration_beside(config) if config else place(resolved.task))
+    path = output or (calibration_beside(config) if config else place(resolved))
     partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
     record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, checkpoint=partial,
                                                        on_image=show))

@@ -75,7 +75,7 @@ class DeepinvSampler(Sampler):
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         count = len(problem.y)
-        if count > 1 and any(b.ndim >= 4 and b.shape[0] == count for b in problem.physics.buffers()):
+        if problem.parameters_of_each():
             raise InputError(f"DeepinvSampler takes one measurement at a time, and this {type(problem.physics).__name__} has "
                              f"parameters of its own for each of {count}; restore them one by one")
         problem = for_chains(problem, seeds)

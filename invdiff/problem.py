@@ -1,5 +1,6 @@
 """What is known: the operator, the measurement and its noise."""
 
+import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,11 +25,11 @@ class Problem:
 
     Args:
         physics: any deepinv physics, ours or theirs.
-        y: measurement (B, ...), float.
+        y: measurement (B, ...), float; samplers work in float32.
         sigma_y: noise standard deviation in y's units, >= 0; 0 means noiseless. There is no default.
 
     Raises:
-        ValueError: sigma_y negative or not finite, y not finite, or of a shape the operator does not give.
+        ValueError: sigma_y negative or not finite, y not float, not finite, or of a shape the operator does not give.
     """
 
     physics: Physics
@@ -39,6 +40,8 @@ class Problem:
     def __post_init__(self) -> None:
         if not 0 <= self.sigma_y < float("inf"):
             raise ValueError(f"sigma_y: expected a noise level >= 0 in the measurement's units, got {self.sigma_y}")
+        if not self.y.is_floating_point():
+            raise ValueError(f"y: expected float32, with complex values as two channels, got {self.y.dtype}")
         bad = int((~torch.isfinite(self.y)).sum())
         if bad:
             raise ValueError(f"y: {bad} of {self.y.numel()} values are NaN or infinite; expected finite values")
@@ -87,15 +90,27 @@ class Problem:
         return self.physics.A(x.to(self.y)) != 0
 
     def measured(self) -> "Problem":
-        """The same, with zeros in y where it carries no measurement, whatever a file has there."""
+        """The same, with zeros in y where a linear operator gives none, whatever a file has there."""
+        if not isinstance(self.physics, LinearPhysics):
+            return self
         return Problem(self.physics, self.y * self.observed(), self.sigma_y, self.calls)
+
+    def parameters_of_each(self) -> bool:
+        """Has the operator parameters of its own for each of several measurements, so that it takes them together?"""
+        count = len(self.y)
+        return count > 1 and any(b.ndim >= 4 and b.shape[0] == count for b in self.physics.buffers())
 
     def rows(self, index: Tensor) -> "Problem":
         """The measurements at `index`, with the same operator and the same call counter."""
         return Problem(self.physics, self.y[index], self.sigma_y, self.calls)
 
     def to(self, device: torch.device | str) -> "Problem":
-        return Problem(self.physics.to(device), self.y.to(device), self.sigma_y, self.calls)
+        """The same on a device, in float32; an operator that is elsewhere or of another precision is copied."""
+        device, physics = torch.device(device), self.physics
+        held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point()]
+        if any(t.dtype != torch.float32 or t.device.type != device.type for t in held):
+            physics = copy.deepcopy(physics).to(device=device, dtype=torch.float32)
+        return Problem(physics, self.y.to(device, torch.float32), self.sigma_y, self.calls)
 
 
 def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Problem:

@@ -208,8 +208,12 @@ class _Run:
         with torch.no_grad():
             latent = latent_of(self.prior)
             known = latent.encode(picture[None]) if latent else picture[None]
-            traces = {"measurement": self.problem.y, "prior": self.prior.prior(known, 0.1),
+            # at two levels, as a prior may be guided at some alone
+            traces = {"measurement": self.problem.y, "prior": torch.cat([self.prior.prior(known, s) for s in (0.1, 1.0)]),
                       "operator": self.problem.physics.A(picture.expand(len(self.problem.y), *picture.shape))}
+        if self.sampler.uses_spectrum:
+            size = (picture.shape[-2], picture.shape[-1])
+            traces["error spectrum"] = spectrum_for(self.prior, self.problem).at(0.1, size)
         if self.start is not None:
             traces["start"] = self.start
         self.partial = PartialRun(path, identity, traces)

@@ -85,10 +85,13 @@ def coverage(ratios: Sequence[np.ndarray], factor: float) -> list[float]:
     return [float((np.asarray(r) <= factor).mean()) for r in ratios]
 
 
-def coverage_curve(ratios: Sequence[np.ndarray], samples: int, levels: Sequence[float]) -> list[float]:
-    """What intervals of these levels cover in the mean if errors were Gaussian with the samples' spread, that is without
-    calibration: below the level, the samples are too sure of themselves."""
-    return [float(np.mean(coverage(ratios, gaussian_factor(samples, level)))) for level in levels]
+def coverage_curve(ratios: Sequence[np.ndarray], samples: int, levels: Sequence[float],
+                   antithetic: bool = False) -> list[float]:
+    """What intervals of these levels cover in the mean without calibration, by Student's t: of Gaussian errors with the
+    samples' spread, the level. Below it, the samples are too sure of themselves. ratios: as above, but of spreads that are not
+    pooled, which would have more degrees of freedom."""
+    factor = paired_factor if antithetic else gaussian_factor
+    return [float(np.mean(coverage(ratios, factor(samples, level)))) for level in levels]
 
 
 def gaussian_factor(samples: int, level: float = LEVEL) -> float:
@@ -111,9 +114,11 @@ def for_samples(factor: float, measured_with: int, samples: int, antithetic: boo
     return factor * max(expected(samples) / expected(measured_with), 1.0)
 
 
-def uncalibrated(samples: int) -> dict[str, Any]:
-    """The interval's entry in a report without a calibration."""
+def uncalibrated(samples: int, antithetic: bool = False) -> dict[str, Any]:
+    """The interval's entry in a report without a calibration. Of few exact samples it covers more than it says, as the spread
+    that it multiplies is pooled: of eight 92 to 94 %, of four 93 to 98 %."""
     if samples < 2:
         return {"level": LEVEL, "factor": 0.0, "calibrated": False, "source": "a single sample has none"}
-    return {"level": LEVEL, "factor": gaussian_factor(samples), "calibrated": False,
+    factor = paired_factor if antithetic else gaussian_factor
+    return {"level": LEVEL, "factor": factor(samples), "calibrated": False,
             "source": "Student's t, not calibrated; too narrow where a prior errs"}

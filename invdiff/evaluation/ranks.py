@@ -67,6 +67,6 @@ def uniformity(ranks: Tensor, samples: int, bins: int | None = None) -> np.ndarr
 
 def expected_coverage(ranks: Tensor, samples: int, levels: Sequence[float]) -> list[float]:
     """The share of truths inside the credible regions of these levels, from `tarp_ranks`: the levels themselves if the samples
-    are the posterior's, less if they are too sure (Lemos et al. 2023, Algorithm 2)."""
-    place = (ranks.double() + 0.5) / (samples + 1)
-    return [float((place <= level).double().mean()) for level in levels]
+    are the posterior's, less if they are too sure (Lemos et al. 2023, Algorithm 2). A rank r stands for the places from
+    r / (S + 1) to (r + 1) / (S + 1) alike, so that few samples make no steps."""
+    return [float((level * (samples + 1) - ranks.double()).clamp(0, 1).mean()) for level in levels]

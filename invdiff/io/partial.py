@@ -62,9 +62,9 @@ class PartialRun:
             value, kept = mine.get(name), before.get(name)
             if kept != value:
                 self._refuse(f"{name} was {kept}, now {value}")
-        for name, trace in self._traces.items():
-            kept = traces.get(name)
-            if kept is None or kept.shape != trace.shape or not _close(kept, trace):
+        for name in self._traces | traces:
+            trace, kept = self._traces.get(name), traces.get(name)
+            if trace is None or kept is None or kept.shape != trace.shape or not _close(kept, trace):
                 self._refuse(f"the {name} differs")
 
     def _refuse(self, why: str) -> None:

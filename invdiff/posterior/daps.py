@@ -43,7 +43,9 @@ class DAPS(Sampler):
             given_data = GivenData(problem, self.langevin_steps)
             x = sigmas[0] * noise.normal(shape)
             for sigma, after in pairwise(sigmas):
-                levels = self.schedule(self.ode_steps, min(self.sigma_min, sigma), sigma)
+                # at the lowest level a single step, to zero: some integrators divide by the length of the one before
+                count = self.ode_steps if sigma > 1.01 * self.sigma_min else 1
+                levels = self.schedule(count, min(self.sigma_min, sigma), sigma)
                 *_, end = self.integrator(prior, levels, x, lambda: noise.normal(shape))
                 if spectrum is None:
                     power = torch.full((1, shape[-2], shape[-1] // 2 + 1), (float(self.r or 1) * sigma) ** 2, device=x.device)

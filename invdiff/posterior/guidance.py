@@ -54,7 +54,6 @@ class MomentMatching(Sampler):
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "MomentMatching", NONLINEAR)
-        problem = problem.measured()
         if self.covariance in ("local", "spectral"):
             return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=self.cg_tolerance,
                                  iterations=self.cg_iterations)

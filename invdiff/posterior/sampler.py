@@ -86,6 +86,10 @@ class Sampler(BaseModel):
     def _guided(self, start: Tensor | None, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         problem = for_chains(problem, seeds)
         if self.integrator.adaptive and len(seeds) > 1:
+            if problem.parameters_of_each():
+                raise InputError(f"{type(self.integrator).__name__} takes one measurement at a time, and this "
+                                 f"{type(problem.physics).__name__} has parameters of its own for each of {len(seeds)}; "
+                                 "restore them one by one, or take an integrator with levels that are given")
             yield from self._apart(start, prior, problem, seeds)
             return
         noise = Streams(seeds, problem.y.device)
@@ -115,10 +119,10 @@ class Sampler(BaseModel):
 
 
 def for_chains(problem: Problem, seeds: Sequence[int]) -> Problem:
-    """The problem with one measurement for each seed."""
+    """The problem with one measurement for each seed, zero where the operator does not reach."""
     count = len(problem.y)
     if count == len(seeds):
-        return problem
+        return problem.measured()
     if count == 1:
-        return problem.rows(torch.zeros(len(seeds), dtype=torch.long, device=problem.y.device))
+        return problem.measured().rows(torch.zeros(len(seeds), dtype=torch.long, device=problem.y.device))
     raise ValueError(f"seeds: expected {count}, one for each measurement, got {len(seeds)}")

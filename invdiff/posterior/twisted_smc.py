@@ -82,12 +82,11 @@ class TwistedSMC(Sampler):
                                "resamplings": particles.resamplings})
 
     def _measurement(self, problem: Problem) -> Problem:
-        """The problem with its one measurement once, zero where the operator does not reach."""
+        """The problem with its one measurement once."""
         if not (problem.y == problem.y[:1]).all():
             raise ValueError("TwistedSMC: expected the chains of one measurement together, got different measurements; "
                              "restore() takes them one after the other")
-        problem = problem.rows(torch.zeros(1, dtype=torch.long, device=problem.y.device))
-        return problem.measured()
+        return problem.rows(torch.zeros(1, dtype=torch.long, device=problem.y.device))
 
     def _model(self, prior: Denoiser, problem: Problem, particles: "_Particles") -> tuple[Model, float | None]:
         """From particles and a level to their twist; and what is missing to the evidence, None where it is unknown."""

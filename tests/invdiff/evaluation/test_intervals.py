@@ -87,6 +87,7 @@ def test_fewer_samples_get_a_wider_interval():
     assert for_samples(2.0, 8, 3) == pytest.approx(2.0 * gaussian_factor(3) / gaussian_factor(8))
     assert for_samples(2.0, 8, 2, antithetic=True) < for_samples(2.0, 8, 2)
     assert uncalibrated(1)["factor"] == 0
+    assert uncalibrated(4, antithetic=True)["factor"] == paired_factor(4)
     assert uncalibrated(4)["factor"] == pytest.approx(2.353 * 1.25**0.5, abs=1e-3)     # Student's t, 3 degrees, 95 %
 
 

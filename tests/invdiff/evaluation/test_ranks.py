@@ -105,6 +105,14 @@ def test_distances_to_a_reference_rank_uniformly_for_the_right_spread_alone():
         assert near is uniform
 
 
+@pytest.mark.parametrize("samples", [1, 2, 4, 10])
+def test_few_exact_samples_cover_every_level(samples):
+    """Ranks that are uniform from 0 to S, each as often: the level itself, between the ranks, too."""
+    ranks, levels = torch.arange(samples + 1).repeat(3), np.linspace(0.05, 0.95, 19)
+    np.testing.assert_allclose(expected_coverage(ranks, samples, levels), levels, rtol=1e-12)
+    assert expected_coverage(torch.full((5,), samples), samples, [0.5]) == [0.0]            # all outside
+
+
 def test_bins_of_unequal_width_count_as_such():
     ranks = torch.arange(10).repeat(70)[:, None]
     assert uniformity(ranks, 9, bins=3)[0] == pytest.approx(1.0)            # of 3, 4 and 3 ranks
