@@ -146,10 +146,8 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
         own = {"calibration": str(beside.resolve())} if (beside := calibration_beside(path)).is_file() else {}
     given = {"sampler": DEFAULT_SAMPLER} | own | read_yaml(path)
     given = {k: {"name": v} if k in ("operator", "sampler") and isinstance(v, str) else v for k, v in given.items()}
-    name = next((value.strip().strip("'\"") for key, _, value in (a.partition("=") for a in reversed(assignments))
-                 if key.strip() == "sampler.name"), None)
-    if name and isinstance(given["sampler"], Mapping) and name != given["sampler"].get("name"):
-        given["sampler"] = {}               # what it says belongs to another sampler
+    for part in ("operator", "sampler"):
+        given |= _for_another(part, given.get(part), assignments)
     data = override(given, assignments)
     config = validate(RunConfig, data, str(path))
     if config.input is not None and config.truth is not None:
@@ -160,6 +158,17 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
     config = config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
     (_check_scan if config.is_scan else _check_image)(config, str(path), noise_given)
     return config
+
+
+def _for_another(part: str, spec: Any, assignments: Sequence[str]) -> dict[str, Any]:
+    """{part: what is left of its spec} if `--set PART.name=` changes the name: an operator's parameters that the new one has,
+    too; a sampler's are its own. Else nothing."""
+    name = next((value.strip().strip("'\"") for key, _, value in (a.partition("=") for a in reversed(assignments))
+                 if key.strip() == f"{part}.name"), None)
+    if not name or not isinstance(spec, Mapping) or name == spec.get("name"):
+        return {}
+    known = inspect.signature(OPERATORS[name]).parameters if part == "operator" and name in OPERATORS else {}
+    return {part: {key: value for key, value in spec.items() if key in known}}
 
 
 def _check_scan(config: RunConfig, path: str, noise_given: bool) -> None:

@@ -44,6 +44,11 @@ class Outcome:
     def report(self) -> dict[str, Any]:
         return self.result.report
 
+    @property
+    def several(self) -> bool:
+        """Are there samples that could differ?"""
+        return self.result.samples.shape[1] > 1
+
     def save(self, path: str | Path) -> None:
         """The output folder, complete or absent. Raises InputError where it cannot be written."""
         more = dict(zip(("lower", "upper"), self.bounds, strict=True)) if self.bounds else {}
@@ -54,26 +59,31 @@ class Outcome:
             write_yaml(folder / "config.yaml", self.config.model_dump())
             save_image(folder / "restored.png", self.result.mean[0])
             save_image(folder / "measurement.png", self.picture[0])
-            heatmap(self.result.std[0]).save(folder / "std.png")
+            if self.several:
+                heatmap(self.result.std[0]).save(folder / "std.png")
             if self.provenance:
                 heatmap(self.provenance.prior[0].abs()).save(folder / "prior.png")
             self.figure().save(folder / "comparison.png")
 
     def figure(self) -> Image.Image:
-        """Measurement, restoration, one sample, spread, what the prior filled in, and truth, side by side."""
+        """Measurement, restoration, one sample and the spread where there are more, what the prior filled in, and truth, side
+        by side."""
         metrics = self.result.report["metrics"]
-        spread, top = colorize(self.result.std[0])
-        panels = {"measurement": self.picture[0].clamp(0, 1), "restored (mean)": self.result.mean[0].clamp(0, 1),
-                  "one sample": self.result.samples[0, 0].clamp(0, 1), "std": spread}
-        captions = {"std": f"0 to {top:.3f}"}
+        panels, captions = {"measurement": self.picture[0].clamp(0, 1)}, {}
+        if self.several:
+            panels["restored (mean)"] = self.result.mean[0].clamp(0, 1)
+        panels["one sample"] = self.result.samples[0, 0].clamp(0, 1)
+        if self.several:
+            panels["std"], top = colorize(self.result.std[0])
+            captions["std"] = f"0 to {top:.3f}"
         if self.provenance:
             panels["filled in by the prior"], top = colorize(self.provenance.prior[0].abs())
             measured = self.provenance.shares["measured"]
             captions["filled in by the prior"] = f"0 to {top:.3f}; {measured:.0%} of the pixels' freedom is measured"
         if self.truth is not None:
             panels["truth"] = self.truth[0]
-            captions |= {"measurement": _caption(metrics["measurement"]), "restored (mean)": _caption(metrics["restored"]),
-                         "one sample": _caption(metrics["sample"])}
+            scored = {"measurement": "measurement", "restored (mean)": "restored", "one sample": "sample"}
+            captions |= {panel: _caption(metrics[name]) for panel, name in scored.items() if panel in panels}
         return comparison(panels, captions)
 
 

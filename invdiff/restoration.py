@@ -78,9 +78,10 @@ class Result:
             self.write_into(folder)
 
     def write_into(self, folder: Path, **more: Tensor) -> None:
-        """The files of `save`, into a folder that exists; `more` arrays into result.h5."""
-        save_arrays(folder / "result.h5", samples=self.samples, mean=self.mean, std=self.std, measurement=self.measurement,
-                    **more)
+        """The files of `save`, into a folder that exists; `more` arrays into result.h5. A single sample has no std there."""
+        if self.samples.shape[1] > 1:
+            more["std"] = self.std
+        save_arrays(folder / "result.h5", samples=self.samples, mean=self.mean, measurement=self.measurement, **more)
         write_json(folder / "report.json", self.report)
 
 

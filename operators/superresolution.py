@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
@@ -62,7 +62,9 @@ class SuperResolution(DecomposablePhysics):
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """Block means, (B, C, h, w), of x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return F.avg_pool2d(x, self.factor)
+        # slices added up are several times as fast as avg_pool2d on a CPU
+        rows = reduce(torch.add, (x[..., i :: self.factor, :] for i in range(self.factor)))
+        return reduce(torch.add, (rows[..., i :: self.factor] for i in range(self.factor))) / self.factor**2
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """(B, C, H, W): each pixel of y (B, C, h, w) spread over its block, divided by factor²."""

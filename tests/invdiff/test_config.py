@@ -92,6 +92,18 @@ def test_another_sampler_takes_its_own_defaults():
     assert build_sampler(same.sampler) == build_sampler(run_config("deblur").sampler)
 
 
+def test_another_operator_takes_what_it_knows_of_the_task_s():
+    """`keep` of the task inpaint is no box's, and `factor` of sr is that of the bicubic one, too."""
+    assert run_config("inpaint", None, ["operator.name=box_inpainting"]).operator["name"] == "box_inpainting"
+    assert run_config("inpaint", None, ["operator.name=row_inpainting"]).operator["keep"] == 0.5
+    assert run_config("inpaint", None, ["operator.keep=0.3", "operator.name=row_inpainting"]).operator["keep"] == 0.3
+    assert run_config("sr", None, ["operator.name=bicubic_super_resolution"]).operator["factor"] == 2
+    with pytest.raises(InputError, match="unknown key 'keep'"):
+        run_config("inpaint", None, ["operator.name=box_inpainting", "operator.keep=0.3"])
+    with pytest.raises(InputError, match="did you mean 'box_inpainting'"):
+        run_config("inpaint", None, ["operator.name=box_inpaintin"])
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_describe_and_build_are_inverses(name):
     integrator = {"integrator": DDIM(eta=0.25)} if SAMPLERS[name].integrates else {}

@@ -202,6 +202,32 @@ def test_a_checkpoint_of_another_run_is_refused_and_kept(change, said, tmp_path)
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
 
 
+class Surer(Denoiser):
+    """The prior with another word on its errors."""
+
+    def __init__(self):
+        super().__init__()
+        self.prior = prior()
+
+    def forward(self, x, sigma, **kwargs):
+        return self.prior(x, sigma)
+
+    def error_spectrum(self, channels):
+        known = self.prior.error_spectrum(channels)
+        return type("Halved", (), {"source": "", "at": lambda self, *where: known.at(*where) / 2})()
+
+
+@pytest.mark.parametrize(("before", "now", "said"), [
+    ({"start": torch.zeros(SIZE)}, {}, "the start differs"),
+    ({}, {"prior": Surer()}, "the error spectrum differs"),
+])
+def test_a_run_does_not_go_on_by_another_law(before, now, said, tmp_path):
+    arguments = {"problem": problem(), "prior": prior(), "sampler": QUICK, "checkpoint": tmp_path / "run"}
+    restore(**arguments, **before)
+    with pytest.raises(InputError, match=said):
+        restore(**{**arguments, **now}, samples=2)
+
+
 def test_the_number_of_samples_is_part_of_a_population(tmp_path):
     restore(problem(), prior(), Herd(steps=1), samples=2, checkpoint=tmp_path / "run")
     with pytest.raises(InputError, match="samples was 2, now 3"):

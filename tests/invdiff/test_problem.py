@@ -91,6 +91,19 @@ def test_operator_calls_are_counted_over_all_rows():
     assert Problem(problem.physics, problem.y, 0.1).calls.operator == 0
 
 
+def test_double_precision_is_taken_and_left_as_it_was():
+    """Samplers work in float32: on a copy of an operator that does not."""
+    physics = operators.GaussianBlur(SIZE, sigma=0.4).to(torch.float64)
+    problem = simulate(physics, torch.rand(2, *SIZE, dtype=torch.float64), 0.1)
+    single = problem.to("cpu")
+    assert single.y.dtype == single.A(single.y).dtype == torch.float32
+    torch.testing.assert_close(single.A(single.y), problem.A(problem.y).float())
+    assert problem.y.dtype == physics.A(problem.y).dtype == torch.float64
+    assert single.to("cpu").physics is single.physics
+    with pytest.raises(ValueError, match=r"y: expected float32, with complex values as two channels, got torch\.complex64"):
+        Problem(physics, torch.zeros(1, *SIZE, dtype=torch.complex64), 0.1)
+
+
 def test_requirements_name_the_operator_and_the_alternatives():
     linear = LinearPhysics(A=lambda x: x)
     assert require(linear, LinearPhysics, "X", "dps") is linear

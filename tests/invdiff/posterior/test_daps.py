@@ -5,6 +5,7 @@ import torch
 from deepinv.physics import Physics
 from toys import OPERATORS, assert_moments_close, coloured_prior, draw, natural_prior, pose, sample
 
+from invdiff.config import build_sampler
 from invdiff.posterior import DAPS
 from invdiff.posterior.likelihood import GivenData
 from invdiff.problem import Problem
@@ -43,6 +44,15 @@ def test_any_operator_by_langevin_dynamics():
     hidden = Problem(Matrix(problem.physics), problem.y, 0.2)
     samples = sample(DAPS(steps=20, langevin_steps=60), prior, hidden, 1000)
     assert_moments_close(samples, *prior.posterior(problem), discretisation=0.05)
+
+
+@pytest.mark.parametrize("integrator", ["dpm_solver_pp", "dpmpp_3m", "dpm_solver", "heun", "rk45"])
+def test_the_flow_takes_any_integrator(integrator):
+    """The last flow begins at the lowest level: there is no way to go, and no length of a step to divide by."""
+    prior = natural_prior()
+    problem = pose("denoising", prior, 0.2)
+    names = {"name": "daps", "steps": 20, "ode_steps": 5, "integrator": {"name": integrator}}
+    assert sample(build_sampler(names), prior, problem, 2).isfinite().all()
 
 
 def test_their_r_does_not_ask_the_prior():

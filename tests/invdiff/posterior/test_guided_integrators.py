@@ -4,9 +4,11 @@ import pytest
 import torch
 from toys import assert_moments_close, natural_prior, pose, sample, white_prior
 
+import operators
 from invdiff.config import PARTS, SAMPLERS, build_sampler, describe
 from invdiff.errors import InputError
 from invdiff.posterior import DAPS, DDNM, DPS, ILVR, MomentMatching, PiGDM
+from invdiff.problem import Problem
 from invdiff.restoration import restore
 
 NAMES = list(PARTS["integrator"])
@@ -80,6 +82,15 @@ def test_a_sampler_uses_the_integrator_that_it_takes(name, monkeypatch):
     problem = pose("inpainting", white_prior(), 0.0 if SAMPLERS[name] is DDNM else 0.05)
     with pytest.raises(InterruptedError):
         list(build_sampler(spec).steps(white_prior(), problem, [0]))
+
+
+def test_adaptive_steps_take_no_operator_with_parameters_of_each():
+    size = (1, 8, 8)
+    masks = torch.stack([operators.random_mask(size, 0.5, s) for s in (0, 1)])
+    posed = Problem(operators.Inpainting(size, masks), torch.rand(2, *size), 0.05)
+    sampler = build_sampler({"name": "moment_matching", "integrator": {"name": "rk45"}})
+    with pytest.raises(InputError, match="RK45 takes one measurement at a time, and this Inpainting has parameters of its own"):
+        restore(posed, natural_prior(), sampler)
 
 
 def test_network_calls_of_adaptive_steps_are_counted():

@@ -73,6 +73,15 @@ def test_samples_depend_on_their_seed_alone(sampler, sigma_y):
     torch.testing.assert_close(restore(problem, prior, sampler, samples=3, batch_size=4).samples, default, rtol=0, atol=1e-4)
 
 
+def test_what_a_measurement_holds_where_nothing_was_measured_does_not_matter(sampler):
+    """A photo whose holes were painted white, say."""
+    prior = suited(sampler, natural_prior())
+    problem = pose("inpainting", prior, 0.05)
+    painted = Problem(problem.physics, torch.where(problem.observed(), problem.y, 1.0), 0.05)
+    assert not torch.equal(painted.y, problem.y)
+    assert torch.equal(last(sampler, prior, painted, [0, 1]), last(sampler, prior, problem, [0, 1]))
+
+
 def test_seed_zero_is_a_seed(sampler):
     prior = suited(sampler, natural_prior())
     problem = pose("inpainting", prior, 0.05)
