@@ -69,6 +69,7 @@ class TwistedSMC(Sampler):
             for after in sigmas[1:-1]:
                 if particles.share() < self.threshold:
                     twist = twist.at(particles.resample(particles.count))
+                    particles.resamplings += 1
                 x = twist.propose(after, particles.draw)
                 expected = twist.predicted(x, after)
                 twist = model(x, after)
@@ -129,7 +130,6 @@ class _Particles:
     def resample(self, count: int) -> Tensor:
         """Indices of `count` particles of equal weight, systematically drawn and shuffled."""
         self.log_evidence += float(self._log_weights.logsumexp(0)) - math.log(self.count)
-        self.resamplings += 1
         edges = self._log_weights.softmax(0).cumsum(0)
         offset = torch.rand(1, generator=self._generator, dtype=torch.float64)
         index = torch.searchsorted(edges, (torch.arange(count) + offset) / count * edges[-1]).clamp_max(self.count - 1)
