@@ -11,6 +11,8 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 
+NOISE_FLOOR = 1e-6      # float32 arithmetic leaves about this much noise in A x: a "noiseless" measurement is no better
+
 
 @dataclass
 class Calls:
@@ -58,6 +60,11 @@ class Problem:
         if isinstance(self.physics, LinearPhysics):
             return tuple(self.physics.A_adjoint(self.y[:1]).shape[1:])
         raise ValueError(f"{type(self.physics).__name__}: img_size is not set; expected (C, H, W)")
+
+    @property
+    def noise_variance(self) -> float:
+        """sigma_y^2, or that of rounding where it is less."""
+        return max(self.sigma_y, NOISE_FLOOR) ** 2
 
     def A(self, x: Tensor) -> Tensor:
         self.calls.operator += len(x)

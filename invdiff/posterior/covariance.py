@@ -14,9 +14,6 @@ from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colour
 from invdiff.problem import Problem
 from operators import conjugate_gradients
 
-# float32 arithmetic leaves about this much noise in A x, so a "noiseless" measurement is no better than this
-NOISE_FLOOR = 1e-6
-
 
 def spectrum_for(prior: Denoiser, problem: Problem) -> ErrorSpectrum:
     """The error spectrum on the prior's card, or else a stationary model of the image behind this measurement."""
@@ -52,7 +49,7 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
     In closed form where the operator has one; else by conjugate gradients from `start`, to a relative residual of
     `tolerance`.
     """
-    sigma = max(problem.sigma_y, NOISE_FLOOR)
+    sigma = problem.noise_variance**0.5
     if has_closed_form(problem) and covariance.scale is None:
         problem.calls.operator += 2 * len(r)
         return rotate_colours_back(problem.physics.solve_stationary(covariance.power, rotate_colours(r), sigma))
@@ -79,19 +76,15 @@ def preconditioner(problem: Problem, covariance: StationaryCovariance) -> Callab
     closed_form = getattr(problem.physics, "solve_stationary", None)
     if closed_form is None:
         return None
-    sigma = max(problem.sigma_y, NOISE_FLOOR)
+    sigma = problem.noise_variance**0.5
     return lambda v: closed_form(covariance.power, v, sigma)       # exact if C were diagonal in the channels as they are
 
 
 def _preconditioner_of_rows(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor]:
     """A (C + sigma_y^2 I)^-1 A^T: for a selection of orthonormal rows, the inverse's restriction nearly is the inverse."""
-    inverse = StationaryCovariance(1 / (covariance.power + _variance(problem)), covariance.size,
+    inverse = StationaryCovariance(1 / (covariance.power + problem.noise_variance), covariance.size,
                                    None if covariance.scale is None else 1 / covariance.scale)
     return lambda v: problem.A(inverse(problem.A_adjoint(v)))
-
-
-def _variance(problem: Problem) -> float:
-    return max(problem.sigma_y, NOISE_FLOOR) ** 2
 
 
 def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, start: Tensor | None = None, *,
@@ -110,7 +103,7 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
             return _condition_in_closed_form(problem, covariance, r), None
         usual = (0.1, 5) if selects_orthonormal_rows(problem.physics) else (1e-2, 20)
         return _condition_on_data(problem, covariance, r, start, tolerance or usual[0], iterations or usual[1])
-    return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=_variance(problem),
+    return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=problem.noise_variance,
                                     tolerance=tolerance or 2e-3, iterations=iterations or 30)
 
 
@@ -125,7 +118,7 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Te
     def pull(v: Tensor) -> Tensor:
         return covariance(problem.A_adjoint(v))
 
-    noise, prepare = _variance(problem), preconditioner(problem, covariance)
+    noise, prepare = problem.noise_variance, preconditioner(problem, covariance)
     w = torch.zeros_like(r) if start is None else start
     u = r.new_zeros(len(r), *problem.image_shape) if start is None else pull(start)
     left = r if start is None else r - problem.A(u) - noise * w
@@ -153,7 +146,7 @@ def _condition_in_closed_form(problem: Problem, covariance: StationaryCovariance
         return covariance(problem.A_adjoint(solve(problem, covariance, r)))
     problem.calls.operator += 3 * len(r)                # a circular filter: all in one pass, counted as if they were called
     response, gain, power = problem.physics.response, problem.physics.response_power, covariance.power
-    spectrum = torch.fft.rfft2(rotate_colours(r)).mul_(response.conj()).mul_(power / (power * gain + _variance(problem)))
+    spectrum = torch.fft.rfft2(rotate_colours(r)).mul_(response.conj()).mul_(power / (power * gain + problem.noise_variance))
     return rotate_colours_back(torch.fft.irfft2(spectrum, s=covariance.size))
 
 

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise
 from invdiff.posterior.covariance import (
-    NOISE_FLOOR,
     StationaryCovariance,
     condition,
     has_closed_form,
@@ -133,7 +132,7 @@ class PiGDM(Sampler):
 
 def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: Tensor | float) -> Tensor:
     """v A^T (v A A^T + sigma_y^2 I)^-1 residual, for a white covariance v I: by the operator's SVD, or by CG."""
-    noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+    noise = problem.noise_variance
     if isinstance(physics, DecomposablePhysics):
         problem.calls.operator += 2 * len(residual)
         s = physics.mask

@@ -9,7 +9,7 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance
+from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.guidance import prox
 from invdiff.posterior.likelihood import is_linear
 from invdiff.priors.latent import LatentPrior, latent_of
@@ -102,7 +102,7 @@ def most_likely(problem: Problem, mean: Tensor, power: Tensor, newton_steps: int
     """
     size = (mean.shape[-2], mean.shape[-1])
     root = StationaryCovariance(power.sqrt(), size)
-    noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+    noise = problem.noise_variance
     z, v = mean, None
     for _ in range(newton_steps):
         at = Linearised(problem, z)

@@ -10,7 +10,7 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, condition
+from invdiff.posterior.covariance import StationaryCovariance, condition
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
 
@@ -122,7 +122,7 @@ class GivenData:
         a quadratic U whatever h is (Leimkuhler & Matthews 2013). h is half of the inverse of the largest curvature at m, or of
         what the gradient's change over the last step tells of it: where an operator steepens, chains would run away.
         """
-        problem, variance = self._problem, max(self._problem.sigma_y, NOISE_FLOOR) ** 2
+        problem, variance = self._problem, self._problem.noise_variance
         largest = 1 + covariance.power.amax((-3, -2, -1), keepdim=True) * squared_norm(problem, mean) / variance
         z, draw = mean, noise(mean.shape[1:])
         before: tuple[Tensor, Tensor] | None = None

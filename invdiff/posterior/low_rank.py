@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, solve
+from invdiff.posterior.covariance import StationaryCovariance, solve
 from invdiff.posterior.image_space import Whitened, solve_whitened
 from invdiff.problem import Problem
 
@@ -163,7 +163,7 @@ class ImageConditioning(Conditioning):
 
     def base(self, r: Tensor, start: Tensor | None = None, looser: float = 1.0) -> Tensor:
         """A^T (A C0 A^T + sigma_y^2 I)^-1 r for A^T r, (B, C, H, W)."""
-        system = Whitened(self.problem, self.covariance.base.power, max(self.problem.sigma_y, NOISE_FLOOR) ** 2)
+        system = Whitened(self.problem, self.covariance.base.power, self.problem.noise_variance)
         begun = None if start is None else system.pull(start)
         return system.weights(solve_whitened(system, r, begun, looser * self._tolerance, self._iterations))
 

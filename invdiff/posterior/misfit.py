@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance, has_closed_form
+from invdiff.posterior.covariance import StationaryCovariance, has_closed_form
 from invdiff.problem import Problem
 from operators import CompressedSensing, Inpainting
 
@@ -25,7 +25,7 @@ class Surplus:
     """
 
     def __init__(self, problem: Problem):
-        self.problem, self.noise = problem, max(problem.sigma_y, NOISE_FLOOR) ** 2
+        self.problem, self.noise = problem, problem.noise_variance
         self.size = (problem.image_shape[-2], problem.image_shape[-1])
         self.values = problem.observed().flatten(1).sum(1).to(problem.y.dtype).clamp_min(1)
         self.gain = getattr(problem.physics, "response_power", None)         # of a circular filter

@@ -14,7 +14,6 @@ from torch import Tensor
 from invdiff.diffusion.integrators import Denoise
 from invdiff.errors import InputError
 from invdiff.posterior.covariance import (
-    NOISE_FLOOR,
     StationaryCovariance,
     has_closed_form,
     in_image_space,
@@ -90,7 +89,7 @@ class Rows:
     def log_left(self, problem: Problem) -> float:
         """log density of what one measurement holds besides: noise, on combinations of the reached values that A leaves at
         zero."""
-        noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+        noise = problem.noise_variance
         y = problem.y.flatten(1).double().cpu()
         left = y - product(self.left, product(self.left.mT, y))
         count = int(problem.observed().sum()) - self.left.shape[2]
@@ -119,7 +118,7 @@ def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, it
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
-        at, noise = Linearised(prior, x, sigma), max(problem.sigma_y, NOISE_FLOOR) ** 2
+        at, noise = Linearised(prior, x, sigma), problem.noise_variance
         residual = problem.y - problem.A(at.x0)
         weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w, residual, weights,
                                       tolerance=tolerance or 1e-2, iterations=iterations or 20,
@@ -166,7 +165,7 @@ def _direct_rule(prior: Denoiser, problem: Problem) -> Denoise:
         at = Linearised(prior, x, sigma)
         root = rows.root(at)
         seen = rows.scale[..., None] * (rows.basis.mT @ root)                                        # (B, k, k)
-        noise = max(problem.sigma_y, NOISE_FLOOR) ** 2 * torch.eye(seen.shape[1], dtype=torch.float64)
+        noise = problem.noise_variance * torch.eye(seen.shape[1], dtype=torch.float64)
         weights = torch.linalg.solve(seen @ seen.mT + noise, rows.residual(problem, at.x0))
         return at.x0 + product(root @ seen.mT, weights).to(x).reshape(x.shape)
 
@@ -184,7 +183,7 @@ def _preconditioner(prior: Denoiser, problem: Problem, x: Tensor, sigma: float) 
     if getattr(problem.physics, "solve_stationary", None) is not None:
         return lambda v: solve(problem, covariance, v)
     if selects_orthonormal_rows(problem.physics):
-        noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+        noise = problem.noise_variance
         return lambda v: problem.A(covariance.inverse(problem.A_adjoint(v), noise))
     return None
 

@@ -19,7 +19,7 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
-from invdiff.posterior.covariance import NOISE_FLOOR, StationaryCovariance
+from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.low_rank import Conditioning, Draw, LowRankCovariance, inner
 from invdiff.posterior.tweedie import Linearised, Rows, product
 from invdiff.priors.spectrum import ErrorSpectrum
@@ -59,7 +59,7 @@ class DenseTwist:
     def __init__(self, prior: Denoiser, problem: Problem, rows: Rows, x: Tensor, sigma: float, draw: Draw):
         at = Linearised(prior, x, sigma)
         self.rows, self.x, self.x0, self.sigma = rows, x, at.x0, sigma
-        self.noise = max(problem.sigma_y, NOISE_FLOOR) ** 2
+        self.noise = problem.noise_variance
         self.root = rows.root(at)                                               # R, (P, n, k)
         self.white = self._left_white(at, draw(x.shape[1:]))
         self.residual = rows.residual(problem, at.x0)                           # (P, k)
@@ -215,7 +215,7 @@ class StationaryModel:
             return 0.0
         rows = self._adjoint.flatten(1).double()
         gram = rows @ base(self._adjoint).flatten(1).double().T
-        noise = max(self.problem.sigma_y, NOISE_FLOOR) ** 2 * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
+        noise = self.problem.noise_variance * torch.eye(len(gram), dtype=torch.float64, device=gram.device)
         return float(torch.logdet(2 * torch.pi * (gram + noise)))
 
 
