@@ -9,6 +9,7 @@ from invdiff.config import run_config
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import enlarged
 from invdiff.io.images import load_image, sample_image, save_image
+from invdiff.io.results import load_arrays
 from invdiff.job import Outcome, pose, run, score
 from invdiff.restoration import Result
 
@@ -114,6 +115,19 @@ def test_a_figure_has_a_panel_more_with_a_truth():
     result = result_of(truth[None], truth)
     result.report["metrics"] = score(result, truth, truth)
     assert Outcome(None, result, truth, truth).figure().width > bare.width
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_single_sample_has_no_spread_to_show(samples, photo, tiny_prior, tmp_path):
+    """Zeros in its place would say that the image is certain."""
+    config = run_config("denoise", None, [f"truth={photo}", f"prior={tiny_prior(channels=3, centre=0.5)}",
+                                          f"samples={samples}", "sampler.steps=2"])
+    run(config).save(tmp_path / "out")
+    several = samples > 1
+    assert (tmp_path / "out" / "std.png").exists() is several
+    arrays = load_arrays(tmp_path / "out" / "result.h5")
+    assert ({"std", "lower", "upper"} <= set(arrays)) is several
+    assert ("std" in arrays) is several
 
 
 def test_other_priors_tell_how_far_the_mean_is_the_priors(photo, tiny_prior):
