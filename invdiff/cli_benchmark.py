@@ -10,7 +10,8 @@ from invdiff.errors import InputError
 
 
 def benchmark(
-    config: Annotated[str, typer.Argument(help="Bundled benchmark, default, quick or exact; or a YAML config.")] = "default",
+    config: Annotated[str, typer.Argument(help="Bundled benchmark: default, quick, photos or exact; or a YAML config.")]
+    = "default",
     assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. samples=8; repeatable.")] = None,
     data: Annotated[str | None, typer.Option(help="Clean images: a folder, or an HDF5 file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: benchmark-NAME].")] = None,
@@ -18,7 +19,8 @@ def benchmark(
 ) -> None:
     """Run methods on tasks and images, and write a table and a report of quality, time, memory and coverage.
 
-    Stopped at any time, the same command goes on. `exact` measures samplers against posteriors that are known.
+    Stopped at any time, the same command goes on. `photos` is on images of your own, which --data names; `exact` measures
+    samplers against posteriors that are known.
     """
     from invdiff.evaluation.benchmark.settings import ExactConfig, benchmark_config
 

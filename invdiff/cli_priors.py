@@ -25,15 +25,14 @@ def priors(context: typer.Context) -> None:
     from invdiff.priors.checkpoint import read_card
     from invdiff.priors.foreign.deepinv_models import CHECKPOINTS
 
-    titles = ("prior", "MB", "images", "sigma", "trained on", "licence", "denoising PSNR at sigma 15 / 25 / 50 of 255")
-    table = Table(*(Column(title, overflow="fold") for title in titles))
+    table = Table(*(Column(title, no_wrap=True) for title in ("prior", "MB", "images", "sigma")), "licence")
     for name, path in shipped_priors().items():
         card = read_card(path)
-        scores = " / ".join(f"{v:.2f}" for v in card.get("denoising", {}).get("psnr", {}).values())
         table.add_row(name, f"{path.stat().st_size / 1e6:.1f}", _images(card["architecture"]["channels"]),
-                      _range(card.get("sigma_range")), card["data"], card["licence"], scores)
+                      _range(card.get("sigma_range")), card["licence"])
     console = Console()
     console.print(table)
+    console.print("`invdiff priors show NAME`: what one was trained on, and how well it denoises\n", highlight=False)
     table = Table(Column("checkpoints of others", no_wrap=True), "what")
     for kind in FORMATS.values():
         table.add_row(kind.example, kind.about)

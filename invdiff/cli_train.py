@@ -1,7 +1,9 @@
 """`invdiff train`: what the terminal shows of a run."""
 
+import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,43 +18,73 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
           output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
           device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None) -> None:
     """Train a prior, or what the config's `kind` says. Started again with the same output folder, a prior goes on where it was
-    stopped or killed.
+    stopped or killed; an autoencoder or a classifier begins anew.
 
     On several GPUs: torchrun --nproc-per-node GPUS --no-python invdiff train CONFIG.
     """
     from invdiff.machine import find_device
-    from invdiff.training.stages import RUNS, train_stages
+    from invdiff.training.stages import RUNS, not_stated, train_stages
 
-    stages = train_stages(config, [*(assign or []), *([f"data.path={data}"] if data else [])])
+    given = [*(assign or []), *([f"data.path={json.dumps(str(data), ensure_ascii=False)}"] if data else [])]
+    stages = train_stages(config, given)
+    if silent := not_stated(config, given):
+        _say(f"the card says \"not stated\" of these data, as {config.name} describes others; state it with "
+             + " ".join(f"--set {key}=..." for key in silent))
     settings = stages[-1]
     where = str(find_device(device or "auto"))
     folder = output or Path("runs") / settings.name
     if other := next((train for model, train in RUNS.values() if isinstance(settings, model)), None):
-        path = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show))
+        try:
+            path = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show))
+        except KeyboardInterrupt:
+            _say(f"nothing is kept: the training of this {settings.kind} cannot go on from the middle; the same command begins "
+                 "anew", err=True)
+            raise
         typer.echo(f"{path}: the {settings.kind}; log.jsonl beside it")
         return
-    path = _run_stages(stages, folder, where)
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(f"{path}: the prior; log.jsonl, samples/ and {path.stem}.png beside it")
+    _run_stages(stages, folder, where)
 
 
-def _run_stages(stages: Sequence[Any], output: Path, device: str) -> Path:
+def _run_stages(stages: Sequence[Any], output: Path, device: str) -> None:
     from invdiff.training.processes import leave
-    from invdiff.training.run import train as run
+    from invdiff.training.run import finished
     from invdiff.training.stages import unfinished
 
     try:
         for number, settings, folder in unfinished(stages, output):
-            if len(stages) > 1 and os.environ.get("RANK", "0") == "0":
-                typer.echo(f"stage {number} of {len(stages)}")
-            view = View(settings)
-            try:
-                path = run(settings, folder, device, on_step=view.show)
-            finally:
-                view.close()
+            if len(stages) > 1:
+                _say(f"stage {number} of {len(stages)}")
+            path = folder / f"{settings.name}.safetensors"
+            if step := finished(settings, folder):
+                said = f"already finished at step {step}; nothing to do"
+            else:
+                _run_stage(settings, folder, device)
+                said = f"the prior; log.jsonl, samples/ and {path.stem}.png beside it"
     finally:
         leave()
-    return path
+    _say(f"{path}: {said}")
+
+
+def _run_stage(settings: Any, folder: Path, device: str) -> None:
+    from invdiff.training.identity import saved_step
+    from invdiff.training.run import train as run
+
+    view, state = View(settings), folder / "state.safetensors"
+    try:
+        with closing(view):
+            run(settings, folder, device, on_step=view.show)
+    except KeyboardInterrupt:
+        if step := saved_step(state, settings):
+            _say(f"{state}: the state after step {step}; the same command goes on from there", err=True)
+        raise
+    if not view.shown:
+        _say(f"already trained to step {settings.optimiser.steps}; only the prior is written anew")
+
+
+def _say(text: str, err: bool = False) -> None:
+    """A line, of the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=err)
 
 
 def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Path]) -> Path:

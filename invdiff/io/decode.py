@@ -3,7 +3,7 @@
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from invdiff.errors import InputError
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")    # Pillow tries no other decoder
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_GIF_MAGIC = (b"GIF87a", b"GIF89a")
 _KNOWN = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 
 
@@ -25,6 +26,8 @@ def read_array(path: Path, max_pixels: int) -> np.ndarray:
             return _npy(path, max_pixels)
         if head.startswith(_TIFF_MAGIC):
             return _tiff(path, max_pixels)
+        if head.startswith(_GIF_MAGIC):
+            raise InputError(f"{path}: is a GIF, and GIFs are not read; convert it to PNG")
         return _pillow(path, max_pixels, deep_png=head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
     except (InputError, ImportError, MemoryError):
         raise
@@ -65,7 +68,7 @@ def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
 
 
 def _npy(path: Path, max_pixels: int) -> np.ndarray:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)    # mapped: nothing is read before its shape is known
+    array = numbers(path, mmap_mode="r")    # mapped: nothing is read before its shape is known
     shape = array.shape[1:] if array.ndim == 4 and array.shape[0] == 1 else array.shape
     if len(shape) == 3 and shape[0] in (1, 3):
         array = array.reshape(shape).transpose(1, 2, 0)
@@ -73,6 +76,17 @@ def _npy(path: Path, max_pixels: int) -> np.ndarray:
         raise InputError(f"{path}: expected an array (H, W), (H, W, 3), (3, H, W) or (1, H, W), got {array.shape}")
     _check_size(path, array.shape[1], array.shape[0], max_pixels)
     return np.array(array)    # a copy, so that the file is not kept open
+
+
+def numbers(path: str | Path, mmap_mode: Literal["r"] | None = None) -> Any:
+    """`np.load` of a .npy file. Raises InputError where it holds Python objects, which are never unpickled."""
+    try:
+        return np.load(path, mmap_mode, allow_pickle=False)
+    except ValueError as error:
+        if "object" not in str(error).lower():
+            raise
+        raise InputError(f"{path}: expected an array of 8- or 16-bit integers or floats, got dtype object; save it as "
+                         "float32") from error
 
 
 def _tiff(path: Path, max_pixels: int) -> np.ndarray:

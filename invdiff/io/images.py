@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from invdiff.errors import InputError
-from invdiff.io.decode import read_array
+from invdiff.io.decode import numbers, read_array
 from invdiff.io.files import replacing
 
 MAX_PIXELS = 8192 * 8192
@@ -44,7 +44,7 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, unit_range: bo
 def load_array(path: str | Path) -> torch.Tensor:
     """A measurement that is no image, from a .npy file: float32 (1, ...), real, finite. Raises InputError."""
     try:
-        array = np.load(path, allow_pickle=False)
+        array = numbers(path)
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as a .npy array of numbers ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
@@ -19,13 +18,10 @@ from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.averages import Averages
 from invdiff.training.batches import Batch, Batches, PatchSource
 from invdiff.training.beginning import build_denoiser
+from invdiff.training.identity import check_length, difference, identity
 from invdiff.training.noise_levels import RunningLoss
 from invdiff.training.processes import Processes
 from invdiff.training.settings import TrainSettings
-
-# what may change in a run that goes on: its length, where the data lie, what is looked at, how a few-step prior is sampled
-_APART: dict = {"initial": True, "optimiser": {"steps", "decay", "ema_export"}, "data": {"path", "test", "cache_mb", "workers"},
-                "monitor": True, "loss": {"steps", "second"}}
 
 
 @dataclass(frozen=True)
@@ -175,11 +171,12 @@ class Trainer:
         write_tensors(path, {k: v.cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
 
     def resume(self, path: str | Path) -> None:
-        """Go on from `save`. Raises InputError if the file belongs to a run with other settings (`steps` may differ)."""
+        """Go on from `save`. Raises InputError if the file belongs to a run with other settings, or of more steps."""
         tensors, metadata = read_tensors(path)
         state = json.loads(metadata.get("state", "{}"))
-        if not same_run(state.get("settings"), self.settings):
-            raise InputError(f"{path}: belongs to a run with other settings; use another --output or delete it")
+        if why := difference(state.get("settings"), self.settings):
+            raise InputError(f"{path}: belongs to a run with other settings ({why}); use another --output or delete it")
+        check_length(path, state["step"], self.settings)
         for name, module in self._modules().items():
             module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         moments: dict[int, dict[str, Tensor]] = {}
@@ -202,25 +199,6 @@ def seed_dropout(seed: int, device: torch.device) -> None:
         torch.default_generator.manual_seed(seed)
     else:
         getattr(torch, device.type).manual_seed(seed)
-
-
-def identity(settings: TrainSettings) -> dict:
-    """The settings that make two runs the same run: all but where the data lie, what is looked at and, unless the loss goes
-    by it, its length."""
-    known = json.loads(settings.model_dump_json(exclude=_APART))
-    if settings.loss.of_one_length:
-        known["optimiser"]["steps"] = settings.optimiser.steps
-    return known
-
-
-def same_run(stored: dict | None, settings: TrainSettings) -> bool:
-    """Whether a state's settings are these. Settings that it does not know yet had their default."""
-    try:
-        whole = {**(stored or {}), "optimiser": {"steps": 1, **(stored or {})["optimiser"]},
-                 "data": {"path": "", **(stored or {})["data"]}}
-        return identity(TrainSettings.model_validate(whole)) == identity(settings)
-    except (KeyError, TypeError, ValidationError):
-        return False
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:

@@ -1,5 +1,6 @@
 """`invdiff train`: a Trainer with checkpoints, validation, a log and, at the end, a prior with its card."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +13,13 @@ from invdiff.io.files import make_folder
 from invdiff.machine import hardware
 from invdiff.priors import load_prior
 from invdiff.priors.calibrated import LEVELS
-from invdiff.priors.checkpoint import save_prior
+from invdiff.priors.checkpoint import read_card, save_prior
 from invdiff.priors.latent import save_latent_prior
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.training.averages import relative_width
 from invdiff.training.complex_data import ComplexPatches, open_complex, open_magnitudes, to_channels
 from invdiff.training.data import Patches, to_grey, to_rgb
+from invdiff.training.identity import saved_step
 from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.latents import Latents, autoencoder, encoded
 from invdiff.training.loop import Progress, Trainer
@@ -36,7 +38,7 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
     NAME.png (samples of it). Started by torchrun or accelerate in several processes, they train one network together, and
     the first of them writes, and calls `on_step`.
     Ctrl-C or SIGTERM end it after the step, and save; a second one ends it at once.
-    Raises InputError for unusable data, a checkpoint of another run, or without accelerate, and KeyboardInterrupt.
+    Raises InputError for unusable data, a checkpoint of another or a longer run, or without accelerate, and KeyboardInterrupt.
     """
     output = Path(output)
     patches, held, test = load_data(settings)
@@ -58,6 +60,18 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
         export(trainer, held, test, path)
     trainer.processes.wait()        # another stage may begin with it
     return path
+
+
+def finished(settings: TrainSettings, output: Path) -> int | None:
+    """The last step of a run with all these settings that `output` holds with its prior; None where `train` has something to
+    do, be it to write the prior anew."""
+    try:
+        made = read_card(output / f"{settings.name}.safetensors").get("training", {})
+    except InputError:
+        return None
+    steps = settings.optimiser.steps
+    same = made.get("settings") == json.loads(json.dumps(_settings(settings))) and made.get("steps") == steps
+    return steps if same and saved_step(output / "state.safetensors", settings) == steps else None
 
 
 def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,

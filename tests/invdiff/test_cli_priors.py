@@ -12,7 +12,8 @@ import yaml
 from PIL import Image
 
 from invdiff.io.images import sample_image, save_image
-from invdiff.priors import FORMATS, load_prior
+from invdiff.priors import FORMATS, load_prior, shipped_priors
+from invdiff.priors.checkpoint import read_card
 
 COMPLEX = """
 import torch
@@ -50,6 +51,19 @@ def test_the_list_has_shipped_priors_and_formats(invdiff):
     assert code == 0
     words = ("natural", "deepinv:drunet", "diffusers:", "guided-diffusion:", "edm:", "torchscript:", "python:", "swinir-15")
     assert not [word for word in words if word not in out]
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_list_is_read_at_the_width_of_a_terminal(invdiff, monkeypatch, columns):
+    """A line for each name, with size and range beside it, and no word of a licence cut."""
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = invdiff("priors")
+    assert max(map(len, out.splitlines())) <= int(columns)
+    for name, path in shipped_priors().items():
+        (line,) = (line for line in out.splitlines() if line.startswith(f"│ {name} "))
+        assert f"{path.stat().st_size / 1e6:.1f}" in line
+        assert "0.002 to " in line
+        assert not [word for word in read_card(path)["licence"].split() if word not in out]
 
 
 def test_every_format_and_its_options_are_documented():

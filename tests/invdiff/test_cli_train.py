@@ -1,6 +1,7 @@
 """What the terminal, or a log file, shows of a training run."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from invdiff.cli import app
+from invdiff.cli_train import View
 from invdiff.errors import InputError
+from invdiff.paths import bundled
 from invdiff.priors.checkpoint import read_card
 from invdiff.training.monitor import band_names
+from invdiff.training.stages import RUNS, train_stages
 
 
 @pytest.fixture
@@ -42,7 +46,102 @@ def test_a_log_file_gets_a_line_for_each_validation(config):
     longer = train(config, "--set", "optimiser.steps=6").splitlines()
     assert longer[0] == "going on from step 4"
     assert longer[1].startswith("step 6")
-    assert train(config, "--set", "optimiser.steps=6").startswith("runs/toy/toy.safetensors: the prior")
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do_and_refuses_fewer_steps(config):
+    train(config)
+    written = Path("runs/toy/toy.safetensors").stat().st_mtime_ns
+    assert train(config) == "runs/toy/toy.safetensors: already finished at step 4; nothing to do\n"
+    result = CliRunner().invoke(app, ["train", config, "--set", "optimiser.steps=3", "--device", "cpu"])
+    assert isinstance(result.exception, InputError)
+    assert str(result.exception) == ("runs/toy/state.safetensors: 4 steps are done, more than optimiser.steps=3; ask for 4 or "
+                                     "more, or use another --output")
+    assert Path("runs/toy/toy.safetensors").stat().st_mtime_ns == written
+    said = train(config, "--set", "data.licence=CC0").splitlines()
+    assert said[0] == "already trained to step 4; only the prior is written anew"
+    assert read_card("runs/toy/toy.safetensors")["licence"] == "CC0"
+
+
+def test_an_interrupted_run_says_where_it_goes_on(config, invdiff, monkeypatch):
+    show = View.show
+
+    def interrupt(view, progress, trainer):
+        show(view, progress, trainer)
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(View, "show", interrupt)
+        code, _, err = invdiff("train", config, "--device", "cpu")
+    assert code == 130
+    assert err == ("runs/toy/state.safetensors: the state after step 3; the same command goes on from there\n"
+                   "interrupted\n")
+    assert train(config).splitlines()[0] == "going on from step 3"
+
+
+def test_interrupted_before_the_first_step_nothing_is_claimed(config, invdiff, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("invdiff.training.run.load_data", interrupt)
+    code, _, err = invdiff("train", config, "--device", "cpu")
+    assert (code, err) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("kind", ["autoencoder", "classifier"])
+def test_what_cannot_go_on_from_the_middle_says_so(kind, invdiff, tmp_path, monkeypatch):
+    def interrupt(*_arguments, **_keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    model, _ = RUNS[kind]
+    monkeypatch.setitem(RUNS, kind, (model, interrupt))
+    code, _, err = invdiff("train", bundled("configs", "train", f"fashion-{kind}.yaml"), "--device", "cpu")
+    assert code == 130
+    assert err.startswith(f"nothing is kept: the training of this {kind} cannot go on from the middle; the same command begins")
+
+
+OWN = ("BSDS500", "Berkeley")
+UNSTATED = ("photos; what it holds is not stated", "not stated")
+
+
+@pytest.mark.parametrize(("given", "description", "licence"), [
+    ([], *OWN),
+    (["data.path=/elsewhere/natural.h5"], *OWN),
+    (["data.path=photos/"], *UNSTATED),
+    (["data.path=/home/me/photos"], *UNSTATED),
+    (["data.path=photos", "data.description=mine"], "mine", "not stated"),
+    (["data.path=photos", "data.description=mine", "data.licence=CC0"], "mine", "CC0"),
+    (["data={path: photos, licence: CC0}"], "", "CC0"),
+])
+def test_a_config_speaks_of_its_own_data_only(given, description, licence):
+    (settings,) = train_stages(bundled("configs", "train", "natural.yaml"), given)
+    for said, wanted in ((settings.data.description, description), (settings.data.licence, licence)):
+        assert (wanted in said) if wanted in OWN else said == wanted
+
+
+@pytest.mark.parametrize("path", sorted(bundled("configs", "train").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_bundled_config_claims_other_data(path):
+    for settings in train_stages(path, ["data.path=/home/me/photos"]):
+        assert (settings.data.description, settings.data.licence) == UNSTATED
+
+
+def test_the_card_of_other_data_and_the_line_that_says_so(config, tmp_path):
+    text = Path(config).read_text(encoding="utf-8").replace("path: photos,", "path: a.h5, description: old, licence: MIT,")
+    Path("own.yaml").write_text(text, encoding="utf-8")
+    said = train("own.yaml", "--data", str(tmp_path / "photos")).splitlines()
+    assert said[0] == ('the card says "not stated" of these data, as own.yaml describes others; state it with '
+                       "--set data.description=... --set data.licence=...")
+    card = read_card("runs/toy/toy.safetensors")
+    assert (card["data"], card["licence"]) == UNSTATED
+    assert str(tmp_path) not in str(card)
+    stated = train("own.yaml", "--data", "photos", "--set", "data.description=mine", "--set", "data.licence=CC0").splitlines()
+    assert stated[0].startswith("already trained to step 4")
+    assert read_card("runs/toy/toy.safetensors")["data"] == "mine"
+    Path("photos").rename("2024")
+    (settings,) = train_stages("own.yaml", ["data.path='2024'"])
+    assert settings.data.path == "2024"
+    assert "already trained" in train("own.yaml", "--data", "2024")         # a number, and the data may be moved
 
 
 def test_a_terminal_shows_the_loss_of_each_band_and_the_last_validation(config, monkeypatch):
@@ -70,7 +169,12 @@ def test_stages_follow_each_other_and_a_finished_one_is_not_run_again(config):
     for changed in ("optimiser.steps=6", "noise.low=0.01"):       # of the first stage too, which the second began with
         result = CliRunner().invoke(app, ["train", "two.yaml", "--set", changed])
         assert isinstance(result.exception, InputError)
-        assert "runs/toy: holds a run that did not begin with what stage 1 of 2 is yet to make" in str(result.exception)
+        assert "runs/toy: holds a run that did not begin with what stage 1 of 2 is yet to make (" in str(result.exception)
+        key, value = changed.split("=")
+        assert f"{key}: " in str(result.exception)
+        assert f"and now {value})" in str(result.exception)
+    result = CliRunner().invoke(app, ["train", "two.yaml", "--set", "optimiser.steps=1"])
+    assert "runs/toy/stage-1/toy.safetensors: 2 steps are done, more than optimiser.steps=1" in str(result.exception)
     assert train("two.yaml", "--set", "stages=[]", "--output", "one").startswith("step 2")
 
 

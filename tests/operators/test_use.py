@@ -1,5 +1,7 @@
 """How every linear operator behaves in use: immutable, movable, strict about what it is given."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,15 @@ def test_calls_never_change_the_operator(name):
     torch.testing.assert_close((x, y), inputs, rtol=0, atol=0)
     torch.testing.assert_close(dict(physics.state_dict()), state, rtol=0, atol=0)
     assert {key: value for key, value in vars(physics).items() if not key.startswith("_")} == attributes
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_deep_copy_and_a_state_make_the_same_operator(name):
+    physics = build(name, 1, 6, 6)
+    x, other = randn(1, *physics.img_size), build(name, 1, 6, 6)
+    other.load_state_dict(physics.state_dict())
+    for again in (copy.deepcopy(physics), other):
+        torch.testing.assert_close(again.A(x), physics.A(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -21,7 +21,8 @@ NonEmpty = Field(min_length=1)
 class BenchmarkConfig(BaseModel):
     """Every method on every task, with every prior, on every image.
 
-    images: a folder, an HDF5 file with a dataset `key`, or "sample" for photos that come along.
+    images: a folder, an HDF5 file with a dataset `key`, or "sample" for photos that come along. In a file, null has them asked
+        for.
     size: side of the central crop, pixels.
     tasks: names of bundled tasks, or mappings {name, operator, sigma_y}, which begin from the bundled task of that name if
         there is one.
@@ -108,6 +109,8 @@ def benchmark_config(which: str, assignments: Sequence[str] = (), data: str | No
         if kind != "images":
             raise InputError(f"--data: the benchmark {which} takes no images; leave it out")
         given["images"] = data
+    if given.get("images", "") is None:
+        raise InputError(f"{which}: this benchmark is on images of your own; give a folder or an HDF5 file with --data")
     config: Any = validate(KINDS[kind], given, str(path))
     if isinstance(config, ExactConfig):
         config.plan()

@@ -135,12 +135,24 @@ def test_a_config_s_faults_are_one_sentence(config, assignment, said):
 
 
 def test_bundled_benchmarks_are_valid():
-    assert {"default", "quick", "exact"} <= set(benchmarks())
+    assert {"default", "quick", "photos", "exact"} <= set(benchmarks())
     for name in benchmarks():
-        config = benchmark_config(name)
+        config = benchmark_config(name, data="nowhere" if name == "photos" else None)
         assert isinstance(config, ExactConfig if name == "exact" else BenchmarkConfig)
     with pytest.raises(InputError, match="did you mean 'quick'"):
         benchmark_config("quik")
+
+
+def test_a_benchmark_of_photos_of_one_s_own_asks_for_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"photos: this benchmark is on images of your own; give a folder .* with --data"):
+        benchmark_config("photos")
+    for config in (benchmark_config("photos", data="photos"), benchmark_config("photos", ["images=photos"])):
+        assert config.images == "photos"
+    app(["benchmark", "--help"], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert not [name for name in benchmarks() if name not in said]
 
 
 def test_methods_have_labels_and_all_their_parameters(config):

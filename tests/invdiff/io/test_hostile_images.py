@@ -15,7 +15,7 @@ from pictures import png, png16, random
 from PIL import Image
 
 from invdiff.errors import InputError
-from invdiff.io.images import load_image, save_image
+from invdiff.io.images import load_array, load_image, save_image
 
 
 def error_of(path, **options):
@@ -44,8 +44,9 @@ def test_no_image(tmp_path):
     (tmp_path / "x.png").write_text("hello, I am a text")
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04" + bytes(100))
     Image.new("L", (4, 4)).save(tmp_path / "x.gif")
-    for name in ("x.png", "x.zip", "x.gif"):
+    for name in ("x.png", "x.zip"):
         assert "is not a PNG" in error_of(tmp_path / name)
+    assert error_of(tmp_path / "x.gif").endswith("is a GIF, and GIFs are not read; convert it to PNG")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -119,7 +120,10 @@ def test_a_pickle_is_never_opened(tmp_path):
             return os.mkdir, (str(tmp_path / "sprung"),)
 
     np.save(tmp_path / "x.npy", np.array([[Trap()]], dtype=object), allow_pickle=True)
-    error_of(tmp_path / "x.npy")
+    said = "expected an array of 8- or 16-bit integers or floats, got dtype object; save it as float32"
+    assert error_of(tmp_path / "x.npy").endswith(said)
+    with pytest.raises(InputError, match=said):
+        load_array(tmp_path / "x.npy")
     assert not (tmp_path / "sprung").exists()
 
 

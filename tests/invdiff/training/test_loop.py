@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 
 import numpy as np
@@ -57,19 +58,31 @@ def test_saving_changes_nothing_and_the_state_is_whole(tmp_path):
     assert list(again.steps()) == []
 
 
-@pytest.mark.parametrize("changed", [{"seed": 1}, {"optimiser": {"rate": 1e-3}}, {"optimiser": {"batch": 8}},
-                                     {"data": {"grey": 0.1}}, {"noise": {"high": 10.0}}])
-def test_a_run_with_other_settings_is_refused(tmp_path, changed):
+@pytest.mark.parametrize(("changed", "why"), [
+    ({"seed": 1}, "seed: 0, and now 1"), ({"optimiser": {"rate": 1e-3}}, "optimiser.rate: 0.002, and now 0.001"),
+    ({"optimiser": {"batch": 8}}, "optimiser.batch: 4, and now 8"), ({"data": {"grey": 0.1}}, "data.grey: 0.3, and now 0.1"),
+    ({"noise": {"high": 10.0}}, "noise.high: 40.0, and now 10.0"), ({"loss": {"kind": "v"}}, 'loss.kind: "edm", and now "v"'),
+])
+def test_a_run_with_other_settings_is_refused(tmp_path, changed, why):
     path = tmp_path / "state.safetensors"
     Trainer(settings(), patches()).save(path)
-    with pytest.raises(InputError, match=r"state\.safetensors: belongs to a run with other settings"):
+    with pytest.raises(InputError, match=re.escape(f"state.safetensors: belongs to a run with other settings ({why});")):
         Trainer(settings(**changed), patches()).resume(path)
 
 
 def test_a_run_may_be_made_longer_and_its_data_moved(tmp_path):
     path = tmp_path / "state.safetensors"
     Trainer(settings(), patches()).save(path)
-    Trainer(settings(steps=20, data={"path": "elsewhere"}), patches()).resume(path)
+    Trainer(settings(steps=20, data={"path": "elsewhere", "description": "waves"}), patches()).resume(path)
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+    path, trainer = tmp_path / "state.safetensors", Trainer(settings(), patches())
+    run(trainer, 3)
+    trainer.save(path)
+    Trainer(settings(steps=3), patches()).resume(path)
+    with pytest.raises(InputError, match=r"3 steps are done, more than optimiser\.steps=2; ask for 3 or more"):
+        Trainer(settings(steps=2), patches()).resume(path)
 
 
 @pytest.mark.parametrize("spoil", [lambda p: p.unlink(), lambda p: p.write_text("text"),

@@ -1,0 +1,73 @@
+"""Which run a state belongs to: the settings that make two runs the same one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from invdiff.errors import InputError
+from invdiff.priors.checkpoint import read_tensors
+from invdiff.training.settings import TrainSettings
+
+# what may change in a run that goes on: its length, where the data lie and what is said of them, what is looked at, how a
+# few-step prior is sampled
+_APART: dict = {"initial": True, "optimiser": {"steps", "decay", "ema_export"}, "monitor": True, "loss": {"steps", "second"},
+                "data": {"path", "test", "cache_mb", "workers", "description", "licence"}}
+
+
+def identity(settings: TrainSettings) -> dict[str, Any]:
+    """The settings that make two runs the same run: all but what is told of the data, what is looked at and, unless the loss
+    goes by it, its length."""
+    known = json.loads(settings.model_dump_json(exclude=_APART))
+    if settings.loss.of_one_length:
+        known["optimiser"]["steps"] = settings.optimiser.steps
+    return known
+
+
+def difference(stored: dict | None, settings: TrainSettings) -> str | None:
+    """The first of a state's settings that is another than here, with both values; None if it is the same run. Settings that
+    the state does not know yet had their default."""
+    try:
+        whole = {**(stored or {}), "optimiser": {"steps": 1, **(stored or {})["optimiser"]},
+                 "data": {"path": "", **(stored or {})["data"]}}
+        before = identity(TrainSettings.model_validate(whole))
+    except (KeyError, TypeError, ValidationError):
+        return "and this version does not know all of them"
+    return _first(before, identity(settings))
+
+
+def check_length(where: Path | str, done: int, settings: TrainSettings) -> None:
+    """Raises InputError if more steps are done than the settings ask for."""
+    asked = settings.optimiser.steps
+    if done > asked:
+        raise InputError(f"{where}: {done} steps are done, more than optimiser.steps={asked}; ask for {done} or more, or use "
+                         "another --output")
+
+
+def saved_step(path: Path, settings: TrainSettings) -> int | None:
+    """The step after which the state of this run was saved; None if there is none, or another run's."""
+    if not path.exists():
+        return None
+    try:
+        state = json.loads(read_tensors(path)[1].get("state", "{}"))
+    except (InputError, ValueError):
+        return None
+    return None if difference(state.get("settings"), settings) else state.get("step")
+
+
+def _first(before: dict[str, Any], now: dict[str, Any], holder: str = "") -> str | None:
+    """The first dotted key of another value; a `kind` before what else differs with it."""
+    for key in {"kind": None, **before, **now}:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            if found := _first(old, new, f"{holder}{key}."):
+                return found
+        elif old != new:
+            return f"{holder}{key}: {_short(old)}, and now {_short(new)}"
+    return None
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
