@@ -66,12 +66,17 @@ def restore(
     try:
         outcome = _run_with_progress(resolved, partial)
         outcome.save(folder)
-    except KeyboardInterrupt:
-        if kept := [path for path in (partial, *_beside(partial)) if path.exists()]:
+    except BaseException as error:
+        kept = [path for path in (partial, *_beside(partial)) if path.exists()]
+        if kept and not isinstance(error, InputError):          # which may be about what is kept
             typer.echo(f"{kept[0]}: the samples finished so far; the same command goes on from there", err=True)
         raise
-    for left in (partial, *_beside(partial)):
-        remove_partial(left)
+    if spare := getattr(outcome, "spare", []):
+        typer.echo(f"{partial}: keeps {len(spare)} finished slices that were not asked for; the same command with them goes on "
+                   "from there", err=True)
+    else:
+        for left in (partial, *_beside(partial)):
+            remove_partial(left)
     _show(outcome, folder)
 
 
@@ -121,18 +126,19 @@ app.command()(cli_figures.figures)
 @app.command()
 def tasks() -> None:
     """List the bundled tasks and the samplers."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from invdiff.config import SAMPLERS
     from invdiff.config import tasks as bundled_tasks
     from invdiff.validation import read_yaml
 
-    table = Table("task", "operator", "sigma_y", "config")
+    table = Table(Column("task", no_wrap=True), "operator", "sigma_y", Column("config", no_wrap=True))
     for name, path in bundled_tasks().items():
         data = read_yaml(path)
         table.add_row(name, ", ".join(f"{v}" if k == "name" else f"{k}={v}" for k, v in data["operator"].items()),
-                      f"{data['sigma_y']}", str(path))
+                      f"{data['sigma_y']}", path.name)
     _console().print(table)
+    _console().print(f"configs in {path.parent}", markup=False, highlight=False, soft_wrap=True)
     table = Table("sampler", "steps", "what it does")
     for name, kind in SAMPLERS.items():
         table.add_row(name, str(kind().num_steps), kind.about)
@@ -200,6 +206,8 @@ def _trust(report: dict[str, Any]) -> list[str]:
         width = f", ±{interval['half_width']:.3f} on average" if "half_width" in interval else ""
         words.append(f"The {interval['level']:.0%} interval is the mean ±{interval['factor']:.2f} std{width} "
                      f"({interval['source']}).")
+    elif report["samples"] == 1:
+        words.append("A single sample has no spread, so there is neither std nor interval; take more with --samples.")
     return words
 
 

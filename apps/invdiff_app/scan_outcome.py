@@ -33,14 +33,16 @@ def show(job: Job) -> None:
     top = float(images["restored"].max()) or 1.0
     low, high = st.slider(words.WINDOW, 0.0, 1.0, (0.0, 0.8), 0.02, key="window", bind="query-params",
                           help=words.WINDOW_UNIT)
-    share = st.slider(words.OVERLAY, 0.0, 1.0, 0.0, 0.05, key="overlay", bind="query-params")
-    colours, most = spread(magnitudes(tensors["samples"])[1][None])
+    several = len(tensors["samples"]) > 1
+    share = st.slider(words.OVERLAY, 0.0, 1.0, 0.0, 0.05, key="overlay", bind="query-params") if several else 0.0
     pictures, captions = {}, {}
     for name, title in _titles(images).items():
         pictures[title] = windowed(_tensor(images[name]), low * top, high * top)
         captions[title] = _scores(made.report["metrics"], name)
-    pictures[words.RESTORED] = overlay(pictures[words.RESTORED], colours, share) if share else pictures[words.RESTORED]
-    pictures[words.SPREAD], captions[words.SPREAD] = colours, words.SPREAD_CAPTION.format(most / top)
+    if several:
+        colours, most = spread(magnitudes(tensors["samples"])[1][None])
+        pictures[words.RESTORED] = overlay(pictures[words.RESTORED], colours, share) if share else pictures[words.RESTORED]
+        pictures[words.SPREAD], captions[words.SPREAD] = colours, words.SPREAD_CAPTION.format(most / top)
     if "prior_part" in tensors:
         pictures[text.FILLED], most = spread(tensors["prior_part"][None])
         captions[text.FILLED] = words.FILLED_CAPTION.format(most / top)

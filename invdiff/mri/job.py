@@ -39,6 +39,11 @@ class Reconstruction:
     report: dict[str, Any]
     header: Header
 
+    @property
+    def spare(self) -> list[int]:
+        """The slices that an earlier run has finished in the same folder, and that this one was not asked for."""
+        return sorted(set(self.slices.kept) - set(self.slices.numbers or self.slices.kept))
+
     def save(self, path: str | Path) -> None:
         """The output folder, complete or absent. Raises InputError where it cannot be written."""
         with output_folder(path) as folder:
@@ -67,7 +72,7 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, given,
                     tuple(config.baselines), config.device, config.batch_size, config.precision, config.antithetic,
                     reference_of(calibration))
-    slices = Slices(checkpoint, _identity(config, scan, prior))
+    slices = Slices(checkpoint, _identity(config, scan, prior), numbers)
     try:
         restore_slices(scan, numbers, recipe, slices, on_step)
     except Stop:
@@ -88,9 +93,11 @@ def _scan(config: RunConfig, settings: ScanSettings) -> tuple[Scan, float | None
     """The scan, and its noise level where that is given."""
     given = None if config.sigma_y in (None, "auto") else float(config.sigma_y or 0)
     if config.truth is not None:
+        if settings.size is not None:
+            raise InputError("operator.size: belongs to k-space on a trajectory; leave it out for a truth, which has a size")
         return simulated_scan(open_images(config.truth, frame=settings.frame), settings.coils, given or 0.0, config.seed), None
     path = config.input or str(bundled(*SAMPLE))
-    return open_scan(path, trajectory=settings.trajectory, frame=settings.frame), given
+    return open_scan(path, trajectory=settings.trajectory, frame=settings.frame, size=settings.size), given
 
 
 def _numbers(config: RunConfig, scan: Scan) -> Sequence[int]:
@@ -112,11 +119,11 @@ def scan_prior(name: str) -> Denoiser:
 
 
 def _identity(config: RunConfig, scan: Scan, prior: Denoiser) -> dict[str, Any]:
-    """What two runs share only if they are the same: all but what does not change the samples."""
+    """What two runs share only if they are the same: all but what does not change the samples of a slice."""
     path = Path(scan.path)
     files = [file for file in (path, path.with_suffix(".cfl")) if file.is_file()]
     written = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    run = config.model_dump(mode="json", exclude={"write", "keep_identity", "device", "batch_size"})
+    run = config.model_dump(mode="json", exclude={"write", "keep_identity", "device", "batch_size", "slices"})
     return {"scan": path.name, "written": written, "run": run, "prior": fingerprint(prior),
             "versions": versions()}
 

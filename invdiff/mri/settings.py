@@ -1,5 +1,6 @@
 """What a user may say about a scan: the `operator` of a config whose name is mri."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from operators.mri import sampling
 
 CENTER = 24         # lines, or side of the block, that a retrospective mask keeps in the middle
 FEWEST = 11         # lines in the middle that coil maps want
+LEAST = 7           # and without which there are none
 COILS = 16          # more are compressed to so many
 
 Pattern = Literal["equispaced", "random", "gaussian", "gaussian_points", "poisson_disc"]
@@ -24,7 +26,8 @@ class ScanSettings(BaseModel):
     many there are. sets: of coil maps, 2 for a field of view smaller than the head; None finds out. calib: side, or sides, of
     the calibration region; None takes what is fully sampled, up to 24 x 24. noise: where the noise covariance comes from;
     None takes the noise scan where there is one, else what the coil maps leave of k-space, else its border. trajectory: a
-    file, where the scan's does not hold it. frame: which of several repetitions, contrasts, phases or sets; of images,
+    file, where the scan's does not hold it. size: (H, W) of the image, where a trajectory does not tell it; None takes the
+    smallest even sides that it asks for. frame: which of several repetitions, contrasts, phases or sets; of images,
     volumes of a series, or echoes at a position. grid: where a Cartesian scan's grid is coarser, samples are drawn on one of
     about grid x grid pixels, where heads are as large as those the prior knows; 0 draws on the scan's.
     """
@@ -41,6 +44,7 @@ class ScanSettings(BaseModel):
     calib: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
     noise: Literal["scan", "residual", "border", "none"] | None = None
     trajectory: str | None = None
+    size: tuple[PositiveInt, PositiveInt] | None = None
     grid: int = Field(256, ge=0, le=1024)
     frame: int = Field(0, ge=0)
 
@@ -60,6 +64,25 @@ def retrospective_mask(settings: ScanSettings, size: tuple[int, int]) -> Tensor:
     try:
         mask = make[settings.pattern](shape, settings.acceleration, seed=settings.mask_seed, **middle)
     except ValueError as error:
-        raise InputError(f"operator.acceleration={settings.acceleration:g} with {shape[-1]} lines and operator.center="
-                         f"{'its default' if settings.center is None else settings.center}: {error}") from error
+        raise InputError(_too_fast(settings, shape, middle) or f"operator.acceleration={settings.acceleration:g}: "
+                         f"{error}") from error
     return mask.T if settings.rows else mask
+
+
+def _too_fast(settings: ScanSettings, shape: tuple[int, int], middle: dict[str, Any]) -> str | None:
+    """What is wrong where an acceleration leaves less than is kept in the middle."""
+    assert settings.acceleration is not None
+    if "calib" in middle:
+        side, what, total = middle["calib"], "points", shape[0] * shape[1]
+        kept, least = min(side, shape[0]) * min(side, shape[1]), LEAST**2
+    else:
+        side, what, total = round(shape[1] * middle["center_fraction"]), "lines", shape[1]
+        kept, least = side, LEAST
+    if kept <= total / settings.acceleration:
+        return None
+    most, more = (math.floor(100 * total / count) / 100 for count in (kept, least))
+    smaller = f", or up to {more:g} with --set operator.center={LEAST}" if side > LEAST else ""
+    default = " by default" if settings.center is None else ""
+    return (f"operator.acceleration={settings.acceleration:g} leaves {int(total / settings.acceleration)} of {total} {what}, "
+            f"and operator.center={side}{default} keeps {kept} in the middle; expected an acceleration of at most {most:g}"
+            f"{smaller}")

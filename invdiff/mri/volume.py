@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
-from invdiff.errors import EmptySlice
+from invdiff.errors import EmptySlice, InputError
 from invdiff.evaluation.mri_baselines import baseline
 from invdiff.evaluation.novelty import Reference
 from invdiff.io.partial import PartialRun, remove_partial
@@ -61,79 +62,126 @@ class Slices:
     samples (S, 2 M, h, w); zero_filled, truth, each baseline and prior_part, magnitudes (h, w); measured, in [0, 1]; features
     for a `Reference`, where they were asked for; and plain values about the slice.
     Without a folder they are in a temporary one, for as long as this object lives.
+    numbers: those that are asked for, first to last; without them, all that there are. A folder may hold others, of the same
+    run, which are passed over, and so is what comes after a slice that is missing. kept: the numbers of all that it holds, as
+    they were finished.
     """
 
-    def __init__(self, folder: str | Path | None, identity: Mapping[str, Any]):
+    def __init__(self, folder: str | Path | None, identity: Mapping[str, Any], numbers: Sequence[int] | None = None):
         self.temporary = folder is None
         self.folder = Path(tempfile.mkdtemp() if folder is None else folder)
         if self.temporary:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-        self.parts = PartialRun(self.folder, identity, {})
+        self.parts, self.numbers = PartialRun(self.folder, identity, {}), numbers
+        self.kept: list[int] = [about["slice"] for _, about in self.parts.parts()]
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self._places())
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-        return self.parts.parts()
+        parts, at = self.parts.parts(), 0
+        for place in self._places():
+            if place < at:                                      # finished before the one that it comes after: read them anew
+                parts, at = self.parts.parts(), 0
+            yield next(islice(parts, place - at, None))
+            at = place + 1
+
+    def _places(self) -> list[int]:
+        """Where among all parts the slices are that are asked for."""
+        numbers = sorted(self.kept) if self.numbers is None else takewhile(self.kept.__contains__, self.numbers)
+        return [self.kept.index(number) for number in numbers]
+
+    def add(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Keep a slice. Raises InputError where it cannot be written."""
+        self.parts.add(tensors, about)
+        self.kept.append(about["slice"])
 
     def beside(self, number: int) -> Path | None:
         """Where the samples of an unfinished slice are kept; nowhere in a temporary run."""
         return None if self.temporary else self.folder.with_name(f"{self.folder.name}-{number}")
 
+    def left_by(self, number: int) -> Path | None:
+        """Where there is something to go on from, when slice `number` fails."""
+        beside = self.beside(number)
+        return self.folder if beside and self.kept else beside if beside and beside.exists() else None
+
+
+@dataclass
+class _Watch:
+    """Hands the steps of slices on, counted over all `total` of them, of which so many are `done`, and notes a `Stop`."""
+
+    on_step: OnStep | None
+    total: int
+    done: int = 0
+    stopped: bool = False
+
+    def __call__(self, progress: Progress) -> None:
+        try:
+            if self.on_step:
+                self.on_step(Progress(self.done * progress.total + progress.done, self.total * progress.total, progress.step))
+        except Stop:
+            self.stopped = True
+            raise
+
 
 def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: Slices, on_step: OnStep | None = None) -> None:
-    """Restore the slices `numbers` of a scan; those that `slices` holds already, the first of them, are not done again.
+    """Restore the slices `numbers` of a scan; those that `slices` holds already are not done again.
 
     `on_step` is called as by `restore`, counting over all slices; `Stop` raised by it comes out again, and `slices` holds those
-    that were finished. An empty slice among others is kept as zeros. Raises InputError as `prepare` and `restore` do.
+    that were finished. An empty slice among others is kept as zeros, and where all are empty nothing is. Raises InputError as
+    `prepare` and `restore` do, which says where finished slices are kept.
     """
-    stopped = False
-    left = list(numbers)[len(slices):]
-    for done, number in enumerate(left):
-        def tell(progress: Progress, done: int = done) -> None:
-            nonlocal stopped
-            try:
-                if on_step:
-                    on_step(Progress(done * progress.total + progress.done, len(left) * progress.total, progress.step))
-            except Stop:
-                stopped = True
-                raise
-
-        began = time.perf_counter()
+    left = [number for number in numbers if number not in slices.kept]
+    watch, empty = _Watch(on_step, len(left)), list[dict[str, Any]]()
+    for watch.done, number in enumerate(left):
         try:
-            prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
-        except EmptySlice as error:
-            if len(numbers) == 1:
-                raise
-            slices.parts.add(_nothing(scan, recipe), {"slice": number, "empty": str(error).partition("; ")[0]})
-            continue
-        kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
-        drawn = prepared.drawn
-        result = restore(drawn.problem, ScanPrior(recipe.prior, drawn.support), recipe.sampler, samples=recipe.samples,
-                         seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
-                         precision=recipe.precision, antithetic=recipe.antithetic, on_step=tell, checkpoint=kept)
-        if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
-            raise Stop                                          # only a slice that is alone may be short of samples
-        samples, where = drawn.on_scan(result.samples), result.report["device"]
-        appraisal = appraise(prepared.weighted.to(where), ScanPrior(recipe.prior, prepared.support), samples, recipe.reference,
-                             look=recipe.look, probes=0 if recipe.look else PROBES,
-                             explained=(drawn.problem.to(where), result.samples), scale=prepared.scale)
-        tensors = _tensors(scan, number, prepared, samples[0], classical, appraisal)
-        about = {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
-                 "run": result.report, "appraisal": appraisal.report}
-        slices.parts.add(tensors, about)
-        if kept:
-            remove_partial(kept)
-        if stopped:
+            tensors, about = _restored(scan, number, recipe, slices, watch)
+        except InputError as error:
+            if isinstance(error, EmptySlice) and len(numbers) > 1:
+                empty.append({"slice": number, "empty": str(error).partition("; ")[0]})
+                continue
+            if where := slices.left_by(number):
+                raise InputError(f"{error}; what was finished before is kept in {where}, and the same command goes on from "
+                                 "there, as does one for other slices") from error
+            raise
+        while empty:                                            # with the first that is not, lest they be all that is kept
+            slices.add(_nothing(scan, recipe, len(tensors["samples"])), empty.pop(0))
+        slices.add(tensors, about)
+        if beside := slices.beside(number):
+            remove_partial(beside)
+        if watch.stopped:
             raise Stop
+    for about in empty if slices.kept else ():
+        slices.add(_nothing(scan, recipe, recipe.samples), about)
 
 
-def _nothing(scan: Scan, recipe: Recipe) -> dict[str, Tensor]:
+def _restored(scan: Scan, number: int, recipe: Recipe, slices: Slices,
+              watch: _Watch) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is kept of a slice."""
+    began = time.perf_counter()
+    prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
+    kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
+    drawn = prepared.drawn
+    result = restore(drawn.problem, ScanPrior(recipe.prior, drawn.support), recipe.sampler, samples=recipe.samples,
+                     seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
+                     precision=recipe.precision, antithetic=recipe.antithetic, on_step=watch, checkpoint=kept)
+    if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
+        raise Stop                                              # only a slice that is alone may be short of samples
+    samples, where = drawn.on_scan(result.samples), result.report["device"]
+    appraisal = appraise(prepared.weighted.to(where), ScanPrior(recipe.prior, prepared.support), samples, recipe.reference,
+                         look=recipe.look, probes=0 if recipe.look else PROBES,
+                         explained=(drawn.problem.to(where), result.samples), scale=prepared.scale)
+    tensors = _tensors(scan, number, prepared, samples[0], classical, appraisal)
+    return tensors, {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
+                     "run": result.report, "appraisal": appraisal.report}
+
+
+def _nothing(scan: Scan, recipe: Recipe, samples: int) -> dict[str, Tensor]:
     """What is kept of an empty slice of a volume: zeros, that all slices have their place."""
     known = isinstance(scan, SimulatedScan) or recipe.settings.acceleration is not None
     zeros = torch.zeros(scan.crop)
     names = ("zero_filled", *recipe.baselines, *(["truth"] if known else []))
-    return {"samples": zeros.expand(recipe.samples, 2, *scan.crop).contiguous(), **{name: zeros.clone() for name in names}}
+    return {"samples": zeros.expand(samples, 2, *scan.crop).contiguous(), **{name: zeros.clone() for name in names}}
 
 
 def _classical(prepared: Prepared, baselines: Sequence[str]) -> dict[str, Tensor]:

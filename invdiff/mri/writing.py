@@ -30,8 +30,8 @@ Part = Mapping[str, Tensor]
 
 def write_result(path: Path, slices: Slices, factor: float, provenance: Mapping[str, Any]) -> None:
     """result.h5: samples (D, S, 2 M, h, w), their mean and std (D, 2 M, h, w), magnitude, magnitude_std, the interval's lower
-    and upper end, zero_filled, truth and baselines (D, 1, h, w), float32 in the scan's unit. factor: of the interval.
-    provenance: kept as JSON."""
+    and upper end, zero_filled, truth and baselines (D, 1, h, w), float32 in the scan's unit. A single sample has neither std
+    nor interval. factor: of the interval. provenance: kept as JSON."""
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"], file.attrs["format_version"] = "invdiff result", 1
         file.attrs["provenance"] = json.dumps(provenance)
@@ -50,27 +50,32 @@ def _arrays(tensors: Part, channels: int, factor: float) -> dict[str, Tensor]:
     missing = channels - len(tensors["samples"][0])
     samples = torch.nn.functional.pad(tensors["samples"], (0, 0, 0, 0, 0, missing))
     magnitude, deviation = magnitudes(samples)
-    std = sample_variance(samples, 0).sqrt() if len(samples) > 1 else torch.zeros_like(samples[0])
-    lower, upper = (end.clamp_min(0) for end in ends(magnitude, deviation, factor))
-    images = {"magnitude": magnitude, "magnitude_std": deviation, "lower": lower, "upper": upper,
-              **{name: value for name, value in tensors.items() if name not in ("samples", "features")}}
-    return {"samples": samples, "mean": samples.mean(0), "std": std, **{name: value[None] for name, value in images.items()}}
+    arrays, images = {"samples": samples, "mean": samples.mean(0)}, {"magnitude": magnitude}
+    if len(samples) > 1:
+        arrays["std"] = sample_variance(samples, 0).sqrt()
+        lower, upper = (end.clamp_min(0) for end in ends(magnitude, deviation, factor))
+        images |= {"magnitude_std": deviation, "lower": lower, "upper": upper}
+    images |= {name: value for name, value in tensors.items() if name not in ("samples", "features")}
+    return arrays | {name: value[None] for name, value in images.items()}
 
 
 def write_volumes(folder: Path, slices: Slices, header: Header, formats: tuple[str, ...], identity: bool, seed: str) -> None:
-    """The magnitude of the mean, and the standard deviation, as each of `formats`. seed: of DICOM's identifiers,
-    with what is written: other images never have the same."""
-    shape = (len(slices), *next(iter(slices))[0]["samples"].shape[-2:])
-    magnitude, deviation = _stream(slices, lambda t: magnitudes(t["samples"])[0]), _stream(slices, _deviation)
+    """The magnitude of the mean, and the standard deviation, which a single sample has not, as each of `formats`. seed: of
+    DICOM's identifiers, with what is written: other images never have the same."""
+    samples, _, *size = next(iter(slices))[0]["samples"].shape
+    shape = (len(slices), *size)
+    magnitude = _stream(slices, lambda t: magnitudes(t["samples"])[0])
+    several = {"std": _stream(slices, lambda t: magnitudes(t["samples"])[1])} if samples > 1 else {}
     if "nifti" in formats:
         write_nifti(folder / "magnitude.nii.gz", magnitude(), shape, header)
-        write_nifti(folder / "std.nii.gz", deviation(), shape, header, f"std; {DESCRIPTION}")
+        for name, stream in several.items():
+            write_nifti(folder / f"{name}.nii.gz", stream(), shape, header, f"{name}; {DESCRIPTION}")
     if "complex" in formats:
         mean = _stream(slices, lambda t: torch.complex(*t["samples"].mean(0)[:2]))
         write_nifti(folder / "complex.nii.gz", mean(), shape, header, dtype=np.complex64)
     if "dicom" in formats:
         seed += _digest(magnitude())
-        for number, (name, stream) in enumerate({"magnitude": magnitude, "std": deviation}.items(), 1):
+        for number, (name, stream) in enumerate({"magnitude": magnitude, **several}.items(), 1):
             labels = Labels(name=name, derivation=f"{name} of posterior samples of a diffusion prior", number=number, seed=seed)
             write_dicom(folder / f"dicom-{name}", stream(), shape, header, labels, identity)
     if "fastmri" in formats:
@@ -86,21 +91,16 @@ def _digest(images: Iterator[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _deviation(tensors: Part) -> Tensor:
-    return magnitudes(tensors["samples"])[1]
-
-
 def _stream(slices: Slices, image: Callable[[Part], Tensor]) -> Callable[[], Iterator[np.ndarray]]:
     """A function that reads the slices anew and makes an image (h, w) of each."""
     return lambda: (image(tensors).numpy() for tensors, _ in slices)
 
 
 def figure(tensors: Part, scores: Mapping[str, Any]) -> Image.Image:
-    """A slice: zero-filled, baselines, mean, one sample, spread, what the prior filled in, and truth where there is one, in one
-    window."""
+    """A slice: zero-filled, baselines, mean, one sample, the spread of several, what the prior filled in, and truth where there
+    is one, in one window."""
     images = {name: torch.from_numpy(image)[None] for name, image in estimates(tensors).items()}
     top = float(images["restored"].quantile(0.998)) or 1.0
-    spread, most = colorize(magnitudes(tensors["samples"])[1][None])
     panels, captions = {}, {}
     labels = {"zero_filled": "zero-filled", "restored": "restored (mean)", "sample": "one sample"}
     found = {"zero_filled": scores.get("measurement"), **scores.get("baselines", {}), **scores}
@@ -110,7 +110,9 @@ def figure(tensors: Part, scores: Mapping[str, Any]) -> Image.Image:
         panels[label] = (images[name] / top).clamp(0, 1)
         if found.get(name):
             captions[label] = f"PSNR {found[name]['psnr']:.2f} dB, SSIM {found[name]['ssim']:.3f}"
-    panels["std"], captions["std"] = spread, f"0 to {most / top:.3f} of white"
+    if len(tensors["samples"]) > 1:
+        panels["std"], most = colorize(magnitudes(tensors["samples"])[1][None])
+        captions["std"] = f"0 to {most / top:.3f} of white"
     if "prior_part" in tensors:
         panels["filled in by the prior"], most = colorize(tensors["prior_part"][None])
         captions["filled in by the prior"] = f"0 to {most / top:.3f} of white"

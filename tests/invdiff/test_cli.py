@@ -107,6 +107,8 @@ def test_tasks_and_priors_are_listed(invdiff):
     code, out, _ = invdiff("tasks")
     assert code == 0
     assert all(name in out for name in [*tasks(), "moment_matching", "pigdm", "diffpir", "dps", "ddrm"])
+    assert not [path for path in tasks().values() if path.name not in out]
+    assert f"configs in {tasks()['deblur'].parent}" in out.splitlines()
     assert invdiff("priors")[0] == 0
 
 

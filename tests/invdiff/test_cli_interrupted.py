@@ -28,7 +28,7 @@ def interrupt_after(calls, monkeypatch):
 
 
 def test_ctrl_c_before_the_first_sample_leaves_nothing(work, restore, monkeypatch):
-    interrupt_after(3, monkeypatch)                                   # one tells the priors apart, 3 make a sample
+    interrupt_after(3, monkeypatch)                                   # two tell the priors apart, 3 make a sample
     code, _, err = restore("--task", "deblur", "--truth", "truth.png", *QUICK)
     assert (code, err) == (130, "interrupted\n")
     assert names(work) == {"truth.png"}
@@ -37,14 +37,14 @@ def test_ctrl_c_before_the_first_sample_leaves_nothing(work, restore, monkeypatc
 def test_ctrl_c_keeps_the_finished_samples_and_the_same_command_goes_on(work, restore, monkeypatch):
     command = ("--task", "deblur", "--truth", "truth.png", "--steps", "2", "--samples", "3")
     with monkeypatch.context() as patch:
-        interrupt_after(8, patch)                                     # in the third sample
+        interrupt_after(9, patch)                                     # in the third sample
         code, _, err = restore(*command, output="out/")
     assert code == 130
     assert "out.partial: the samples finished so far; the same command goes on from there" in err
     assert err.endswith("interrupted\n")
     assert names(work) == {"truth.png", "out.partial"}
     with monkeypatch.context() as patch:
-        interrupt_after(4, patch)                                     # of which it needs 1 + 3
+        interrupt_after(5, patch)                                     # of which it needs 2 + 3
         assert restore(*command)[0] == 0
     assert names(work) == {"truth.png", "out"}
     assert restore(*command, output="unbroken")[0] == 0
@@ -56,7 +56,7 @@ def test_ctrl_c_keeps_the_finished_samples_and_the_same_command_goes_on(work, re
 
 def test_the_finished_samples_of_another_run_are_refused_and_kept(work, restore, monkeypatch):
     with monkeypatch.context() as patch:
-        interrupt_after(4, patch)
+        interrupt_after(5, patch)
         assert restore("--task", "deblur", "--truth", "truth.png", "--steps", "2", "--samples", "2")[0] == 130
     assert_refused(restore("--task", "deblur", "--truth", "truth.png", "--steps", "3", "--samples", "2"), work,
                    "out.partial: holds 1 finished parts of another run (sampler.steps was 2, now 3)")

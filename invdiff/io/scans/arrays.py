@@ -26,12 +26,14 @@ _IMAGES = ("image", "images", "img", "im", "data", "magnitude")
 _OTHERS = ("mask", "noise", "trajectory", "traj")
 
 
-def open_arrays(path: str, variables: Mapping[str, Variable], matlab: bool = False) -> Scan:
+def open_arrays(path: str, variables: Mapping[str, Variable], matlab: bool = False,
+                size: tuple[int, int] | None = None) -> Scan:
     """A scan from the variable `kspace`, `ksp`, `data` or `raw`, or else from the only complex one.
 
     It is (N, H, W) or (D, N, H, W), from MATLAB (rows, columns[, coils[, slices]]). `mask` is (H, W) or (W,), without one what
     is not zero was sampled; `noise` is complex (N, S). With `trajectory` or `traj` (..., 2), points (ky, kx) in cycles per
-    field of view, it is (N, K) or (D, N, K), or has the trajectory's leading axes in the place of K.
+    field of view, it is (N, K) or (D, N, K), or has the trajectory's leading axes in the place of K; images are of `size`
+    then, else as large as the trajectory asks for.
     """
     with guarded(path):
         small = {name.lower(): name for name in variables if name.lower() in _OTHERS}
@@ -41,11 +43,10 @@ def open_arrays(path: str, variables: Mapping[str, Variable], matlab: bool = Fal
         others = {key: _small(path, variables[name], name, matlab) for key, name in small.items()}
         points = others.get("trajectory", others.get("traj"))
         if points is not None:
-            reader, size = _points(path, kspace, points, name, matlab)
+            reader, size, notes = _points(path, kspace, points, name, matlab, size)
         else:
-            reader, size = _grid(path, kspace, others.get("mask"), name, matlab)
+            reader, size, notes = _grid(path, kspace, others.get("mask"), name, matlab)
         require_size(path, (reader.coils, reader.count), kspace.dtype.itemsize)
-        notes = [] if points is None else [f"image size {size[0]} x {size[1]} estimated from the trajectory"]
         noise = _noise(path, others.get("noise"), reader.coils)
         return Scan(path, "MATLAB" if matlab else "NumPy", reader.slices, reader.coils, size, size,
                     slice_reader(path, reader.slices, reader.read), noise, notes=notes)
@@ -138,7 +139,8 @@ class _Reader:
         return raw_slice(self.path, number, values.swapaxes(1, 2) if self.matlab else values, self.mask)
 
 
-def _grid(path: str, kspace: Variable, mask: np.ndarray | None, name: str, matlab: bool) -> tuple[_Reader, tuple[int, int]]:
+def _grid(path: str, kspace: Variable, mask: np.ndarray | None, name: str,
+          matlab: bool) -> tuple[_Reader, tuple[int, int], list[str]]:
     shape = kspace.shape
     if len(shape) not in ((2, 3, 4) if matlab else (3, 4)) or 0 in shape:
         raise InputError(f"{path}: {name} has shape {shape[::-1] if matlab else shape}, expected "
@@ -148,10 +150,13 @@ def _grid(path: str, kspace: Variable, mask: np.ndarray | None, name: str, matla
     coils = shape[-3] if len(shape) > 2 else 1
     require_size(path, (coils, *size), kspace.dtype.itemsize)
     checked = None if mask is None else check_mask(path, mask[0] if matlab and mask.shape == (1, size[1]) else mask, size)
-    return _Reader(path, kspace, len(shape) == 4, coils, math.prod(size), matlab, checked), size
+    axes = "(rows, columns, coils, slices)" if matlab else "(slices, coils, rows, columns)"
+    notes = [f"{name} is read as the {coils} coils of one slice; several slices are {axes}"] if len(shape) == 3 else []
+    return _Reader(path, kspace, len(shape) == 4, coils, math.prod(size), matlab, checked), size, notes
 
 
-def _points(path: str, kspace: Variable, points: np.ndarray, name: str, matlab: bool) -> tuple[_Reader, tuple[int, int]]:
+def _points(path: str, kspace: Variable, points: np.ndarray, name: str, matlab: bool,
+            wanted: tuple[int, int] | None) -> tuple[_Reader, tuple[int, int], list[str]]:
     if points.dtype.kind not in "iuf" or points.ndim < 2 or points.shape[-1] != 2 or points.size == 0:
         raise InputError(f"{path}: the trajectory is {points.dtype} of shape {points.shape}, expected real (..., 2)")
     flat = np.ascontiguousarray(points.reshape(-1, 2), dtype=np.float32)
@@ -163,4 +168,5 @@ def _points(path: str, kspace: Variable, points: np.ndarray, name: str, matlab: 
                          "trajectory")
     if matlab and len(tail) > 1:
         raise InputError(f"{path}: {name} has shape {shape}, expected (coils, {len(flat)})")
-    return _Reader(path, kspace, len(leading) == 2, leading[-1], len(flat), matlab, points=flat), grid_of(path, flat)
+    size, note = grid_of(path, flat, wanted)
+    return _Reader(path, kspace, len(leading) == 2, leading[-1], len(flat), matlab, points=flat), size, [note]

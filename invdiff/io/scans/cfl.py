@@ -34,27 +34,27 @@ def cfl_stem(path: str) -> str | None:
     return None
 
 
-def open_cfl(path: str, trajectory: str | None = None, frame: int = 0) -> Scan:
+def open_cfl(path: str, trajectory: str | None = None, frame: int = 0, size: tuple[int, int] | None = None) -> Scan:
     """A scan of dimensions 0 to 3 and 13 (readout, phase 1, phase 2, coils, slices); `frame` is an index into dimension 10.
 
     The grid (H, W) is the two of dimensions 0 to 2 that are longer than 1, in this order; where all three are, the fully
     sampled readout is transformed and each of its positions is a slice on the grid (phase 1, phase 2). k-space is centred, as
     `bart fft` leaves it; what is not zero was sampled.
     trajectory: another pair, (3, samples, spokes), in cycles per field of view along the first and second image axis; k-space
-    is (1, samples, spokes, coils) then, and the image as large as the trajectory asks for.
+    is (1, samples, spokes, coils) then, and the image of `size`, else as large as the trajectory asks for.
     """
     with guarded(path):
         mapped, dims = _mapped(path)
         kept = {0, 1, 2, _COILS, _TIME, _SLICES}
-        for axis, (name, size) in enumerate(zip(_NAMES, dims, strict=True)):
-            if axis not in kept and size != 1:
-                raise InputError(f"{path}: dimension {axis} ({name}) has {size} entries, which is not read; choose one of them "
-                                 f"with `bart slice {axis} 0`")
+        for axis, (name, length) in enumerate(zip(_NAMES, dims, strict=True)):
+            if axis not in kept and length != 1:
+                raise InputError(f"{path}: dimension {axis} ({name}) has {length} entries, which is not read; choose one of "
+                                 f"them with `bart slice {axis} 0`")
         choose_frame(path, frame, dims[_TIME])
         notes = [f"frame {frame} of {dims[_TIME]}; the others are left out"] if dims[_TIME] > 1 else []
         values = mapped[:, :, :, :, 0, 0, 0, 0, 0, 0, frame, 0, 0, :, 0, 0]     # (readout, phase 1, phase 2, coils, slices)
         if trajectory is not None:
-            return _open_trajectory(path, values, trajectory, frame, notes)
+            return _open_trajectory(path, values, trajectory, frame, size, notes)
         return _open_grid(path, values, notes)
 
 
@@ -140,7 +140,8 @@ def _open_grid(path: str, values: np.ndarray, notes: list[str]) -> Scan:
     return Scan(path, "BART", slices, coils, size, size, slice_reader(path, slices, _Plane(path, plane).read), notes=notes)
 
 
-def _open_trajectory(path: str, values: np.ndarray, trajectory: str, frame: int, notes: list[str]) -> Scan:
+def _open_trajectory(path: str, values: np.ndarray, trajectory: str, frame: int, wanted: tuple[int, int] | None,
+                     notes: list[str]) -> Scan:
     points, dims = _mapped(trajectory)
     if dims[0] != 3 or math.prod(dims) != math.prod(dims[:3]) * dims[_TIME]:
         raise InputError(f"{trajectory}: has dimensions {dims}, expected (3, samples, spokes)")
@@ -151,11 +152,11 @@ def _open_trajectory(path: str, values: np.ndarray, trajectory: str, frame: int,
         raise InputError(f"{path}: has dimensions {values.shape[:4]}, expected (1, samples, spokes, coils) with the samples "
                          f"and spokes {dims[1:3]} of {trajectory}")
     flat = np.asarray(chosen).reshape(3, -1).real.T.astype(np.float32)     # (K, 3), spokes fastest
-    size = grid_of(trajectory, flat[:, :2])
+    size, note = grid_of(trajectory, flat[:, :2], wanted)
     if np.abs(flat[:, 2]).max() > 0:
         raise InputError(f"{trajectory}: leaves the plane, its third coordinate is not zero; expected a 2D trajectory")
     coils, slices = values.shape[3:]
     require_size(path, (coils, len(flat)))
-    notes = [*notes, f"image size {size[0]} x {size[1]} estimated from the trajectory"]
     return Scan(path, "BART", slices, coils, size, size,
-                slice_reader(path, slices, _Points(path, values[0], np.ascontiguousarray(flat[:, :2])).read), notes=notes)
+                slice_reader(path, slices, _Points(path, values[0], np.ascontiguousarray(flat[:, :2])).read),
+                notes=[*notes, note])

@@ -167,8 +167,9 @@ def readout_is_full(sampled: np.ndarray) -> bool:
     return bool(sampled.any(axis=1).all() and sampled[:, columns].mean() >= 0.95)
 
 
-def grid_of(path: str, trajectory: np.ndarray) -> tuple[int, int]:
-    """(H, W) of the smallest even grid that resolves points (K, 2) in cycles per field of view, square where it nearly is."""
+def grid_of(path: str, trajectory: np.ndarray, wanted: tuple[int, int] | None = None) -> tuple[tuple[int, int], str]:
+    """(H, W) of a grid that resolves points (K, 2) in cycles per field of view, and a note: the one that is wanted, else the
+    smallest even one, square where it nearly is."""
     if not np.isfinite(trajectory).all():
         raise InputError(f"{path}: the trajectory holds NaN or infinite values; export it again")
     reach = np.abs(trajectory).max(axis=0)
@@ -178,7 +179,14 @@ def grid_of(path: str, trajectory: np.ndarray) -> tuple[int, int]:
     if reach.max() <= RADIANS:
         raise InputError(f"{path}: the trajectory reaches only {reach.max():g} cycles per field of view; multiply "
                          "coordinates in [-0.5, 0.5] by the number of pixels, and radians by that over 2 pi")
+    if wanted is not None:
+        least = [max(int(np.ceil(2 * (r - 1e-3))), 1) for r in reach]
+        if any(not low <= side <= MAX_SIDE for low, side in zip(least, wanted, strict=True)):
+            raise InputError(f"{path}: the trajectory reaches {reach[0]:g} and {reach[1]:g} cycles per field of view; expected "
+                             f"a size from {least[0]} x {least[1]} pixels, twice as many, to {MAX_SIDE} x {MAX_SIDE}, got "
+                             f"{wanted[0]} x {wanted[1]}")
+        return wanted, f"image size {wanted[0]} x {wanted[1]} as given"
     if reach.min() > 0.9 * reach.max():     # spokes seldom end on both axes
         reach[:] = reach.max()
     height, width = (max(2 * int(np.ceil(r - 1e-3)), 1) for r in reach)
-    return height, width
+    return (height, width), f"image size {height} x {width} estimated from the trajectory, even; give size for another"

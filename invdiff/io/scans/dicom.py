@@ -16,7 +16,8 @@ from invdiff.io.scans.geometry import affine_from_lps, is_frame
 from invdiff.io.scans.scan import Header, Images
 
 _METADATA = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "MagneticFieldStrength", "SequenceName",
-             "ScanningSequence", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "PatientPosition", "Modality")
+             "ScanningSequence", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "PatientPosition", "Modality",
+             "SliceThickness")
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientWeight", "StudyDate",
              "StudyTime", "StudyID", "StudyDescription", "StudyInstanceUID", "SeriesDate", "SeriesTime", "SeriesDescription",
              "SeriesInstanceUID", "SeriesNumber", "FrameOfReferenceUID", "AcquisitionDate", "AcquisitionTime",

@@ -149,6 +149,8 @@ def _about(file: h5py.File, header: MRDHeader | None, spacings: list[float],
         return Header(None, metadata, identity), []
     if header.echo_times:
         metadata["EchoTime"] = header.echo_times[0]
+    if (thickness := header.encodings[0].thickness) > 0:
+        metadata["SliceThickness"] = thickness
     if min(spacings) <= 0:
         return Header(None, metadata, identity), []
     row, column, step = spacings

@@ -103,7 +103,7 @@ def _open_grid(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarra
                     f"{encoding.recon.matrix[0]} x {encoding.recon.matrix[1]}")
     affine, lost = affine_of(encoding, heads, choice, crop, rows if volume else 0)
     return Scan(path, "ISMRMRD", slices, coils, size, crop, slice_reader(path, slices, grid.read), noise,
-                Header(affine, metadata_of(header, choice), header.identity), (*notes, *more, *about_noise, *lost))
+                Header(affine, metadata_of(header, choice, volume), header.identity), (*notes, *more, *about_noise, *lost))
 
 
 def _open_trajectory(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarray, choice: Choice, coils: int) -> Scan:

@@ -46,11 +46,14 @@ def noise_of(path: str, group: h5py.Group, heads: np.ndarray, choice: Choice, co
     return torch.from_numpy(finite_complex(path, "the noise measurement", noise)), [note]
 
 
-def metadata_of(header: MRDHeader, choice: Choice) -> Mapping[str, str | float]:
-    echoes = header.echo_times
-    if not echoes:
-        return header.metadata
-    return {**header.metadata, "EchoTime": echoes[choice.contrast] if choice.contrast < len(echoes) else echoes[0]}
+def metadata_of(header: MRDHeader, choice: Choice, volume: bool = False) -> Mapping[str, str | float]:
+    """volume: slices are the positions along a 3D readout."""
+    echoes, found = header.echo_times, dict(header.metadata)
+    if echoes:
+        found["EchoTime"] = echoes[choice.contrast] if choice.contrast < len(echoes) else echoes[0]
+    if (thickness := choice.encoding.spacing(0) if volume else choice.encoding.thickness) > 0:
+        found["SliceThickness"] = thickness
+    return found
 
 
 def affine_of(encoding: Encoding, heads: np.ndarray, choice: Choice, crop: tuple[int, int],

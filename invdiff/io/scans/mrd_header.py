@@ -76,6 +76,11 @@ class Encoding:
         """Millimetres between encoded pixels, or 0."""
         return self.encoded.fov[axis] / self.encoded.matrix[axis]
 
+    @property
+    def thickness(self) -> float:
+        """Millimetres that a slice at right angles to phase 2 is thick, without the gap to the next one, or 0."""
+        return next((space.fov[2] / space.matrix[2] for space in (self.recon, self.encoded) if space.fov[2] > 0), 0.0)
+
 
 @dataclass(frozen=True)
 class MRDHeader:

@@ -8,7 +8,7 @@ from invdiff.errors import InputError
 from invdiff.io.scans.arrays import open_arrays, open_image_arrays
 from invdiff.io.scans.cfl import cfl_stem, open_cfl
 from invdiff.io.scans.checks import choose_frame, guarded
-from invdiff.io.scans.dicom import is_dicom, open_dicom
+from invdiff.io.scans.dicom import dicom_files, is_dicom, open_dicom
 from invdiff.io.scans.fastmri import image_header, open_fastmri
 from invdiff.io.scans.hdf5 import open_hdf5
 from invdiff.io.scans.mrd import find_group, open_mrd
@@ -23,25 +23,31 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PHOTOS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM")
 
 
-def open_scan(path: str | Path, *, trajectory: str | Path | None = None, frame: int = 0) -> Scan:
+def open_scan(path: str | Path, *, trajectory: str | Path | None = None, frame: int = 0,
+              size: tuple[int, int] | None = None) -> Scan:
     """Raw k-space: fastMRI or ISMRMRD HDF5, a BART pair, .npy, .npz or .mat; slices are read when they are asked for.
 
     trajectory: a file that holds it, for a BART pair (another pair, (3, samples, spokes), BART's order) and for .npy (.npy,
     (..., 2), points (ky, kx) in cycles per field of view). frame: which of several repetitions, contrasts, phases or sets.
+    size: (H, W) of the image, where a trajectory does not tell it; by default, what it resolves.
     Raises InputError for anything else, naming what would be read.
     """
     with guarded(path := str(path)):
-        return _open_scan(path, None if trajectory is None else str(trajectory), frame)
+        scan = _open_scan(path, None if trajectory is None else str(trajectory), frame, size)
+        if size not in (None, scan.crop):
+            raise InputError(f"{path}: has images of {scan.crop[0]} x {scan.crop[1]} pixels, by its grid or its header; leave "
+                             "their size out, it goes with a trajectory in .npy, .npz, .mat or of BART")
+        return scan
 
 
-def _open_scan(path: str, trajectory: str | None, frame: int) -> Scan:
+def _open_scan(path: str, trajectory: str | None, frame: int, size: tuple[int, int] | None) -> Scan:
     kind = _kind(path, _SCANS)
     if kind in ("NIfTI", "DICOM", "photo"):
         raise InputError(f"{path}: holds images ({kind}), not k-space; expected {_SCANS}, or simulate a scan of it")
     if trajectory is not None and kind not in ("BART", "npy"):
         raise InputError(f"{path}: a trajectory in a file of its own goes with BART pairs and .npy only; store it in this file")
     if kind == "BART":
-        return open_cfl(path, trajectory, frame)
+        return open_cfl(path, trajectory, frame, size)
     if kind == "ISMRMRD":
         return open_mrd(path, frame)
     choose_frame(path, frame, 1)
@@ -50,7 +56,7 @@ def _open_scan(path: str, trajectory: str | None, frame: int) -> Scan:
     variables = _variables(path, kind, "kspace")
     if trajectory is not None:
         variables["trajectory"] = npy_variable(trajectory)
-    return open_arrays(path, variables, kind.startswith("MATLAB"))
+    return open_arrays(path, variables, kind.startswith("MATLAB"), size)
 
 
 def open_images(path: str | Path, *, frame: int = 0) -> Images:
@@ -86,6 +92,8 @@ def _kind(path: str, known: str) -> str:
     if cfl_stem(path) is not None:
         return "BART"
     if Path(path).is_dir():
+        if not dicom_files(path):
+            raise InputError(f"{path}: is a folder with no DICOM file in it; expected {known}")
         return "DICOM"
     if not Path(path).is_file():
         what = "is no regular file" if Path(path).exists() else "no such file"

@@ -20,7 +20,7 @@ _MEASUREMENT = (
     "BodyPartExamined", "EchoNumbers", "EchoTime", "EchoTrainLength", "FlipAngle", "ImagedNucleus", "ImagingFrequency",
     "InversionTime", "MRAcquisitionType", "MagneticFieldStrength", "Manufacturer", "ManufacturerModelName",
     "NumberOfAverages", "PatientPosition", "PixelBandwidth", "RepetitionTime", "ScanOptions", "ScanningSequence",
-    "SequenceName", "SequenceVariant",
+    "SequenceName", "SequenceVariant", "SliceThickness",
 )
 _OURS = {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "PixelData"}
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -85,7 +85,7 @@ def _required(dataset: "Dataset") -> None:
     """What must be there, if only empty; and the format of the pixels."""
     for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName", "PatientBirthDate",
                     "PatientSex", "Manufacturer", "PositionReferenceIndicator", "EchoTime", "EchoTrainLength", "ScanOptions",
-                    "MRAcquisitionType", "RepetitionTime", "PatientPosition"):
+                    "MRAcquisitionType", "RepetitionTime", "PatientPosition", "SliceThickness"):
         setattr(dataset, keyword, None if keyword != "Manufacturer" else "")
     dataset.Modality = "MR"
     dataset.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
@@ -149,17 +149,16 @@ def _set(dataset: "Dataset", keyword: str, value: str | float) -> bool:
 
 
 def _orient(dataset: "Dataset", affine: np.ndarray) -> None:
-    """Spacing and orientation from an affine (column, row, slice) to RAS+."""
+    """Spacing and orientation from an affine (column, row, slice) to RAS+, which knows no gap between slices."""
     column, row, step = (_TO_LPS @ affine)[:3, :3].T
     width, height = float(np.linalg.norm(column)), float(np.linalg.norm(row))
     along, down = column / width, row / height
     if abs(along @ down) > 1e-3:
         raise InputError(f"header.affine: columns and rows {along.tolist()}, {down.tolist()} are not at right angles, which "
                          "DICOM cannot say; write NIfTI")
-    thickness = abs(float(np.cross(along, down) @ step))
     dataset.PixelSpacing = [number(height), number(width)]    # from row to row, from column to column
     dataset.ImageOrientationPatient = [number(x) for x in (*along, *down)]
-    dataset.SliceThickness = dataset.SpacingBetweenSlices = number(thickness)
+    dataset.SpacingBetweenSlices = number(abs(float(np.cross(along, down) @ step)))
 
 
 def place(dataset: "Dataset", affine: np.ndarray, index: int) -> None:

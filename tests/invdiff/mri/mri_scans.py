@@ -79,7 +79,8 @@ def radial_kspace(side=48, coils=COILS):
 
 
 def write_radial(path, slices=1, side=48):
-    np.savez(path, kspace=torch.stack([radial_kspace(side)] * slices).numpy(), trajectory=radial_points(side).numpy())
+    with open(path, "wb") as file:                                       # by this name, whatever its ending
+        np.savez(file, kspace=torch.stack([radial_kspace(side)] * slices).numpy(), trajectory=radial_points(side).numpy())
     return path
 
 

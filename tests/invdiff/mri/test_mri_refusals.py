@@ -63,7 +63,16 @@ REFUSED = {
     "axes in another order": (lambda: write_fastmri("scan.h5", kspace(coils=96)[..., :4]), (),
                               "would have 96 coils and 48 x 4 samples"),
     "more than is left": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.acceleration=30"),
-                          "operator.acceleration=30 with 40 lines"),
+                          "leaves 1 of 40 lines, and operator.center=11 by default keeps 11 in the middle; expected an "
+                          "acceleration of at most 3.63, or up to 5.71 with --set operator.center=7"),
+    "more than is left of points": (lambda: write_fastmri("scan.h5", kspace()),
+                                    ("--set", "operator.acceleration=4", "--set", "operator.pattern=poisson_disc"),
+                                    "leaves 480 of 1920 points, and operator.center=24 by default keeps 576"),
+    "a size on the grid": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.size=[48,44]"),
+                           "has images of 48 x 40 pixels"),
+    "a size that is too small": (lambda: write_radial("scan.h5"), ("--set", "operator.size=[48,40]"),
+                                 "expected a size from 48 x 48 pixels"),
+    "a folder of no DICOM": (lambda: Path("scan.h5").mkdir(), (), "is a folder with no DICOM file in it; expected k-space"),
     "zeros": (lambda: write_fastmri("scan.h5", 0 * kspace()), (), "zero everywhere"),
     "no such file": (lambda: None, (), "no such file"),
     "an unknown setting": (lambda: write_fastmri("scan.h5", kspace()), ("--set", "operator.accelerate=4"), "accelerate"),
@@ -104,4 +113,7 @@ def test_a_truth_without_its_noise_is_refused(restore, work):
     code, _, err = restore("--truth", "truth.npy", "--set", "sigma_y=0.01")
     assert (code, err.count("\n")) == (2, 1)
     assert "empty" in err
+    code, _, err = restore("--truth", "truth.npy", "--set", "sigma_y=0.01", "--set", "operator.size=[64,56]")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "operator.size: belongs to k-space on a trajectory" in err
     assert names(work) == {"truth.npy"}

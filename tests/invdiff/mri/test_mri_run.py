@@ -89,7 +89,7 @@ def test_an_ismrmrd_file_with_noise_and_separate_calibration(restore, work):
     columns = range(0, 40, 2)
     write_mrd("scan.mrd", kspace(2), columns, noise(COILS, 2000), range(8, 32))
     code, _, err = restore("--input", "scan.mrd", "--set", "write=[nifti,dicom,complex,fastmri,montage]",
-                           "--baseline", "sense")
+                           "--baseline", "sense", samples=2)
     assert code == 0, err
     report = report_of(work / "out")
     for number, one in enumerate(report["slices"]):
@@ -107,6 +107,7 @@ def test_an_ismrmrd_file_with_noise_and_separate_calibration(restore, work):
     series = [pydicom.dcmread(path) for path in sorted((work / "out" / "dicom-magnitude").iterdir())]
     assert len(series) == len(list((work / "out" / "dicom-std").iterdir())) == 2
     assert series[0].StudyInstanceUID == pydicom.dcmread("out/dicom-std/0001.dcm").StudyInstanceUID
+    assert (series[0].SliceThickness, series[0].SpacingBetweenSlices) == (4, 6)         # with a gap between slices
     with h5py.File("out/reconstruction.h5") as file:
         assert np.allclose(file["reconstruction"], arrays["magnitude"][:, 0])
     mean = nibabel.load("out/complex.nii.gz")
@@ -135,6 +136,22 @@ def test_a_radial_scan(restore, work):
     assert "sampling" not in report["slices"][0]
     full = mri.rss(mri.ifft(kspace(size=(48, 48)), (-2, -1))).numpy()
     assert close(arrays_of(work / "out")["sense"][:, 0], full) < 0.3
+
+
+def test_the_size_of_an_image_off_the_grid_may_be_given(restore, work):
+    write_radial("scan.npz")
+    code, _, err = restore("--input", "scan.npz", "--set", "sigma_y=0.01", "--set", "operator.size=[53,49]", "--baseline",
+                           "sense")
+    assert code == 0, err
+    report = report_of(work / "out")
+    assert report["scan"]["image"] == [53, 49]
+    assert report["scan"]["notes"] == ["image size 53 x 49 as given"]
+    whole = arrays_of(work / "out")["sense"][0, 0]                     # of the same field of view, in more pixels
+    assert whole.shape == (53, 49)
+    k = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(whole)))[2:50, :48]
+    smaller = np.abs(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(k)))) * (48 * 48 / (53 * 49))
+    full = mri.rss(mri.ifft(kspace(size=(48, 48)), (-2, -1)))[0].numpy()
+    assert np.corrcoef(smaller.ravel(), full.ravel())[0, 1] > 0.9
 
 
 # truths
@@ -170,8 +187,9 @@ def test_a_truth_in_dicom_needs_no_mask_to_be_scored(restore, work):
     item.SeriesInstanceUID, item.PixelSpacing, item.SliceThickness = "1.2.3", [2.0, 3.0], 4.0
     item.ImageOrientationPatient, item.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [0, 0, 0]
     item.save_as("head.dcm", enforce_file_format=True)
-    code, _, err = restore("--truth", "head.dcm", "--set", "sigma_y=0.01", steps=10)
+    code, _, err = restore("--truth", "head.dcm", "--set", "sigma_y=0.01", "--set", "write=[dicom]", steps=10)
     assert code == 0, err
+    assert pydicom.dcmread("out/dicom-magnitude/0001.dcm").SliceThickness == 4
     assert np.allclose(arrays_of(work / "out")["truth"][0, 0], pixels)
     assert report_of(work / "out")["metrics"]["restored"]["psnr"] > 30
 

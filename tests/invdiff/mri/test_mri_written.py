@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from mri_scans import COILS, MASKED, arrays_of, kspace, noise, report_of, write_fastmri, write_mrd
+from mri_scans import COILS, MASKED, arrays_of, kspace, names, noise, report_of, write_fastmri, write_mrd
+from PIL import Image
 
 
 def test_the_result_is_in_the_unit_of_the_scan(restore, work):
@@ -97,3 +98,21 @@ def test_two_scans_of_one_name_do_not_share_dicom_s_identifiers(restore, work):
         found.append([dicom.StudyInstanceUID, dicom.SeriesInstanceUID, dicom.SOPInstanceUID, dicom.FrameOfReferenceUID])
     assert not set(found[0]) & set(found[1])
     assert found[0] == found[2]
+
+
+# a single sample
+
+def test_a_single_sample_has_no_spread_in_any_file(restore, work):
+    write_fastmri("scan.h5", kspace(2))
+    code, out, err = restore("--input", "scan.h5", *MASKED, *ALL, samples=1)
+    assert code == 0, err
+    assert "A single sample has no spread, so there is neither std nor interval; take more with --samples." in out
+    assert names(work / "out") == {
+        "result.h5", "report.json", "config.yaml", "comparison.png", "magnitude.nii.gz", "montage.png", "dicom-magnitude",
+        "complex.nii.gz", "reconstruction.h5"}
+    assert not {"std", "magnitude_std", "lower", "upper"} & set(arrays_of(work / "out"))
+    assert report_of(work / "out")["interval"]["source"] == "a single sample has none"
+    assert restore("--input", "scan.h5", *MASKED, samples=2, output="two")[0] == 0
+    assert {"std", "magnitude_std", "lower", "upper"} <= set(arrays_of(work / "two"))
+    one, two = (Image.open(f"{folder}/comparison.png").size[0] for folder in ("out", "two"))
+    assert one < two                                                   # a panel less

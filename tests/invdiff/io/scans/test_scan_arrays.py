@@ -28,6 +28,8 @@ def test_npy(tmp_path, dtype):
     np.save(tmp_path / "b.npy", kspace[0])
     assert open_scan(tmp_path / "b.npy").slices == 1
     assert exactly(open_scan(tmp_path / "b.npy").read(0).kspace, kspace[0])
+    assert "coils of one slice; several slices are (slices, coils, rows, columns)" in open_scan(tmp_path / "b.npy").notes[0]
+    assert not scan.notes
 
 
 def test_a_slice_of_npy_is_read_alone(tmp_path):
@@ -76,6 +78,11 @@ def test_trajectories(tmp_path, ending):
     assert read.mask is None
     assert exactly(read.kspace, kspace)
     assert exactly(read.trajectory, points.reshape(40, 2).astype(np.float32))
+    assert scan.notes == ["image size 16 x 14 estimated from the trajectory, even; give size for another"]
+    given = open_scan(tmp_path / f"a{ending}", size=(17, 13))
+    assert (given.size, given.crop, given.notes) == ((17, 13), (17, 13), ["image size 17 x 13 as given"])
+    assert "reaches 8 and" in error_of(open_scan, tmp_path / f"a{ending}", size=(15, 13))
+    assert "to 8192 x 8192" in error_of(open_scan, tmp_path / f"a{ending}", size=(17, 8193))
 
 
 @pytest.mark.parametrize("shape", [(3, 40), (3, 4, 10), (2, 3, 40), (2, 3, 4, 10)])

@@ -129,7 +129,9 @@ def test_what_is_wrong_with_a_trajectory_is_said(tmp_path):
     kspace = write_cfl(tmp_path / "k", normal(1, 4, 5, 2))
     points = np.zeros((3, 4, 5), np.complex64)
     points[:2] = 8
-    open_scan(kspace, trajectory=write_cfl(tmp_path / "t", points))
+    assert open_scan(kspace, trajectory=write_cfl(tmp_path / "t", points)).size == (16, 16)
+    assert open_scan(kspace, trajectory=tmp_path / "t.cfl", size=(17, 19)).crop == (17, 19)
+    assert "expected a size from 16 x 16" in error_of(open_scan, kspace, trajectory=tmp_path / "t.cfl", size=(16, 15))
     assert "expected (3, samples, spokes)" in error_of(open_scan, kspace, trajectory=write_cfl(tmp_path / "a", points[:2]))
     assert "samples and spokes (5, 4)" in error_of(open_scan, kspace,
                                                    trajectory=write_cfl(tmp_path / "b", points.transpose(0, 2, 1)))

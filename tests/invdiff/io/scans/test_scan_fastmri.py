@@ -106,7 +106,7 @@ def test_the_header_gives_size_spacing_and_facts(tmp_path):
     assert np.allclose(np.abs(np.diag(images.header.affine)), [40, 27.5, 4.5, 1])           # of what was reconstructed
     assert images.header.metadata == scan.header.metadata
     assert scan.header.metadata == {"RepetitionTime": 2200, "EchoTime": 12.5, "Manufacturer": "Acme",
-                                    "MagneticFieldStrength": 2.89, "AcquisitionType": "AXT2"}
+                                    "MagneticFieldStrength": 2.89, "AcquisitionType": "AXT2", "SliceThickness": 4.5}
     assert scan.header.identity == {"PatientName": "A^B", "PatientBirthDate": "19700102", "PatientID": "0beb"}
 
 

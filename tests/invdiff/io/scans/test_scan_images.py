@@ -89,7 +89,7 @@ def test_a_dicom_file(tmp_path):
     assert (images.format, images.slices, images.size) == ("DICOM", 1, (5, 7))
     assert exactly(images.read(0), (pixels * 0.5 - 3).astype(np.float32))
     assert np.array_equal(images.header.affine, [[-3, 0, 0, -10], [0, -2, 0, -20], [0, 0, 5.5, 30], [0, 0, 0, 1]])
-    assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme"}
+    assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme", "SliceThickness": 4}
     assert images.header.identity == {"PatientName": "A^B", "PatientID": "7", "StudyDate": "20200102",
                                       "SeriesInstanceUID": "1.2.3"}
 
@@ -122,7 +122,7 @@ def test_the_frames_of_an_enhanced_dicom_file_are_a_series(tmp_path):
     for image, k in zip(read_all(images), (1, 2, 0), strict=True):                   # in the order of the positions
         assert exactly(image, (pixels[k] * (1.0 + k)).astype(np.float32))
     assert np.array_equal(images.header.affine, [[-3, 0, 0, -10], [0, -2, 0, -20], [0, 0, 5, 25], [0, 0, 0, 1]])
-    assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme"}
+    assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme", "SliceThickness": 4}
     path = write_enhanced(tmp_path / "b", pixels, [(0, 0, 0)] * 2)
     assert "declares 3 frames and describes 2" in error_of(open_images, path)
     path = write_dicom(tmp_path / "c", pixels, NumberOfFrames=3)                     # nothing tells where they lie

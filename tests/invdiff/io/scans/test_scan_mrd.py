@@ -157,6 +157,7 @@ def test_geometry(tmp_path):
     for number, k in enumerate((1, 2, 0)):
         assert np.allclose(affine[:3] @ [5, 4, number, 1], lps @ places[k], atol=1e-4)
     assert np.allclose(affine[:3, 0], lps @ phase * 20, atol=1e-4)
+    assert scan.header.metadata["SliceThickness"] == 6                 # and 1.5 mm between slices
     assert np.allclose(affine[:3, 1], lps @ read * 20, atol=1e-4)
     assert "order of their positions" in scan.notes[0]
     kept = ifft_np(kspace[2], (1,))[:, 4:12]
@@ -182,7 +183,7 @@ def test_identity_and_metadata(tmp_path):
                                "InstitutionName": "Here"}
     assert header.metadata == {"RepetitionTime": 500, "EchoTime": 10, "InversionTime": 100, "FlipAngle": 30,
                                "SequenceName": "GRE", "Manufacturer": "Acme", "ManufacturerModelName": "X",
-                               "BodyPartExamined": "KNEE"}
+                               "BodyPartExamined": "KNEE", "SliceThickness": 5}
 
 
 @pytest.mark.parametrize("normalised", [True, False])

@@ -85,6 +85,10 @@ def test_nifti_and_dicom_put_each_voxel_in_the_same_place(tmp_path):
     first, second, _ = read(tmp_path / "s")
     np.testing.assert_allclose(position(second, 6, 4) * [-1, -1, 1], (affine @ [4, 6, 1, 1])[:3], atol=1e-4)
     assert float(first.SpacingBetweenSlices) == pytest.approx(3.3)
+    assert first.SliceThickness is None                     # an affine knows of no gaps
+    write_dicom(tmp_path / "t", iter(volume), volume.shape, Header(affine, {"SliceThickness": 2.5}))
+    first = read(tmp_path / "t")[0]
+    assert (first.SliceThickness, float(first.SpacingBetweenSlices)) == (2.5, pytest.approx(3.3))
 
 
 def test_the_default_geometry_is_axial_and_told_to_be_assumed(tmp_path):
