@@ -113,11 +113,11 @@ class Problem:
 
     def to(self, device: torch.device | str) -> "Problem":
         """The same on a device, in float32; an operator that is elsewhere or of another precision is copied."""
-        device, physics = torch.device(device), self.physics
+        y, physics = self.y.to(device, torch.float32), self.physics
         held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point()]
-        if any(t.dtype != torch.float32 or t.device.type != device.type for t in held):
-            physics = copy.deepcopy(physics).to(device=device, dtype=torch.float32)
-        return Problem(physics, self.y.to(device, torch.float32), self.sigma_y, self.calls)
+        if any(t.dtype != y.dtype or t.device != y.device for t in held):
+            physics = copy.deepcopy(physics).to(device).float()
+        return Problem(physics, y, self.sigma_y, self.calls)
 
 
 def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Problem:
