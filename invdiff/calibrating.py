@@ -15,7 +15,7 @@ from deepinv.models import Denoiser
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from invdiff.calibration import Calibration, reference_of
+from invdiff.calibration import Calibration, in_pairs, reference_of
 from invdiff.config import RunConfig, build_sampler
 from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.errors import InputError
@@ -120,11 +120,17 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     rows = [case["features"] for case in half if "features" in case]
     reference = Reference.fit(torch.stack(rows)) if len(rows) >= FEWEST else None
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
-                       samples=config.samples, prior=Path(config.prior).name, weights=fingerprint(prior),
+                       samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
                        precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
-                       factor=factor, delta=delta, antithetic=_in_pairs(config),
+                       factor=factor, delta=delta, antithetic=in_pairs(config),
                        check=_check(rest, factor, config, reference),
                        novelty=reference.to_dict() if reference else None, versions=versions())
+
+
+def _name(prior: str) -> str:
+    """Without the folder of its file, and with its options."""
+    where, mark, options = prior.partition("?")
+    return Path(where).name + mark + options
 
 
 def detected(record: Calibration, config: RunConfig, images: Known,
@@ -204,11 +210,7 @@ def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
 
 def _independent(samples: Tensor, config: RunConfig) -> Tensor:
     """The first of each pair, if neighbours are antithetic."""
-    return samples[::2] if _in_pairs(config) else samples
-
-
-def _in_pairs(config: RunConfig) -> bool:
-    return config.antithetic and build_sampler(config.sampler).mirrors
+    return samples[::2] if in_pairs(config) else samples
 
 
 def _centre_and_spread(samples: Tensor) -> tuple[Tensor, Tensor]:
@@ -241,7 +243,7 @@ def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: R
     """What is seen on images kept apart: coverage in the mean and its standard error; mean half-width (sharpness) and error;
     how well spread ranks error; curves of coverage by level, without the factor, of pixels and of patches (TARP); alarms."""
     ratios, plain = ([case[name].numpy() for case in cases] for name in ("ratio", "plain"))
-    paired = _in_pairs(config)
+    paired = in_pairs(config)
     independent = (config.samples + 1) // 2 if paired else config.samples
     shares = np.array(coverage(ratios, factor))
     ranks = [float(spearmanr(case["error"], case["spread"]).statistic) for case in cases]

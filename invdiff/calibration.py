@@ -3,7 +3,9 @@ sure they are."""
 
 import hashlib
 import json
+import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -68,7 +70,7 @@ class Calibration(BaseModel):
                  if key not in _SEEDS and config.operator.get(key) != value and not (config.is_scan and value is None)]
         if sigma_y is not None and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
             found.append(f"sigma_y={self.sigma_y:g}")
-        if config.antithetic != self.antithetic:
+        if in_pairs(config) != self.antithetic:
             found.append(f"antithetic={self.antithetic}")
         if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
             found.append(f"prior={self.prior}" if asked else "a prior without options")
@@ -82,34 +84,49 @@ class Calibration(BaseModel):
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
         if others := self.differences(config, sigma_y):
             source += f", with {', '.join(others)}: here it may cover more or less"
-        factor = for_samples(self.factor, self.samples, samples, self.antithetic and config.antithetic)
+        factor = for_samples(self.factor, self.samples, samples, self.antithetic and in_pairs(config))
         return {"level": self.level, "factor": factor, "calibrated": not others, "source": source}
 
 
-def find_calibration(config: RunConfig, prior: Denoiser) -> Calibration | None:
+def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None = None) -> Calibration | None:
     """The calibration of a run, if there is one that was measured with its prior, operator and sampler: of several the one with
-    the fewest differences, the user's own before the bundled one.
+    the fewest differences, then the nearest noise level and number of samples, the user's own before the bundled one.
 
-    Raises InputError for a file that is damaged, or that the config names and that is missing or another run's.
+    Raises InputError for a file that the config names and that is missing, damaged or another run's. Others that are damaged
+    are passed over with a warning.
     """
     fit: list[Calibration] = []
     for path in _candidates(config):
-        found = read_calibration(path)
+        try:
+            found = read_calibration(path)
+        except InputError as error:
+            if config.calibration is not None:
+                raise
+            warnings.warn(f"{error}; it is not used", stacklevel=2)
+            continue
         why = found.refusal(config, prior)
         if why is None:
             fit.append(found)
         elif config.calibration is not None:
             raise InputError(f"{path}: was measured with another {why}; leave calibration out, or measure it with invdiff "
                              "calibrate")
-    noise = config.sigma_y if isinstance(config.sigma_y, float) else None
-    return min(fit, key=lambda found: len(found.differences(config, noise)), default=None)
+
+    def distance(found: Calibration) -> tuple[int, float, float]:
+        noise = abs(math.log(found.sigma_y / sigma_y)) if sigma_y and found.sigma_y else 0.0
+        return len(found.differences(config, sigma_y)), noise, abs(math.log(found.samples / config.samples))
+
+    return min(fit, key=distance, default=None)
+
+
+def in_pairs(config: RunConfig) -> bool:
+    """Are neighbouring samples antithetic?"""
+    return config.antithetic and build_sampler(config.sampler).mirrors
 
 
 def interval_of(calibration: Calibration | None, config: RunConfig, samples: int,
                 sigma_y: float | None = None) -> dict[str, Any]:
     """The interval's entry in a report, with a calibration or without."""
-    paired = config.antithetic and build_sampler(config.sampler).mirrors
-    return uncalibrated(samples, paired) if calibration is None else calibration.interval(config, samples, sigma_y)
+    return uncalibrated(samples, in_pairs(config)) if calibration is None else calibration.interval(config, samples, sigma_y)
 
 
 def reference_of(calibration: Calibration | None) -> Reference | None:
@@ -122,15 +139,16 @@ def _candidates(config: RunConfig) -> Iterator[Path]:
         yield Path(config.calibration)
         return
     known = tasks()
-    yield from sorted(place(config).parent.glob("*.json"))
-    if config.task in known and calibration_beside(known[config.task]).is_file():
-        yield calibration_beside(known[config.task])
+    if config.task in known:
+        yield from sorted(place(config).parent.glob("*.json"))
+        yield from (path for path in (calibration_beside(known[config.task]),) if path.is_file())
 
 
 def place(config: RunConfig) -> Path:
     """Where the user's own calibration of a bundled task is kept, below the cache folder: one for each prior, operator, noise
-    and sampler."""
+    level, sampler and number of samples."""
     what = config.model_dump(mode="json", include={"prior", "operator", "sigma_y", "sampler", "samples", "antithetic"})
+    what["operator"] = {key: value for key, value in what["operator"].items() if key not in _SEEDS}
     name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     return cache_folder() / "calibrations" / config.task / f"{name}.json"
 

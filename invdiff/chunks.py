@@ -64,15 +64,16 @@ def plan(problem: Problem, sampler: Sampler, samples: int, size: int, drawn: Seq
     """The chunks of a run that are still to be drawn. Sample by sample, so that measurements are finished evenly; but for a
     population measurement by measurement. An operator with parameters of its own for each keeps the measurements together.
 
-    Raises InputError for such an operator and a population.
+    Raises InputError for such an operator and a population, or an integrator that chooses each chain's levels.
     """
-    count, name = len(problem.y), type(sampler).__name__
+    count, adapts = len(problem.y), sampler.integrates and sampler.integrator.adaptive
+    name = type(sampler.integrator if adapts else sampler).__name__
     done = {chain for chunk in drawn for chain in chunk.samples}
     together = problem.parameters_of_each()
+    if together and (sampler.population or adapts):
+        raise InputError(f"{name} takes one measurement at a time, and this {type(problem.physics).__name__} has "
+                         f"parameters of its own for each of {count}; restore them one by one")
     if sampler.population:
-        if together:
-            raise InputError(f"{name} takes one measurement at a time, and this {type(problem.physics).__name__} has "
-                             f"parameters of its own for each of {count}; restore them one by one")
         why = f"{name} needs all samples of a measurement at once"
         chunks = [Chunk([(j, i) for i in range(samples)], why) for j in range(count)]
         return [chunk for chunk in chunks if not done.issuperset(chunk.chains)]

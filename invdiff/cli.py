@@ -75,8 +75,10 @@ def restore(
         typer.echo(f"{partial}: keeps {len(spare)} finished slices that were not asked for; the same command with them goes on "
                    "from there", err=True)
     else:
-        for left in (partial, *_beside(partial)):
-            remove_partial(left)
+        remove_partial(partial)
+    asked = outcome.slices.numbers if resolved.is_scan else ()
+    for left in (path for path in _beside(partial) if int(path.name.rpartition("-")[2]) in asked):
+        remove_partial(left)
     _show(outcome, folder)
 
 

@@ -5,5 +5,9 @@ class InputError(ValueError):
     """Bad input. The message is one sentence: what is wrong, where, and what would be right."""
 
 
+class AnotherRun(InputError):
+    """What is kept on disk cannot be gone on from."""
+
+
 class EmptySlice(InputError):
     """A slice of a volume holds nothing but zeros: on its own a mistake, among others the air beside the head."""

@@ -156,7 +156,8 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
         return run_scan(config, on_step, checkpoint)
     problem, truth = pose(config)
     picture, prior = as_image(problem), load_prior(config.prior)
-    calibration, others = find_calibration(config, prior), {name: load_prior(name) for name in config.other_priors}
+    calibration = find_calibration(config, prior, problem.sigma_y)
+    others = {name: load_prior(name) for name in config.other_priors}
     draw = partial(restore, problem, sampler=build_sampler(config.sampler), samples=config.samples, seed=config.seed,
                    device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
                    start=_start(config, problem), antithetic=config.antithetic)

@@ -114,10 +114,15 @@ class Problem:
     def to(self, device: torch.device | str) -> "Problem":
         """The same on a device, in float32; an operator that is elsewhere or of another precision is copied."""
         y, physics = self.y.to(device, torch.float32), self.physics
-        held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point()]
-        if any(t.dtype != y.dtype or t.device != y.device for t in held):
-            physics = copy.deepcopy(physics).to(device).float()
+        held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point() or t.is_complex()]
+        if any(t.device != y.device or t.dtype != _single(t).dtype for t in held):
+            physics = copy.deepcopy(physics).to(device)._apply(_single)
         return Problem(physics, y, self.sigma_y, self.calls)
+
+
+def _single(x: Tensor) -> Tensor:
+    """In single precision, if it is a number."""
+    return x.float() if x.is_floating_point() else x.to(torch.complex64) if x.is_complex() else x
 
 
 def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Problem:

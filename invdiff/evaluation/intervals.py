@@ -116,7 +116,7 @@ def for_samples(factor: float, measured_with: int, samples: int, antithetic: boo
 
 def uncalibrated(samples: int, antithetic: bool = False) -> dict[str, Any]:
     """The interval's entry in a report without a calibration. Of few exact samples it covers more than it says, as the spread
-    that it multiplies is pooled: of eight 92 to 94 %, of four 93 to 98 %."""
+    that it multiplies is pooled: of eight up to 94 %, in pairs 96 %."""
     if samples < 2:
         return {"level": LEVEL, "factor": 0.0, "calibrated": False, "source": "a single sample has none"}
     factor = paired_factor if antithetic else gaussian_factor

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from invdiff.errors import InputError
+from invdiff.errors import AnotherRun, InputError
 from invdiff.io.files import replacing
 
 TOLERANCE = 1e-4        # of the largest value: what a sum in another order changes, and another run does not
@@ -68,7 +68,7 @@ class PartialRun:
                 self._refuse(f"the {name} differs")
 
     def _refuse(self, why: str) -> None:
-        raise InputError(f"{self.path}: holds {len(self._files())} finished parts of another run ({why}); finish that one, "
+        raise AnotherRun(f"{self.path}: holds {len(self._files())} finished parts of another run ({why}); finish that one, "
                          "remove the folder, or choose another name")
 
 
@@ -94,7 +94,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["about"])      # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: is no part of a run under way, or damaged ({error}); remove {path.parent}, or choose "
+        raise AnotherRun(f"{path}: is no part of a run under way, or damaged ({error}); remove {path.parent}, or choose "
                          "another name") from error
 
 

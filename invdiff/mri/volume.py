@@ -15,7 +15,7 @@ from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
-from invdiff.errors import EmptySlice, InputError
+from invdiff.errors import AnotherRun, EmptySlice, InputError
 from invdiff.evaluation.mri_baselines import baseline
 from invdiff.evaluation.novelty import Reference
 from invdiff.io.partial import PartialRun, remove_partial
@@ -140,10 +140,10 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
             if isinstance(error, EmptySlice) and len(numbers) > 1:
                 empty.append({"slice": number, "empty": str(error).partition("; ")[0]})
                 continue
-            if where := slices.left_by(number):
-                raise InputError(f"{error}; what was finished before is kept in {where}, and the same command goes on from "
-                                 "there, as does one for other slices") from error
-            raise
+            where = None if isinstance(error, AnotherRun) else slices.left_by(number)
+            if where is None:
+                raise
+            raise InputError(f"{error}; what was finished before is kept in {where}") from error
         while empty:                                            # with the first that is not, lest they be all that is kept
             slices.add(_nothing(scan, recipe, len(tensors["samples"])), empty.pop(0))
         slices.add(tensors, about)
@@ -151,7 +151,7 @@ def restore_slices(scan: Scan, numbers: Sequence[int], recipe: Recipe, slices: S
             remove_partial(beside)
         if watch.stopped:
             raise Stop
-    for about in empty if slices.kept else ():
+    for about in empty if set(numbers) & set(slices.kept) else ():
         slices.add(_nothing(scan, recipe, recipe.samples), about)
 
 

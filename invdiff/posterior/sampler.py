@@ -86,10 +86,6 @@ class Sampler(BaseModel):
     def _guided(self, start: Tensor | None, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         problem = for_chains(problem, seeds)
         if self.integrator.adaptive and len(seeds) > 1:
-            if problem.parameters_of_each():
-                raise InputError(f"{type(self.integrator).__name__} takes one measurement at a time, and this "
-                                 f"{type(problem.physics).__name__} has parameters of its own for each of {len(seeds)}; "
-                                 "restore them one by one, or take an integrator with levels that are given")
             yield from self._apart(start, prior, problem, seeds)
             return
         noise = Streams(seeds, problem.y.device)

@@ -114,13 +114,43 @@ def test_of_several_records_the_nearest_serves(gaussian):
         assert not found.differences(config, 0.05)
     nearest = find_calibration(config_of("sampler.steps=2", "operator.sigma=1.0", "antithetic=true"), prior)
     assert nearest.operator["sigma"] == 1.0
+    assert place(config_of("seed=3")) == place(config_of("seed=4")) != place(config_of("samples=4"))
+
+
+def test_the_nearest_noise_and_number_of_samples_serve(gaussian):
+    few, prior = Known(gaussian.crops[:4], None, "four"), invdiff.calibrating.load_prior("natural")
+    configs = [config_of("sampler.steps=2", f"samples={count}", f"sigma_y={noise}")
+               for count in (2, 6) for noise in (0.02, 0.3)]
+    for config in configs:
+        write_calibration(place(config), calibrate(config, few))
+    for config in configs:
+        found = find_calibration(config, prior, 0.97 * config.sigma_y)                # as an estimate may be
+        assert (found.samples, found.sigma_y) == (config.samples, config.sigma_y)
+
+
+def test_a_record_that_was_found_damaged_is_passed_over(gaussian):
+    config, prior = config_of("sampler.steps=2"), invdiff.calibrating.load_prior("natural")
+    write_calibration(place(config), calibrate(config, Known(gaussian.crops[:4], None, "four")))
+    (place(config).parent / "broken.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"broken\.json: expected what invdiff calibrate writes .*; it is not used"):
+        assert find_calibration(config, prior) is not None
+    with pytest.raises(InputError, match="broken"):
+        find_calibration(config.model_copy(update={"calibration": str(place(config).parent / "broken.json")}), prior)
+
+
+def test_a_population_that_draws_no_pairs_is_calibrated_all_the_same(gaussian):
+    config = config_of("antithetic=true", "sampler={name: twisted_smc, steps: 4}")
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"))
+    assert record.interval(config, 6, 0.05)["calibrated"] is True
 
 
 def test_guidance_makes_another_prior_of_the_same_weights(gaussian):
     """A record of one strength says so where it is used for another, or for none."""
     config = config_of("sampler.steps=2")
     guided = config.model_copy(update={"prior": "natural?class=bag&guidance=2"})
-    record = calibrate(config, Known(gaussian.crops[:4], None, "four")).model_copy(update={"prior": guided.prior})
+    record = calibrate(guided, Known(gaussian.crops[:4], None, "four"))
+    path = config.model_copy(update={"prior": "runs/a.safetensors?spectrum=runs/b.json"})
+    assert calibrate(path, Known(gaussian.crops[:4], None, "four")).prior == "a.safetensors?spectrum=runs/b.json"
     assert record.interval(guided, 6, 0.05)["calibrated"] is True
     for other in (config, config.model_copy(update={"prior": "natural?class=bag&guidance=6"})):
         entry = record.interval(other, 6, 0.05)

@@ -100,6 +100,10 @@ def test_double_precision_is_taken_and_left_as_it_was():
     torch.testing.assert_close(single.A(single.y), problem.A(problem.y).float())
     assert problem.y.dtype == physics.A(problem.y).dtype == torch.float64
     assert single.to("cpu").physics is single.physics
+    foreign = LinearPhysics(A=lambda x, **kwargs: x)
+    foreign.register_buffer("maps", torch.ones(2, dtype=torch.complex128))
+    assert Problem(foreign, problem.y, 0.1).to("cpu").physics.maps.dtype == torch.complex64
+    assert foreign.maps.dtype == torch.complex128
     with pytest.raises(ValueError, match=r"y: expected float32, with complex values as two channels, got torch\.complex64"):
         Problem(physics, torch.zeros(1, *SIZE, dtype=torch.complex64), 0.1)
 

@@ -8,6 +8,7 @@ from mri_scans import kspace, names, write_fastmri
 from invdiff.mri.job import run_scan
 from invdiff.mri.preparing import prepare
 from invdiff.mri.volume import Slices
+from invdiff.restoration import Stop
 
 
 def broken(number, count=3):
@@ -22,7 +23,7 @@ def test_a_bad_slice_costs_none_of_the_finished_and_they_are_there_for_another_c
     code, _, err = invdiff(*command(complex_prior, steps=2))
     assert (code, err.count("\n")) == (2, 1)
     assert "slice 2 holds 1 NaN or infinite values" in err
-    assert f"what was finished before is kept in {work / 'out.partial'}, and the same command goes on from there" in err
+    assert f"what was finished before is kept in {work / 'out.partial'}" in err
     again = config_of(complex_prior, 2, more=("slices=[0,1]",))
     assert len(run_scan(again, lambda _: pytest.fail("drawn again"), work / "out.partial").slices) == 2
     code, _, err = invdiff(*command(complex_prior, "--set", "slices=[0,1]", steps=2))
@@ -44,6 +45,34 @@ def test_any_error_on_the_way_says_what_is_kept(complex_prior, work, monkeypatch
     code, _, err = invdiff(*command(complex_prior, steps=2))
     assert code == 2
     assert "out.partial: the samples finished so far; the same command goes on from there" in err
+
+
+def test_samples_of_an_unfinished_slice_stay_for_the_run_that_asks_for_it(complex_prior, work, invdiff):
+    write_fastmri("scan.h5", kspace(2))
+    seen = []
+
+    def kill(progress):
+        seen.append(progress)
+        if len(seen) == 3:                                            # in the second sample
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_scan(config_of(complex_prior, 2, 2, ("slices=[0,0]",)), kill, work / "out.partial")
+    assert names(work) == {"scan.h5", "out.partial-0"}
+    for slices in ("[1,1]", "[0,0]"):
+        code, _, err = invdiff(*command(complex_prior, "--set", f"slices={slices}", "--samples", "2", steps=2))
+        assert code == 0, err
+        assert names(work) == {"scan.h5", "out"} | ({"out.partial-0"} if slices == "[1,1]" else set())
+
+
+def test_what_belongs_to_another_run_is_not_said_to_go_on(complex_prior, work, invdiff):
+    write_fastmri("scan.h5", kspace(2))
+    with pytest.raises(Stop):
+        run_scan(config_of(complex_prior, 2, 2, ("slices=[0,0]",)), stop_at(2), work / "out.partial")
+    other = command(complex_prior, "--set", "slices=[0,0]", "--samples", "2", "--seed", "5", steps=2)
+    code, _, err = invdiff(*other)
+    assert (code, err.count("another run")) == (2, 1)
+    assert "what was finished before" not in err
 
 
 def test_slices_finished_in_any_order_come_in_their_own_and_those_not_asked_for_stay(complex_prior, work, invdiff):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from deepinv.physics import LinearPhysics
 from toys import assert_moments_close, natural_prior, pose, sample, white_prior
 
 import operators
@@ -91,6 +92,14 @@ def test_adaptive_steps_take_no_operator_with_parameters_of_each():
     sampler = build_sampler({"name": "moment_matching", "integrator": {"name": "rk45"}})
     with pytest.raises(InputError, match="RK45 takes one measurement at a time, and this Inpainting has parameters of its own"):
         restore(posed, natural_prior(), sampler)
+
+
+def test_adaptive_steps_take_as_many_chains_as_a_shared_filter_has_rows():
+    physics = LinearPhysics(A=lambda x, **kwargs: x, A_adjoint=lambda y, **kwargs: y, img_size=(1, 8, 8))
+    physics.register_buffer("filter", torch.ones(3, 3, 1, 1))
+    posed = Problem(physics, torch.rand(1, 1, 8, 8), 0.05)
+    sampler = build_sampler({"name": "moment_matching", "steps": 2, "integrator": {"name": "rk45"}})
+    assert restore(posed, natural_prior(), sampler, samples=3, batch_size=3).samples.isfinite().all()
 
 
 def test_network_calls_of_adaptive_steps_are_counted():
