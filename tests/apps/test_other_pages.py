@@ -15,10 +15,10 @@ def commands(at):
     return [block.value for block in at.code if block.value.startswith("invdiff")]
 
 
-def quick_scan(at):
+def quick_scan(at, samples=2):
     at.slider(key="mri_steps").set_value(2)
     at.selectbox(key="baseline").set_value("zero_filled")
-    return at.slider(key="mri_samples").set_value(2).run()
+    return at.slider(key="mri_samples").set_value(samples).run()
 
 
 def test_the_scan_page_says_what_it_is_not_for_and_shows_k_space():
@@ -44,6 +44,15 @@ def test_a_scan_is_reconstructed_and_comes_as_nifti_dicom_and_hdf5():
     assert scan_outcome._one(job.result, "result.h5")[:4] == b"\x89HDF"
     with zipfile.ZipFile(io.BytesIO(scan_outcome._series(job.result))) as file:
         assert {name.split("/")[0] for name in file.namelist()} == {"dicom-magnitude", "dicom-std"}
+
+
+def test_a_single_sample_of_a_scan_has_no_spread_to_lay_over_it():
+    at = quick_scan(page("mri"), samples=1)
+    at.button(key="reconstruct").click().run()
+    assert (finished(at).state, len(at.error)) == ("done", 0)
+    at.run()
+    assert not at.error
+    assert [slider.key for slider in at.slider if slider.key in ("window", "overlay")] == ["window"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n" + b"\0" * 99, b"GIF89a", b"#!/bin/sh"])
