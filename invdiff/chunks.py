@@ -64,13 +64,14 @@ def plan(problem: Problem, sampler: Sampler, samples: int, size: int, drawn: Seq
     """The chunks of a run that are still to be drawn. Sample by sample, so that measurements are finished evenly; but for a
     population measurement by measurement. An operator with parameters of its own for each keeps the measurements together.
 
-    Raises InputError for such an operator and a population, or an integrator that chooses each chain's levels.
+    Raises InputError for such an operator and a sampler of one measurement at a time, or an integrator that chooses each
+    chain's levels.
     """
     count, adapts = len(problem.y), sampler.integrates and sampler.integrator.adaptive
     name = type(sampler.integrator if adapts else sampler).__name__
     done = {chain for chunk in drawn for chain in chunk.samples}
-    together = problem.parameters_of_each()
-    if together and (sampler.population or adapts):
+    together = count > 1 and any(b.ndim >= 4 and b.shape[0] == count for b in problem.physics.buffers())
+    if together and (sampler.population or sampler.singly or adapts):
         raise InputError(f"{name} takes one measurement at a time, and this {type(problem.physics).__name__} has "
                          f"parameters of its own for each of {count}; restore them one by one")
     if sampler.population:

@@ -65,6 +65,7 @@ class DeepinvSampler(Sampler):
     """
 
     about: ClassVar[str] = "a deepinv Reconstructor"
+    singly: ClassVar[bool] = True
     mirrors: ClassVar[bool] = False
     num_steps: PositiveInt = Field(1, alias="steps", le=1)
     build: Callable[[Denoiser, float], Reconstructor]
@@ -74,10 +75,6 @@ class DeepinvSampler(Sampler):
         return getattr(build, "__qualname__", type(build).__name__)
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
-        count = len(problem.y)
-        if problem.parameters_of_each():
-            raise InputError(f"DeepinvSampler takes one measurement at a time, and this {type(problem.physics).__name__} has "
-                             f"parameters of its own for each of {count}; restore them one by one")
         problem = for_chains(problem, seeds)
         physics = _as_deepinv_expects(problem)
         drawn = []

@@ -102,11 +102,6 @@ class Problem:
             return self
         return Problem(self.physics, self.y * self.observed(), self.sigma_y, self.calls)
 
-    def parameters_of_each(self) -> bool:
-        """Has the operator parameters of its own for each of several measurements, so that it takes them together?"""
-        count = len(self.y)
-        return count > 1 and any(b.ndim >= 4 and b.shape[0] == count for b in self.physics.buffers())
-
     def rows(self, index: Tensor) -> "Problem":
         """The measurements at `index`, with the same operator and the same call counter."""
         return Problem(self.physics, self.y[index], self.sigma_y, self.calls)

@@ -33,6 +33,7 @@ class Sampler(BaseModel):
     uses_spectrum: ClassVar[bool] = False
     latents: ClassVar[bool] = False         # does it need a prior of latents, and no other?
     population: ClassVar[bool] = False      # are the samples of a measurement drawn as one, from one call of `steps`?
+    singly: ClassVar[bool] = False          # does it take measurements apart, and so no operator that takes them together?
     integrates: ClassVar[bool] = True       # does it go from level to level by an integrator?
     mirrors: ClassVar[bool] = True          # does the seed ~s draw with the noise of s, of opposite sign?
 
