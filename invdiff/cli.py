@@ -182,7 +182,7 @@ def _show(outcome: Any, folder: Path) -> None:
     metrics = report["metrics"]
     labels = {"measurement": "zero-filled" if "scan" in report else "measurement",
               **{name: name.replace("_", " ") for name in metrics.get("baselines", {})},
-              "restored": "restored (mean)", "sample": "one sample"}
+              **({"restored": "restored (mean)"} if report["samples"] > 1 else {}), "sample": "one sample"}
     rows = {label: metrics[name] if name in metrics else metrics["baselines"][name] for name, label in labels.items()
             if name in metrics or name in metrics.get("baselines", {})}
     columns = {"psnr": "PSNR (dB)", "ssim": "SSIM", "psnr_head": "in the head: PSNR", "ssim_head": "SSIM"}

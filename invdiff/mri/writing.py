@@ -97,20 +97,21 @@ def _stream(slices: Slices, image: Callable[[Part], Tensor]) -> Callable[[], Ite
 
 
 def figure(tensors: Part, scores: Mapping[str, Any]) -> Image.Image:
-    """A slice: zero-filled, baselines, mean, one sample, the spread of several, what the prior filled in, and truth where there
-    is one, in one window."""
+    """A slice: zero-filled, baselines, one sample, the mean and spread of several, what the prior filled in, and truth where
+    there is one, in one window."""
     images = {name: torch.from_numpy(image)[None] for name, image in estimates(tensors).items()}
     top = float(images["restored"].quantile(0.998)) or 1.0
     panels, captions = {}, {}
     labels = {"zero_filled": "zero-filled", "restored": "restored (mean)", "sample": "one sample"}
     found = {"zero_filled": scores.get("measurement"), **scores.get("baselines", {}), **scores}
-    order = ["zero_filled", *(name for name in images if name not in labels), "restored", "sample"]
+    several = len(tensors["samples"]) > 1
+    order = ["zero_filled", *(name for name in images if name not in labels), *(["restored"] if several else []), "sample"]
     for name in order:
         label = labels.get(name, name.replace("_", " "))
         panels[label] = (images[name] / top).clamp(0, 1)
         if found.get(name):
             captions[label] = f"PSNR {found[name]['psnr']:.2f} dB, SSIM {found[name]['ssim']:.3f}"
-    if len(tensors["samples"]) > 1:
+    if several:
         panels["std"], most = colorize(magnitudes(tensors["samples"])[1][None])
         captions["std"] = f"0 to {most / top:.3f} of white"
     if "prior_part" in tensors:
