@@ -18,7 +18,7 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
           output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
           device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None) -> None:
     """Train a prior, or what the config's `kind` says. Started again with the same output folder, a prior goes on where it was
-    stopped or killed; an autoencoder or a classifier begins anew.
+    stopped or killed; an autoencoder or a classifier that was, begins anew.
 
     On several GPUs: torchrun --nproc-per-node GPUS --no-python invdiff train CONFIG.
     """
@@ -35,12 +35,13 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
     folder = output or Path("runs") / settings.name
     if other := next((train for model, train in RUNS.values() if isinstance(settings, model)), None):
         try:
-            path = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show))
+            path, steps = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show))
         except KeyboardInterrupt:
             _say(f"nothing is kept: the training of this {settings.kind} cannot go on from the middle; the same command begins "
                  "anew", err=True)
             raise
-        typer.echo(f"{path}: the {settings.kind}; log.jsonl beside it")
+        said = f"the {settings.kind}; log.jsonl beside it" if steps else "already finished; nothing to do"
+        typer.echo(f"{path}: {said}")
         return
     _run_stages(stages, folder, where)
 
@@ -87,22 +88,25 @@ def _say(text: str, err: bool = False) -> None:
         typer.echo(text, err=err)
 
 
-def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Path]) -> Path:
-    """`work(show)` with a bar that `show(steps done, loss)` moves on. In a file instead of a terminal: ten lines."""
+def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Path]) -> tuple[Path, int]:
+    """`work(show)` and the steps it took, with a bar from the first of them on, that `show(steps done, loss)` moves. In a file
+    instead of a terminal: ten lines."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console()
+    console, taken = Console(), 0
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
                   TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"), console=console) as bar:
-        line = bar.add_task(settings.name, total=settings.steps, loss=float("nan"))
+        line = bar.add_task(settings.name, total=settings.steps, loss=float("nan"), visible=False)
 
         def show(done: int, loss: float) -> None:
-            bar.update(line, completed=done, loss=loss)
+            nonlocal taken
+            taken = done
+            bar.update(line, completed=done, loss=loss, visible=True)
             if not console.is_terminal and done % -(-settings.steps // 10) == 0:
                 console.print(f"step {done}: loss {loss:.4f}", soft_wrap=True)
 
-        return work(show)
+        return work(show), taken
 
 
 class View:

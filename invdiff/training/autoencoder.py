@@ -1,6 +1,5 @@
 """Training of an autoencoder: `invdiff train configs/train/fashion-autoencoder.yaml`."""
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,8 @@ from invdiff.training.averages import Averages
 from invdiff.training.data import load_whole
 from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
-from invdiff.training.processes import asking
 from invdiff.training.settings import Frozen
+from invdiff.training.short import finished_short, recorded, run_short
 
 
 class ImageSettings(Frozen):
@@ -93,7 +92,7 @@ class AutoencoderTrainer:
         shape = (s.batch, s.network.latent_channels, *(n // self.network.factor for n in x.shape[-2:]))
         return x, torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
 
-    def step(self, number: int) -> tuple[float, float]:
+    def step(self, number: int) -> dict[str, float]:
         """The step of a number, from 0; returns the mean squared error and the KL divergence by pixel, in nats."""
         s, started = self.settings, time.perf_counter()
         x, noise = (part.to(self.device) for part in self.batch(number))
@@ -112,7 +111,7 @@ class AutoencoderTrainer:
         self.optimiser.step()
         self.averages.update(list(self.network.parameters()), number + 1)
         self.seconds += time.perf_counter() - started
-        return error.item(), kl.item()
+        return {"error": error.item(), "kl": kl.item()}
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -123,33 +122,18 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 def train_autoencoder(settings: AutoencoderSettings, output: str | Path, device: str = "cpu", *,
                       on_step: Callable[[int, float], object] | None = None) -> Path:
     """Train to the end; returns the path of NAME.safetensors in `output`, beside log.jsonl. `on_step` gets the number of steps
-    done and the running mean squared error. It takes minutes, and cannot go on from the middle.
+    done and the running mean squared error. It takes minutes, and cannot go on from the middle; where it is done already,
+    nothing is.
 
     Raises InputError for unusable data or where it diverges, and KeyboardInterrupt.
     """
-    trainer, output = AutoencoderTrainer(settings, device), Path(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        log = (output / "log.jsonl").open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
-    asked: list[bool] = []
-    means = np.zeros(2)
-    with log, asking(lambda: asked.append(True)):
-        for number in range(settings.steps):
-            means += max(0.02, 1 / (number + 1)) * (np.array(trainer.step(number)) - means)
-            if (number + 1) % 100 == 0 or number + 1 == settings.steps:
-                line = {"step": number + 1, "psnr": round(-10 * float(np.log10(means[0])), 3), "kl": round(float(means[1]), 4),
-                        "seconds": round(trainer.seconds, 1)}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-            if on_step:
-                on_step(number + 1, float(means[0]))
-            if asked:
-                raise KeyboardInterrupt
-    trainer.average.standardise(*latent_statistics(trainer.average, trainer.images))
+    output = Path(output)
     path = output / f"{settings.name}.safetensors"
-    save_autoencoder(path, trainer.average, make_card(trainer))
+    if not finished_short(settings, output):
+        trainer = AutoencoderTrainer(settings, device)
+        run_short(trainer, output, on_step)
+        trainer.average.standardise(*latent_statistics(trainer.average, trainer.images))
+        save_autoencoder(path, trainer.average, make_card(trainer))
     return path
 
 
@@ -158,8 +142,8 @@ def make_card(trainer: AutoencoderTrainer) -> dict[str, Any]:
     s = trainer.settings
     return {"name": s.name, "data": s.data.description, "licence": s.data.licence, "use": s.use,
             "psnr": {"mean": reconstruction_psnr(trainer.average, trainer.test), "images": len(trainer.test)},
-            "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}}),
-                         "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device)}}
+            "training": {"settings": recorded(s), "minutes": round(trainer.seconds / 60, 2),
+                         "hardware": hardware(trainer.device)}}
 
 
 @torch.no_grad()

@@ -1,6 +1,5 @@
 """Training of a classifier of clean and of noisy images: `invdiff train configs/train/fashion-classifier.yaml`."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -20,8 +19,8 @@ from invdiff.training.averages import Averages
 from invdiff.training.data import load_whole
 from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
-from invdiff.training.processes import asking
 from invdiff.training.settings import Frozen
+from invdiff.training.short import finished_short, recorded, run_short
 from invdiff.training.whole import read_labels
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)      # of the card's accuracies
@@ -91,12 +90,14 @@ class ClassifierTrainer:
         classes = len(s.data.class_names)
         self.images, self.labels = load_labelled(s.data.path, s.data.key, s.data.labels, classes, s.network.channels)
         self.test = load_labelled(s.data.path, s.data.test, s.data.test_labels, classes, s.network.channels)
-        self.before: dict[str, Any] = {}        # how the weights were trained that it begins with
         torch.manual_seed(s.seed)
         self.architecture = {"classes": classes, **s.network.model_dump(mode="json")}
         self.network = Classifier(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
+        self.before = None      # how the weights were trained that it begins with
         if s.initial:
-            self.network.load_state_dict(self._earlier(s.initial).state_dict())
+            earlier = self._earlier(s.initial)
+            self.network.load_state_dict(earlier.state_dict())
+            self.before = training_of(earlier)
         self.averages = Averages(self.network, (s.ema_gamma,))
         self.average = self.averages.copies[0]
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, weight_decay=s.weight_decay)
@@ -109,8 +110,6 @@ class ClassifierTrainer:
         if earlier.card["architecture"] != self.architecture:
             raise InputError(f"initial: {initial} is another network than this run's; expected {self.architecture}, got "
                              f"{earlier.card['architecture']}")
-        known = earlier.card["training"]
-        self.before = {key: known[key] for key in ("settings", "minutes", "initial") if key in known}
         return earlier
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,7 +124,7 @@ class ClassifierTrainer:
         x = x + sigma.astype(np.float32)[:, None, None, None] * rng.standard_normal(x.shape, dtype=np.float32)
         return torch.from_numpy(x), torch.from_numpy(sigma).float(), torch.from_numpy(self.labels[chosen])
 
-    def step(self, number: int) -> float:
+    def step(self, number: int) -> dict[str, float]:
         """The step of a number, from 0; returns its mean cross entropy, in nats."""
         s, started = self.settings, self.clock()
         x, sigma, classes = (part.to(self.device) for part in self.batch(number))
@@ -142,40 +141,30 @@ class ClassifierTrainer:
         self.optimiser.step()
         self.averages.update(list(self.network.parameters()), number + 1)
         self.seconds += self.clock() - started
-        return loss.item()
+        return {"loss": loss.item()}
 
 
 def train_classifier(settings: ClassifierSettings, output: str | Path, device: str = "cpu", *,
                      on_step: Callable[[int, float], object] | None = None) -> Path:
     """Train to the end; returns the path of NAME.safetensors in `output`, beside log.jsonl. `on_step` gets the number of steps
-    done and the loss of the last one. It takes minutes, and cannot go on from the middle.
+    done and the running loss. It takes minutes, and cannot go on from the middle; where it is done already, nothing is.
 
     Raises InputError for unusable data or where it diverges, and KeyboardInterrupt.
     """
-    trainer = ClassifierTrainer(settings, device)
     output = Path(output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        log = (output / "log.jsonl").open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
-    asked: list[bool] = []
-    with log, asking(lambda: asked.append(True)):
-        mean = math.log(len(settings.data.class_names))
-        for number in range(settings.steps):
-            loss = trainer.step(number)
-            mean += 0.02 * (loss - mean)
-            if (number + 1) % 100 == 0 or number + 1 == settings.steps:
-                line = {"step": number + 1, "loss": round(mean, 4), "seconds": round(trainer.seconds, 1)}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-            if on_step:
-                on_step(number + 1, mean)
-            if asked:
-                raise KeyboardInterrupt
     path = output / f"{settings.name}.safetensors"
-    save_classifier(path, trainer.average, make_card(trainer))
+    before = training_of(load_classifier(settings.initial)) if settings.initial else None
+    if not finished_short(settings, output, before):
+        trainer = ClassifierTrainer(settings, device)
+        run_short(trainer, output, on_step)
+        save_classifier(path, trainer.average, make_card(trainer))
     return path
+
+
+def training_of(classifier: Classifier) -> dict[str, Any]:
+    """What another's card keeps of how a classifier was trained."""
+    known = classifier.card["training"]
+    return {key: known[key] for key in ("settings", "minutes", "initial") if key in known}
 
 
 def make_card(trainer: ClassifierTrainer) -> dict[str, Any]:
@@ -186,8 +175,7 @@ def make_card(trainer: ClassifierTrainer) -> dict[str, Any]:
         "name": s.name, "architecture": trainer.architecture, "classes": list(s.data.class_names),
         "sigma_range": [0.0, s.high], "data": s.data.description, "licence": s.data.licence, "use": s.use,
         "accuracy": {f"{level:g}": accuracy(trainer.average, images, labels, level) for level in LEVELS},
-        "training": {"settings": s.model_dump(mode="json", exclude={"data": {"path"}, "initial": True}),
-                     "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device),
+        "training": {"settings": recorded(s), "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device),
                      **({"initial": trainer.before} if trainer.before else {})},
     }
 

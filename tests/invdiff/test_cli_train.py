@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import rich.console
@@ -99,6 +100,19 @@ def test_what_cannot_go_on_from_the_middle_says_so(kind, invdiff, tmp_path, monk
     code, _, err = invdiff("train", bundled("configs", "train", f"fashion-{kind}.yaml"), "--device", "cpu")
     assert code == 130
     assert err.startswith(f"nothing is kept: the training of this {kind} cannot go on from the middle; the same command begins")
+
+
+def test_a_finished_autoencoder_is_not_trained_again(invdiff, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (20, 8, 8), np.uint8)
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["train"], file["test"] = image, image[:4]
+    config = tmp_path / "toy.yaml"
+    config.write_text("kind: autoencoder\nname: toy\nsteps: 2\nbatch: 4\ndata: {path: images.h5, key: train, test: test}\n"
+                      "network: {widths: [4], depths: [1], latent_channels: 1}\n")
+    for said in ("the autoencoder; log.jsonl beside it", "already finished; nothing to do"):
+        code, out, err = invdiff("train", config, "--data", tmp_path / "images.h5", "-o", tmp_path / "run", "--device", "cpu")
+        assert (code, err) == (0, "")
+        assert out.splitlines()[-1] == f"{tmp_path}/run/toy.safetensors: {said}"
 
 
 OWN = ("BSDS500", "Berkeley")

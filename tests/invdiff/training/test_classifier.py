@@ -84,6 +84,31 @@ def test_it_goes_on_from_earlier_weights(data):
         ClassifierTrainer(settings(data, initial=str(path), network={"widths": [8], "depths": [1]}))
 
 
+def test_what_is_done_is_not_done_again(data):
+    """The same settings and the same beginning: nothing. Others: anew."""
+    first, second, taken = settings(data, steps=3), settings(data, steps=2), []
+
+    def train(given):
+        taken.clear()
+        return train_classifier(given, data / "run", on_step=lambda done, loss: taken.append(done))
+
+    path = train(first)
+    assert len(taken) == 3
+    made = path.read_bytes()
+    assert (train(first), taken, path.read_bytes()) == (path, [], made)
+    train(second)
+    assert len(taken) == 2
+    other = train_classifier(settings(data, steps=1), data / "other")
+    begun = settings(data, steps=2, initial=str(other))
+    train(begun)
+    assert len(taken) == 2
+    train(begun)
+    assert not taken
+    train_classifier(settings(data, steps=2), data / "other")
+    train(begun)
+    assert len(taken) == 2
+
+
 def test_half_of_a_batch_is_clean_and_the_rest_log_uniform(data):
     trainer = ClassifierTrainer(settings(data, batch=200, shift=0))
     levels = torch.cat([trainer.batch(step)[1] for step in range(10)]).reshape(10, 200)

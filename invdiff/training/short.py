@@ -1,0 +1,65 @@
+"""Trainings of minutes, of an autoencoder or a classifier: their loop, and what tells that one is done."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from invdiff.errors import InputError
+from invdiff.priors.checkpoint import read_card
+from invdiff.training.processes import asking
+
+_FORGET = 0.02      # share of a new step in what the log says
+
+
+class ShortTrainer(Protocol):
+    """Of a run of minutes. `settings` has name and steps, `seconds` is how long the steps took."""
+
+    settings: Any
+    seconds: float
+
+    def step(self, number: int) -> dict[str, float]:
+        """The step of a number, from 0; its losses by name, the first of which is shown."""
+
+
+def run_short(trainer: ShortTrainer, output: Path, on_step: Callable[[int, float], object] | None) -> None:
+    """All steps, with a line in log.jsonl for each hundred: running means. It cannot go on from the middle.
+
+    Raises InputError where it diverges or `output` cannot be written, and KeyboardInterrupt.
+    """
+    steps, asked, means = trainer.settings.steps, list[bool](), dict[str, float]()
+    with _log(output) as log, asking(lambda: asked.append(True)):
+        for number in range(steps):
+            share = max(_FORGET, 1 / (number + 1))
+            for name, value in trainer.step(number).items():
+                means[name] = means.get(name, 0.0) + share * (value - means.get(name, 0.0))
+            if (number + 1) % 100 == 0 or number + 1 == steps:
+                rounded = {name: float(f"{value:.5g}") for name, value in means.items()}
+                log.write(json.dumps({"step": number + 1, **rounded, "seconds": round(trainer.seconds, 1)}) + "\n")
+                log.flush()
+            if on_step:
+                on_step(number + 1, next(iter(means.values())))
+            if asked:
+                raise KeyboardInterrupt
+
+
+def _log(output: Path) -> Any:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        return (output / "log.jsonl").open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+    """What a card says of a run's settings: not where anything lay."""
+    return settings.model_dump(mode="json", exclude={"data": {"path"}, "initial": True})
+
+
+def finished_short(settings: Any, output: Path, before: Mapping[str, Any] | None = None) -> bool:
+    """Does `output` hold what a run of these settings made? before: how the weights were trained that it begins with."""
+    try:
+        made = read_card(output / f"{settings.name}.safetensors").get("training", {})
+    except InputError:
+        return False
+    return made.get("settings") == recorded(settings) and made.get("initial") == before
