@@ -178,11 +178,12 @@ def _show(outcome: Any, folder: Path) -> None:
     from rich.table import Table
 
     report = outcome.report
-    table = Table(title=f"{report['task']}: {report['samples']} samples by {report['sampler']}, prior {report['prior']}")
-    metrics = report["metrics"]
+    count, metrics = report["samples"], report["metrics"]
+    table = Table(title=f"{report['task']}: {count} sample{'s' if count > 1 else ''} by {report['sampler']}, prior "
+                        f"{report['prior']}")
     labels = {"measurement": "zero-filled" if "scan" in report else "measurement",
               **{name: name.replace("_", " ") for name in metrics.get("baselines", {})},
-              **({"restored": "restored (mean)"} if report["samples"] > 1 else {}), "sample": "one sample"}
+              **({"restored": "restored (mean)"} if count > 1 else {}), "sample": "one sample"}
     rows = {label: metrics[name] if name in metrics else metrics["baselines"][name] for name, label in labels.items()
             if name in metrics or name in metrics.get("baselines", {})}
     columns = {"psnr": "PSNR (dB)", "ssim": "SSIM", "psnr_head": "in the head: PSNR", "ssim_head": "SSIM"}
