@@ -43,8 +43,9 @@ class AsReconstructor(Reconstructor):
 
 
 def noise_level(physics: Physics) -> float:
-    """The standard deviation that a deepinv physics says its noise has. Raises InputError unless it is one number."""
-    sigma = getattr(getattr(physics, "noise_model", None), "sigma", None)
+    """The standard deviation that a deepinv physics says its noise has. Raises InputError unless it is Gaussian, and one."""
+    model = getattr(physics, "noise_model", None)
+    sigma = model.sigma if isinstance(model, GaussianNoise) else None
     levels = set() if sigma is None else set(torch.as_tensor(sigma).flatten().tolist())
     if len(levels) != 1:
         found = "none" if not levels else f"{len(levels)} of them"

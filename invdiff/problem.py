@@ -10,7 +10,9 @@ from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics
 from torch import Tensor
 
 from invdiff.errors import InputError
+from operators import least_squares
 
+DESCENT_STEPS = 10
 NOISE_FLOOR = 1e-6      # float32 arithmetic leaves about this much noise in A x: a "noiseless" measurement is no better
 
 
@@ -28,10 +30,11 @@ class Problem:
     Args:
         physics: any deepinv physics, ours or theirs.
         y: measurement (B, ...), float; samplers work in float32.
-        sigma_y: noise standard deviation in y's units, >= 0; 0 means noiseless. There is no default.
+        sigma_y: noise standard deviation in y's units, >= 0, one for all of y; 0 means noiseless. There is no default.
 
     Raises:
-        ValueError: sigma_y negative or not finite, y not float, not finite, or of a shape the operator does not give.
+        ValueError: sigma_y not one number, negative or not finite; y no tensor, not float, not finite, or of a shape the
+            operator does not give.
     """
 
     physics: Physics
@@ -40,8 +43,15 @@ class Problem:
     calls: Calls = field(default_factory=Calls, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.sigma_y, Tensor):
+            if self.sigma_y.numel() != 1:
+                raise ValueError(f"sigma_y: expected one noise level, got {self.sigma_y.numel()}; restore what has others one "
+                                 "by one")
+            object.__setattr__(self, "sigma_y", float(self.sigma_y))
         if not 0 <= self.sigma_y < float("inf"):
             raise ValueError(f"sigma_y: expected a noise level >= 0 in the measurement's units, got {self.sigma_y}")
+        if not isinstance(self.y, Tensor):
+            raise ValueError(f"y: expected a tensor (B, ...), got {type(self.y).__name__}")
         if not self.y.is_floating_point():
             raise ValueError(f"y: expected float32, with complex values as two channels, got {self.y.dtype}")
         bad = int((~torch.isfinite(self.y)).sum())
@@ -90,6 +100,23 @@ class Problem:
         x = x.expand(len(self.y), *self.image_shape)        # an operator may have a mask for each measurement
         return float(self.physics.A(x).square().sum() / x.square().sum())
 
+    def estimate(self) -> Tensor:
+        """A^+ y, (B, C, H, W); a rough one, by gradients from grey, where an operator is not linear and has none."""
+        physics, y = self.physics, self.y
+        if type(physics).A_dagger is LinearPhysics.A_dagger:        # whose iterations end for all measurements at once
+            return least_squares(physics, y).x
+        if hasattr(physics, "A_adjoint") or type(physics).A_dagger is not Physics.A_dagger:
+            return physics.A_dagger(y)
+        x = y.new_full((len(y), *self.image_shape), 0.5)
+        for _ in range(DESCENT_STEPS):
+            seen = physics.A(x)
+            gradient = physics.A_vjp(x, y - seen)
+            near = 1e-3 / gradient.abs().amax().clamp_min(1e-30)
+            change = ((physics.A(x + near * gradient) - seen) / near).flatten(1)
+            along = ((y - seen).flatten(1) * change).sum(1) / change.square().sum(1).clamp_min(1e-30)
+            x = x + along.reshape(-1, *[1] * (x.ndim - 1)) * gradient
+        return x
+
     def observed(self) -> Tensor:
         """True where an entry of y carries a measurement: the operator can reach it. Shape of A(x), batch 1 or B."""
         generator = torch.Generator().manual_seed(0)
@@ -109,6 +136,7 @@ class Problem:
     def to(self, device: torch.device | str) -> "Problem":
         """The same on a device, in float32; an operator that is elsewhere or of another precision is copied."""
         y, physics = self.y.to(device, torch.float32), self.physics
+        y = y.clone() if y.is_inference() else y        # of which no gradient could be taken
         held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point() or t.is_complex()]
         if any(t.device != y.device or t.dtype != _single(t).dtype for t in held):
             physics = copy.deepcopy(physics).to(device)._apply(_single)
@@ -123,10 +151,13 @@ def _single(x: Tensor) -> Tensor:
 def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Problem:
     """The problem that a camera or scanner would pose: y = A(x) + sigma_y n, n from the stream of `seed`.
 
-    x (B, C, H, W). Entries of y that the operator cannot reach stay zero.
+    x (B, C, H, W). Entries of y that the operator cannot reach stay zero. Raises ValueError as `Problem` does.
     """
     with torch.no_grad():
         clean = physics.A(x)
+    if not isinstance(clean, Tensor):
+        raise ValueError(f"physics: expected one that gives a tensor (B, ...), got {type(clean).__name__} from "
+                         f"{type(physics).__name__}")
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
     problem = Problem(physics, clean, sigma_y)
     return Problem(physics, clean + sigma_y * noise * problem.observed(), sigma_y)

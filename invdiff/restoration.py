@@ -20,7 +20,7 @@ from invdiff.io.results import output_folder, save_arrays, write_json
 from invdiff.machine import find_device, versions
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
-from invdiff.priors.counted import Counted
+from invdiff.priors.counted import Counted, in_use
 from invdiff.priors.latent import latent_of, refusal
 from invdiff.problem import Problem
 
@@ -122,23 +122,27 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     where = find_device(device)
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")
-    _check_channels(prior, problem)
-    problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
-    run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, _estimates(start, problem))
-    if checkpoint is not None:
-        run.resume(checkpoint, samples)
-    chunks = plan(problem, sampler, samples, batch_size or (1 if where.type == "cpu" else 8), run.drawn)
-    try:
-        draw_all(chunks, run.draw)
-    except Stop:
-        if not run.finished(samples):
-            raise
-    drawn = run.stack(run.finished(samples))
-    return Result(drawn, problem.y.cpu(), {"samples_asked": samples, **run.report(drawn)})
+    _check_images(prior, problem)
+    with in_use(prior):
+        problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
+        run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, _estimates(start, problem))
+        if checkpoint is not None:
+            run.resume(checkpoint, samples)
+        chunks = plan(problem, sampler, samples, batch_size or (1 if where.type == "cpu" else 8), run.drawn)
+        try:
+            draw_all(chunks, run.draw)
+        except Stop:
+            if not run.finished(samples):
+                raise
+        drawn = run.stack(run.finished(samples))
+        return Result(drawn, problem.y.cpu(), {"samples_asked": samples, **run.report(drawn)})
 
 
-def _check_channels(prior: Denoiser, problem: Problem) -> None:
+def _check_images(prior: Denoiser, problem: Problem) -> None:
     """Grey images are fit for a prior of colour ones, which repeats them on its channels."""
+    if len(problem.image_shape) != 3:
+        raise InputError(f"problem: expected images (C, H, W), got {problem.image_shape} of {type(problem.physics).__name__}; "
+                         "restore a volume or a series image by image")
     known, given = getattr(prior, "channels", None), problem.image_shape[0]
     if known not in (None, given) and (known, given) != (3, 1):
         raise InputError(f"prior: it is for images of {known} channels, and the problem's have {given}; give such an image, or "
@@ -260,6 +264,8 @@ def _estimates(start: Tensor | None, problem: Problem) -> Tensor | None:
     if start is None:
         return None
     expected = (len(problem.y), *problem.image_shape)
+    if not isinstance(start, Tensor):
+        raise InputError(f"start: expected a tensor {expected} or {expected[1:]}, got {type(start).__name__}")
     if tuple(start.shape) not in (expected, expected[1:]) or not start.isfinite().all():
         raise InputError(f"start: expected finite estimates {expected} or {expected[1:]}, got {tuple(start.shape)}")
     return start.to(problem.y).expand(expected)

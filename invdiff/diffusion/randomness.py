@@ -28,7 +28,7 @@ class Streams:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise (number of seeds, *shape), float32."""
-        noise = torch.empty(len(self.generators), *shape)
+        noise = torch.empty(len(self.generators), *shape, dtype=torch.float32)
         for row, generator in zip(noise.unbind(), self.generators, strict=True):
             row.normal_(generator=generator)
         if self.mirrored:

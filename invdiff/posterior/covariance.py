@@ -19,7 +19,7 @@ def spectrum_for(prior: Denoiser, problem: Problem) -> ErrorSpectrum:
     """The error spectrum on the prior's card, or else a stationary model of the image behind this measurement."""
     measured = getattr(prior, "error_spectrum", None)
     spectrum = measured(problem.image_shape[0]) if measured else None
-    return spectrum or model_spectrum(problem.physics.A_dagger(problem.y))
+    return spectrum or model_spectrum(problem.estimate())
 
 
 class StationaryCovariance:

@@ -1,10 +1,25 @@
 """A prior that keeps count of what it is asked to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from deepinv.models import Denoiser
-from torch import Tensor
+from torch import Tensor, nn
+
+
+@contextmanager
+def in_use(prior: nn.Module) -> Iterator[None]:
+    """For a run: the prior in evaluation mode, and gradients possible. Afterwards each is what it was."""
+    modes = [(module, module.training) for module in prior.modules()]
+    prior.eval()
+    try:
+        with torch.inference_mode(False):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class Counted(Denoiser):

@@ -75,7 +75,8 @@ class EDMDenoiser(Denoiser):
         s = sigma.reshape(-1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         z = x - self.centre
-        f = self._padded(z / total.sqrt(), sigma.log(), *([] if classes is None else [classes])).to(x.dtype)
+        known = torch.where(sigma == 0, torch.finfo(x.dtype).tiny, sigma).log()      # D(x, 0) = x, whatever the network says
+        f = self._padded(z / total.sqrt(), known, *([] if classes is None else [classes])).to(x.dtype)
         variance = None
         if self.tells_variance:
             f, variance = f.chunk(2, 1)

@@ -19,6 +19,36 @@ def test_a_bad_noise_level_is_refused(sigma_y):
         Problem(inpainting(), torch.zeros(1, *SIZE), sigma_y)
 
 
+def test_a_noise_level_may_be_a_tensor_but_is_one():
+    y = torch.zeros(2, *SIZE)
+    assert Problem(inpainting(), y, torch.tensor([0.5])).sigma_y == 0.5
+    with pytest.raises(ValueError, match="sigma_y: expected one noise level, got 2"):
+        Problem(inpainting(), y, torch.tensor([0.5, 0.25]))
+
+
+def test_a_measurement_is_a_tensor():
+    with pytest.raises(ValueError, match=r"y: expected a tensor \(B, ...\), got ndarray"):
+        Problem(inpainting(), np.zeros((1, *SIZE)), 0.1)
+    with pytest.raises(ValueError, match=r"expected one that gives a tensor .* got TensorList from StackedLinearPhysics"):
+        simulate(inpainting().stack(inpainting()), torch.zeros(1, *SIZE), 0.1)
+
+
+@pytest.mark.parametrize("gain", [0.3, 30.0])
+def test_an_estimate_without_a_pseudo_inverse(gain):
+    """By gradients, whatever the operator's scale; in closed form where there is one."""
+    class Bent(Physics):
+        img_size = SIZE
+
+        def A(self, x, **kwargs):
+            return gain * x.clamp_min(0) ** 1.5
+
+    x = 0.2 + 0.6 * torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(0))
+    found = simulate(Bent(), x, 0.0).estimate()
+    assert (found - x).square().mean() < 0.05 * (0.5 - x).square().mean()
+    known = simulate(inpainting(), x, 0.0)
+    assert torch.equal(known.estimate(), known.physics.A_dagger(known.y))
+
+
 def test_there_is_no_default_noise_level_and_zero_is_legal():
     with pytest.raises(TypeError, match="sigma_y"):
         Problem(inpainting(), torch.zeros(1, *SIZE))

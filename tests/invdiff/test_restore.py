@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from deepinv.models import Denoiser
+from deepinv.physics import LinearPhysics
 
 import invdiff
 import operators
@@ -70,6 +71,48 @@ def test_the_count_of_one_run_is_not_that_of_two():
     same = problem()
     first, second = (restore(same, prior(), MomentMatching(steps=4)).report["operator_calls"] for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("sampler", [MomentMatching(steps=3), PiGDM(steps=3), DPS(steps=3)], ids=lambda s: type(s).__name__)
+def test_a_prior_in_training_and_inference_mode_change_nothing(sampler):
+    """Evaluation mode for the run, gradients where they are needed, and afterwards all as it was."""
+    class Trained(Denoiser):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Dropout(0.5))
+            self.layers[0].eval()
+
+        def forward(self, x, sigma, **kwargs):
+            return self.layers(x) / (1 + sigma**2)
+
+    net = Trained()
+    first = restore(problem(), net, sampler).samples
+    with torch.inference_mode():
+        second = restore(problem(), net, sampler).samples
+    assert torch.equal(first, second)
+    assert (net.training, net.layers[0].training, net.layers[1].training) == (True, False, True)
+    assert (net.layers[0].running_mean == 0).all()
+
+
+def test_a_parameter_for_each_measurement_may_hide_anywhere():
+    """Even in a closure: what makes two measurements of one image takes both together."""
+    gain = torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1)
+    each = LinearPhysics(A=lambda x, **kw: gain * x, A_adjoint=lambda y, **kw: gain * y, img_size=SIZE)
+    posed = simulate(each, 0.5 + 0.2 * torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(0)), 0.001)
+    assert restore(posed, prior(), MomentMatching(steps=3), samples=2, batch_size=1).report["residual"]["value"] < 2
+    with pytest.raises(InputError, match="TwistedSMC takes one measurement at a time"):
+        restore(posed, prior(), TwistedSMC(steps=2), samples=2)
+    shared = LinearPhysics(A=lambda x, **kw: x, A_adjoint=lambda y, **kw: y, img_size=SIZE)
+    shared.register_buffer("of_as_many", torch.zeros(2, *SIZE))         # but not one for each
+    posed = Problem(shared, posed.y, 0.1)
+    assert restore(posed, prior(), TwistedSMC(steps=2), samples=2).samples.isfinite().all()
+
+
+def test_volumes_are_refused():
+    physics = operators.MRI((2, 4, 8, 10), torch.ones(4, 8, 10))
+    posed = Problem(physics, torch.zeros(1, 2, 4, 8, 10), 0.1)
+    with pytest.raises(InputError, match=r"problem: expected images \(C, H, W\), got \(2, 4, 8, 10\) of MRI"):
+        restore(posed, prior(), DPS(steps=2))
 
 
 def test_one_sample_has_no_spread():

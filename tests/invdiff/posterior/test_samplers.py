@@ -28,6 +28,7 @@ from invdiff.posterior import (
 )
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
+from operators import mri
 
 SAMPLERS = [MomentMatching(steps=6), PiGDM(steps=6), DiffPIR(steps=6), DDRM(steps=6), DPS(steps=6), DDNM(steps=6),
             DDS(steps=6), ILVR(steps=6), DAPS(steps=6, langevin_steps=5), SplitGibbs(steps=6, langevin_steps=5),
@@ -197,6 +198,38 @@ def test_a_modelled_spectrum_belongs_to_its_own_measurement(sampler):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
 
 
+class Rows(deepinv.physics.LinearPhysics):
+    """Measurements (B, m): half as many sums as there are pixels."""
+
+    matrix = torch.randn(128, 256, generator=torch.Generator().manual_seed(0)) / 16
+
+    def A(self, x, **kwargs):
+        return x.flatten(1) @ self.matrix.T
+
+    def A_adjoint(self, y, **kwargs):
+        return (y @ self.matrix).reshape(-1, *self.img_size)
+
+
+ROWS = Rows(img_size=(1, 16, 16))
+COILS = operators.MultiCoilMRI(mri.sampling.random_lines((16, 16), 2, 0.2), mri.birdcage_maps((16, 16), 3))
+
+
+@pytest.mark.parametrize("physics", [ROWS, COILS], ids=["vectors", "coils"])
+def test_a_chain_alone_whatever_the_measurement_s_shape(sampler, physics):
+    """And a modelled spectrum, of which each measurement has its own."""
+    skip_population(sampler)
+    if sampler.latents or isinstance(sampler, NEED_SVD):
+        pytest.skip("for images, or for operators with singular values")
+    channels = physics.img_size[0]
+    x = torch.rand(2, *physics.img_size, generator=torch.Generator().manual_seed(0))
+    x[1] *= 0.1
+    problem, prior = simulate(physics, x, 0.05), foreign_denoiser(channels)
+    alone, together = (restore(problem, prior, sampler, samples=2, batch_size=size).samples for size in (1, 3))
+    size = alone.abs().max()
+    assert size < 10
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-3 * float(size))
+
+
 def test_a_nonlinear_operator_is_refused_or_served(sampler):
     class Squared(deepinv.physics.Physics):
         img_size = (1, 8, 8)
@@ -207,7 +240,8 @@ def test_a_nonlinear_operator_is_refused_or_served(sampler):
     prior = suited(sampler, natural_prior())
     problem = Problem(Squared(), draw(prior).square(), 0.05)
     if isinstance(sampler, SERVE_NONLINEAR):
-        assert restore(problem, prior, sampler).samples.isfinite().all()
+        for known in (prior, suited(sampler, foreign_denoiser())):         # which has no card, as the operator has no A_dagger
+            assert restore(problem, known, sampler).samples.isfinite().all()
     else:
         with pytest.raises(ValueError, match=f"{type(sampler).__name__}.* needs .*Squared .*dps"):
             restore(problem, prior, sampler)

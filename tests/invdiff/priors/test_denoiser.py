@@ -71,6 +71,8 @@ def test_without_noise_the_image_comes_back_whatever_the_network_says():
     x = torch.rand(1, 3, 16, 16)
     assert (denoiser(x, 0.25) - x).abs().max() > 0.05
     assert (denoiser(x, 1e-4) - x).abs().max() < 1e-3
+    torch.testing.assert_close(denoiser(x, 0.0), x, rtol=0, atol=1e-6)
+    assert denoiser(x, -0.1).isnan().all()
 
 
 def test_far_in_the_noise_only_the_network_counts():
