@@ -65,12 +65,21 @@ def evaluate(data: Data,
         _drawn(options, device, network, real.images.size)
     seen = Looked.joined([images.seen_by(network, batch_size) for images in sets])
     found, lowest = score(seen, real, wanted), floor(real, len(seen), wanted, classes=seen.classes)
+    if "accuracy" in wanted and "class_accuracy" not in found:
+        _without_accuracy(network.name, found)
     made = {"command": _command(options), "samples": ", ".join(images.source for images in sets), "count": len(seen),
             "features": network.name, **names, "real": len(real.images), **({"sampling": report} if report else {}),
             "versions": versions()}
     _show(found, lowest, made)
     if output:
         _save(output, {"made": made, "scores": found, "floor": lowest})
+
+
+def _without_accuracy(features: str, found: dict[str, float]) -> None:
+    why = f"the images have no classes that {features} knows"
+    if not found:
+        raise InputError(f"--metrics: accuracy cannot be told, as {why}; ask for others too, such as fid")
+    typer.echo(f"accuracy is left out: {why}")
 
 
 def _check(options: dict[str, Any], output: Path | None) -> None:

@@ -39,7 +39,7 @@ class SampleConfig(BaseModel):
     schedule: str | dict[str, Any] = "karras"
     sigma_min: PositiveFloat | None = None
     sigma_max: PositiveFloat | None = None
-    class_: str = Field("each", alias="class")
+    class_: str = Field("each", alias="class", coerce_numbers_to_str=True)
     guidance: FiniteFloat = 1.0
     guidance_interval: Interval | None = None
     size: tuple[PositiveInt, PositiveInt] | None = None

@@ -77,7 +77,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
+    errors = error.errors()             # what is missing first, be it only because its key is mistyped
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     # a field of several types is followed by the name of the type that complains
     path = [str(part) for i, part in enumerate(first["loc"]) if isinstance(part, int) or part in _keys(model, first["loc"][:i])]
     if first["type"] == "extra_forbidden":

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 @contextmanager
 def in_use(prior: nn.Module) -> Iterator[None]:
-    """For a run: the prior in evaluation mode, and gradients possible. Afterwards each is what it was."""
-    modes = [(module, module.training) for module in prior.modules()]
+    """For a run: the prior in evaluation mode, gradients possible, float32 torch's default. Afterwards each is what it was."""
+    modes, number = [(module, module.training) for module in prior.modules()], torch.get_default_dtype()
     prior.eval()
+    torch.set_default_dtype(torch.float32)
     try:
         with torch.inference_mode(False):
             yield
     finally:
+        torch.set_default_dtype(number)
         for module, training in modes:
             module.training = training
 

@@ -14,7 +14,8 @@ class EDMDenoiser(Denoiser):
     """D(x, sigma) from a raw network, with the preconditioning of EDM (Karras et al. 2022, Table 1).
 
     x (B, C, H, W) = x0 + sigma n, in the image's own units ([0, 1] for photographs), any H and W; sigma a float or (B,).
-    A one-channel x on a three-channel network is grey: it is repeated on the channels and averaged again.
+    A one-channel x on a three-channel network is grey: it is repeated on the channels and averaged again. Above the highest
+    level of the card's `sigma_range` the network is told that level: it sees x in unit variance, nearly all noise.
 
     Args:
         network: maps (x scaled to unit variance, log sigma (B,)) to x's shape, one for classes also (.., .., classes (B,));
@@ -75,12 +76,16 @@ class EDMDenoiser(Denoiser):
         s = sigma.reshape(-1, 1, 1, 1)
         total = s.square() + self.sigma_data**2
         z = x - self.centre
-        known = torch.where(sigma == 0, torch.finfo(x.dtype).tiny, sigma).log()      # D(x, 0) = x, whatever the network says
-        f = self._padded(z / total.sqrt(), known, *([] if classes is None else [classes])).to(x.dtype)
+        f = self._padded(z / total.sqrt(), self._known(sigma).log(), *([] if classes is None else [classes])).to(x.dtype)
         variance = None
         if self.tells_variance:
             f, variance = f.chunk(2, 1)
         return self.centre + z * (self.sigma_data**2 / total) + f * (s * self.sigma_data / total.sqrt()), variance
+
+    def _known(self, sigma: Tensor) -> Tensor:
+        """The levels that the network is told. D(x, 0) is x whatever it says."""
+        highest = (self.card.get("sigma_range") or [0.0, None])[1]
+        return torch.where(sigma == 0, torch.finfo(sigma.dtype).tiny, sigma).clamp_max(highest or torch.inf)
 
     def _padded(self, z: Tensor, *labels: Tensor) -> Tensor:
         h, w = z.shape[-2:]

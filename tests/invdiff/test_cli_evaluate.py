@@ -89,6 +89,14 @@ class TestCommand:
         assert record["made"]["sampling"]["network_calls"] == 3
         assert "seconds" not in record["made"]["sampling"]
 
+    def test_accuracy_that_cannot_be_told_is_said_to_be_left_out(self, invdiff, usual, tmp_path):
+        np.save(tmp_path / "drawn.npy", np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+        code, out, err = invdiff("evaluate", "--samples", tmp_path / "drawn.npy", *usual, "--metrics", "fid,accuracy")
+        assert (code, err, out.splitlines()[0]) == (0, "", "accuracy is left out: the images have no classes that eyes knows")
+        code, out, err = invdiff("evaluate", "--samples", tmp_path / "drawn.npy", *usual, "--metrics", "accuracy")
+        assert (code, out) == (2, "")
+        assert "accuracy cannot be told, as the images have no classes that eyes knows" in err
+
     def test_mistakes_are_told_before_anything_is_drawn(self, invdiff, usual, tmp_path):
         for arguments, words in (
             ([], "give either --prior"),

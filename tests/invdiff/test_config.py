@@ -144,7 +144,8 @@ def test_a_task_or_a_config_is_given_and_not_both(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [("[1, 2]", "mapping"), ("a: [", "not valid YAML"), ("task: x", "operator"),
-                                             ("{task: x, operator: {sigma: 2}, sigma_y: 0}", "operator")])
+                                             ("{task: x, operator: {sigma: 2}, sigma_y: 0}", "operator"),
+                                             ("operatr: {name: denoising}", "'operatr'; did you mean 'operator'?")])
 def test_a_broken_config_file_is_refused_by_its_name(text, said, tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text(text, encoding="utf-8")

@@ -74,8 +74,8 @@ def test_the_count_of_one_run_is_not_that_of_two():
 
 
 @pytest.mark.parametrize("sampler", [MomentMatching(steps=3), PiGDM(steps=3), DPS(steps=3)], ids=lambda s: type(s).__name__)
-def test_a_prior_in_training_and_inference_mode_change_nothing(sampler):
-    """Evaluation mode for the run, gradients where they are needed, and afterwards all as it was."""
+def test_how_torch_and_the_prior_are_set_changes_nothing(sampler):
+    """Evaluation mode, gradients and float32 for the run, and afterwards all as it was."""
     class Trained(Denoiser):
         def __init__(self):
             super().__init__()
@@ -87,8 +87,14 @@ def test_a_prior_in_training_and_inference_mode_change_nothing(sampler):
 
     net = Trained()
     first = restore(problem(), net, sampler).samples
-    with torch.inference_mode():
-        second = restore(problem(), net, sampler).samples
+    posed = problem()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            second = restore(posed, net, sampler).samples
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert torch.equal(first, second)
     assert (net.training, net.layers[0].training, net.layers[1].training) == (True, False, True)
     assert (net.layers[0].running_mean == 0).all()

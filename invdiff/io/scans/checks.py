@@ -48,6 +48,8 @@ def guarded(path: str) -> Iterator[None]:
 
 def brief(error: BaseException) -> str:
     """What the exception says, on one line of at most 120 characters."""
+    if "truncated file" in str(error):         # of HDF5, among numbers that say nothing to a user
+        return "truncated"
     return _printable(re.sub(r"\s+", " ", str(error))[:120]) or type(error).__name__
 
 

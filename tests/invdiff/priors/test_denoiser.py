@@ -75,6 +75,20 @@ def test_without_noise_the_image_comes_back_whatever_the_network_says():
     assert denoiser(x, -0.1).isnan().all()
 
 
+def test_above_its_range_the_network_is_told_the_highest_level():
+    told = []
+
+    class Spy(Constant):
+        def forward(self, x, log_sigma):
+            told.append(log_sigma.exp())
+            return super().forward(x, log_sigma)
+
+    denoiser = EDMDenoiser(Spy(2.0), sigma_data=0.2)
+    denoiser.card = {"sigma_range": [0.01, 10.0]}
+    denoiser(torch.zeros(3, 3, 8, 8), torch.tensor([0.001, 5.0, 300.0]))
+    torch.testing.assert_close(told[0], torch.tensor([0.001, 5.0, 10.0]))
+
+
 def test_far_in_the_noise_only_the_network_counts():
     """c_skip -> 0 and c_out -> sigma_data: D -> centre + sigma_data F."""
     denoiser = EDMDenoiser(Constant(2.0), sigma_data=0.2, centre=0.5)
