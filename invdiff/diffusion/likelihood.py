@@ -17,20 +17,16 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, PositiveInt, SerializeAsAny
 from torch import Tensor
 
-from invdiff.diffusion.adaptive import ERROR, NODES, STAGES
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.schedules import LogLinear, Schedule
 from invdiff.diffusion.stepping import Denoise
 from invdiff.errors import InputError
 
-# (x, sigma (B,), which items these are (B,)) to (dx / dsigma, the log-density lost a unit of sigma (B,))
-Rates = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-
-FIRST, SHORTEST = 0.1, 1e-3         # steps in log sigma; the shortest is taken whatever its error
-SAFETY, LEAST, MOST = 0.9, 0.2, 5.0
+# (x, sigma) to (dx / dsigma, the log-density lost a unit of sigma (B,))
+Rates = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
 
 class Trace(BaseModel):
@@ -53,15 +49,6 @@ class Rademacher(Trace):
         return torch.where(draws < 0, -1.0, 1.0).to(x) / math.sqrt(self.count)
 
 
-class Normal(Trace):
-    """Gaussian probes: a variance of 2 |J|^2, the diagonal included."""
-
-    count: PositiveInt = 1
-
-    def probes(self, x: Tensor, streams: Streams) -> Tensor:
-        return torch.stack([streams.normal(x.shape[1:]) for _ in range(self.count)]).to(x) / math.sqrt(self.count)
-
-
 class Exact(Trace):
     """A probe for each of the d axes, d backward passes a step: for small images."""
 
@@ -70,80 +57,28 @@ class Exact(Trace):
         return axes.expand(-1, *x.shape)
 
 
-class Solver(BaseModel):
-    """Base of the solvers: from x at sigma `low`, the x at `high` and the log-density lost between (B,), float64."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def __call__(self, rates: Rates, x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
-
-
-class HeunSteps(Solver):
+class HeunSteps(BaseModel):
     """Heun's method, two calls a step, second order (Karras et al. 2022, Algorithm 1): of x in sigma, and of the log-density in
     log sigma. What the steps cost is measured by doubling them."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
     steps: PositiveInt = 32
     schedule: SerializeAsAny[Schedule] = LogLinear()
 
     def __call__(self, rates: Rates, x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        everyone = torch.arange(len(x), device=x.device)
+        """From x at sigma `low`, the x at `high` and the log-density lost between (B,), float64."""
         lost = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for sigma, after in pairwise(self.schedule(self.steps + 1, low, high)[:-1].flip(0).tolist()):
-            slope, loss = rates(x, torch.full_like(lost, sigma), everyone)
-            ahead, loss_ahead = rates(x + (after - sigma) * slope, torch.full_like(lost, after), everyone)
+            slope, loss = rates(x, sigma)
+            ahead, loss_ahead = rates(x + (after - sigma) * slope, after)
             x = x + (after - sigma) / 2 * (slope + ahead)
             lost = lost + math.log(after / sigma) / 2 * (sigma * loss + after * loss_ahead)
         return x, lost
 
 
-class AdaptiveSteps(Solver):
-    """Dormand & Prince's pair of orders 5 and 4 in sigma, with steps for each item of its own, six new calls each.
-
-    tolerance: an error of a step is one if it is this share of sigma, root mean square over values, or as many nats a value.
-    """
-
-    tolerance: PositiveFloat = 1e-4
-
-    def __call__(self, rates: Rates, x: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
-        lost = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        sigma, length = torch.full_like(lost, low), torch.full_like(lost, FIRST)
-        rows = torch.arange(len(x), device=x.device)            # items still on their way
-        while len(rows):
-            now = sigma[rows]
-            after = (now * length[rows].exp()).clamp_max(high)
-            ahead, gained, error = self._attempt(rates, x[rows], now, after, rows)
-            good = (error <= 1) | (length[rows] <= SHORTEST)
-            done = rows[good]
-            x = x.index_copy(0, done, ahead[good])
-            lost[done] += gained[good]
-            sigma[done] = after[good]
-            length[rows] = ((after / now).log() * (SAFETY * error**-0.2).clamp(LEAST, MOST)).clamp_min(SHORTEST)
-            rows = rows[sigma[rows] < high]
-        return x, lost
-
-    def _attempt(self, rates: Rates, x: Tensor, sigma: Tensor, after: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The state ahead, the log-density lost on the way (B,), and the error in units of the tolerance (B,)."""
-        step = after - sigma
-        slope, loss = rates(x, sigma, rows)
-        slopes, losses = [slope], [loss]
-        ahead = x
-        for node, row in zip(NODES, STAGES, strict=True):
-            ahead = x + _like(step, x) * _weighted(row, slopes)
-            slope, loss = rates(ahead, sigma + node * step, rows)
-            slopes.append(slope)
-            losses.append(loss)
-        gained = step * _weighted(STAGES[-1], losses)
-        wrong = (_like(step / after, x) * _weighted(ERROR, slopes)).double().square().flatten(1).mean(1)
-        wrong_loss = step * _weighted(ERROR, losses) / x[0].numel()
-        error = (wrong + wrong_loss.square()).sqrt() / self.tolerance
-        # not a number: no step would help
-        return ahead, gained, error.nan_to_num(0.0, posinf=math.inf).clamp_min(1e-10)
-
-
 def log_likelihood(denoiser: Denoise, x: Tensor, seeds: Sequence[int], sigma_min: float, sigma_max: float,
                    centre: float | Tensor = 0.5, spread: float = 0.25, trace: Trace = Rademacher(),
-                   solver: Solver = HeunSteps()) -> Tensor:
+                   solver: HeunSteps = HeunSteps()) -> Tensor:
     """log p(x; sigma_min), the model's density of images with noise of sigma_min, (B,) in nats, float64.
 
     Args:
@@ -166,10 +101,10 @@ def log_likelihood(denoiser: Denoise, x: Tensor, seeds: Sequence[int], sigma_min
 
     d = x[0].numel()
 
-    def rates(x: Tensor, sigma: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        x0, trace = _denoise_with_trace(denoiser, x, sigma.to(x.dtype), probes[:, rows])
-        beyond = d * spread**2 / (sigma.square() + spread**2) - trace           # d - trace, less the Gaussian's
-        return (x - x0) / _like(sigma, x), beyond / sigma
+    def rates(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        x0, trace = _denoise_with_trace(denoiser, x, x.new_full((len(x),), sigma), probes)
+        beyond = d * spread**2 / (sigma**2 + spread**2) - trace                 # d - trace, less the Gaussian's
+        return (x - x0) / sigma, beyond / sigma
 
     end, lost = solver(rates, x, sigma_min, sigma_max)
     distance = (end - centre).double().square().flatten(1).sum(1) / (sigma_max**2 + spread**2)
@@ -186,12 +121,3 @@ def _denoise_with_trace(denoiser: Denoise, x: Tensor, sigma: Tensor, probes: Ten
             (product,) = torch.autograd.grad(x0, x, probe, retain_graph=k + 1 < len(probes))
             total = total + (product * probe).double().flatten(1).sum(1)
     return x0.detach(), total
-
-
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    return values.to(x).reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _weighted(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
-    terms = (weight * slope for weight, slope in zip(weights, slopes, strict=False) if weight)
-    return sum(terms, start=torch.zeros_like(slopes[0]))

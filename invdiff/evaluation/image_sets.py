@@ -168,7 +168,7 @@ def sample_images(path: str | Path) -> Images:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        if path.suffix == ".npz" and zipfile.is_zipfile(path):
+        if zipfile.is_zipfile(path):        # whatever its name, as for numpy
             with zipfile.ZipFile(path) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
                     raise InputError(f"{path}: unpacks to more than {MAX_BYTES:,} bytes; give fewer images")
@@ -177,9 +177,11 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
             return {"images": found}
         with found:
             return {name: found[name] for name in found.files if name in ("images", "classes")}
+    except InputError:
+        raise
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; give a folder of images, or a .npz or .npy file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: expected a folder of images, or a .npz or .npy file of numbers ({error})") from error
 
 

@@ -27,7 +27,7 @@ from deepinv.models import Denoiser
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from invdiff.diffusion.randomness import stream_seed
+from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.errors import InputError
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)     # noise levels, in image units
@@ -56,8 +56,8 @@ def features(prior: Denoiser, x: Tensor, seed: int = 0) -> Tensor:
     """
     if x.ndim != 4 or len(x) == 0 or not x.isfinite().all():
         raise InputError(f"x: expected finite images (B, C, H, W), got {tuple(x.shape)}")
-    noise = torch.stack([torch.stack([torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(stream_seed(seed, i, j)))
-                                      for j in range(DRAWS)]) for i in range(len(LEVELS))]).to(x)
+    seeds = [stream_seed(seed, i, j) for i in range(len(LEVELS)) for j in range(DRAWS)]
+    noise = Streams(seeds).normal(x.shape[1:]).to(x).unflatten(0, (len(LEVELS), DRAWS))
     return torch.stack([_of_one(prior, image, noise) for image in x])
 
 
@@ -98,7 +98,8 @@ class Novelty:
 
     def words(self) -> str:
         """One sentence."""
-        score = f"(score {self.score:.1f}, unusual from {self.threshold:.1f})"
+        digits = next((n for n in (1, 2, 3) if f"{self.score:.{n}f}" != f"{self.threshold:.{n}f}"), 4)
+        score = f"(score {self.score:.{digits}f}, unusual from {self.threshold:.{digits}f})"
         if not self.unusual:
             return f"The image is like those the prior was tried on {score}."
         how = "harder" if self.harder else "easier"

@@ -147,6 +147,6 @@ class UNet(nn.Module):
 
 def fourier_features(t: Tensor, count: int) -> Tensor:
     """(B,) -> (B, 2 count): cosines and sines of geometrically spaced frequencies."""
-    frequencies = torch.exp(torch.linspace(math.log(0.125), math.log(4.0), count, device=t.device))
+    frequencies = torch.exp(torch.linspace(math.log(0.125), math.log(4.0), count, dtype=torch.float32, device=t.device))
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)

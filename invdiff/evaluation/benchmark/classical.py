@@ -6,6 +6,7 @@ from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
 from invdiff.evaluation.baselines import scaled_adjoint, total_variation
+from invdiff.evaluation.mri_sparse import fista
 from invdiff.evaluation.wavelets import SMALLEST, Wavelets
 from invdiff.problem import Problem, require
 
@@ -39,23 +40,13 @@ class WaveletSparsity(Reconstructor):
     def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
         """(B, C, H, W). Raises InputError for an operator that is not linear."""
         linear = require(physics, LinearPhysics, "wavelet", "the sampler dps")
-        x = scaled_adjoint(linear, y)
-        wavelets, step = Wavelets(x.shape[-2:], x), 1 / _squared_norm(linear, x[:1])
-        shifts = torch.randint(SMALLEST, (self.iterations, 2), generator=torch.Generator().manual_seed(0)).tolist()
-        ahead, momentum = x, 1.0
-        for down, right in shifts:
-            moved = (ahead - step * linear.A_adjoint(linear.A(ahead) - y)).roll((down, right), (-2, -1))
-            coefficients = wavelets.forward(moved)
-            kept = coefficients.sign() * (coefficients.abs() - self.weight * step).clamp_min(0)
-            after = wavelets.inverse(kept).roll((-down, -right), (-2, -1))
-            momentum, before = (1 + (1 + 4 * momentum**2) ** 0.5) / 2, momentum
-            x, ahead = after, after + (before - 1) / momentum * (after - x)
-        return x
+        start = scaled_adjoint(linear, y)
+        wavelets, generator = Wavelets(start.shape[-2:], start), torch.Generator().manual_seed(0)
 
+        def prox(v: Tensor, step: Tensor) -> Tensor:
+            by = torch.randint(SMALLEST, (2,), generator=generator).tolist()
+            c = wavelets.forward(v.roll(by, (-2, -1)))
+            kept = c.sign() * (c.abs() - self.weight * step).clamp_min(0)
+            return wavelets.inverse(kept).roll([-n for n in by], (-2, -1))
 
-def _squared_norm(physics: LinearPhysics, like: Tensor) -> float:
-    """|A|^2 by power iterations, a little too large rather than too small."""
-    v = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
-    for _ in range(15):
-        v = physics.A_adjoint_A(v / v.norm())
-    return 1.02 * float(v.norm())
+        return fista(Problem(linear, y, 0.0), prox, start, self.iterations)

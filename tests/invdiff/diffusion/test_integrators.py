@@ -27,6 +27,7 @@ from invdiff.diffusion.integrators import (
     Renoise,
 )
 from invdiff.diffusion.randomness import Streams
+from invdiff.diffusion.schedules import Karras
 from invdiff.priors.analytic import MixturePrior
 
 MEAN, S, HIGH, LOW = 0.4, 0.25, 5.0, 0.02
@@ -211,6 +212,21 @@ def test_the_upper_variance_is_that_of_white_images_and_the_lower_one_that_of_a_
         expected = prior - prior**2 / (u**2 + sigma**2) if after > 0 else 0.0
         assert float(step.x.var()) == pytest.approx(expected, rel=0.02)
         assert float(step.x.mean()) == pytest.approx((after / sigma) ** 2, abs=0.01)
+
+
+@pytest.mark.parametrize("integrator", [DDIM(), DDPM(), DPMSolverPP(eta=1), RK45()], ids=repr)
+def test_the_default_type_of_tensors_changes_no_number(integrator):
+    ends = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            noise = Streams([0, 1])
+            x = MEAN + HIGH * noise.normal((1, 2))
+            *_, last = integrator(Gaussian(), Karras()(12, LOW, HIGH), x, lambda noise=noise: noise.normal((1, 2)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        ends.append(last.x)
+    assert torch.equal(*ends)
 
 
 def test_every_integrator_has_a_name():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from invdiff.diffusion.likelihood import AdaptiveSteps, Exact, HeunSteps, Normal, Rademacher, log_likelihood
+from invdiff.diffusion.likelihood import Exact, HeunSteps, Rademacher, log_likelihood
 from invdiff.diffusion.randomness import Streams
 from invdiff.diffusion.schedules import Karras
 from invdiff.errors import InputError
@@ -35,8 +35,7 @@ def gaussian():
     return prior, law, law.sample((8,)).reshape(-1, 1, 2, 3)
 
 
-@pytest.mark.parametrize(("solver", "tolerance"), [(AdaptiveSteps(tolerance=1e-5), 4e-3), (AdaptiveSteps(), 0.01),
-                                                   (HeunSteps(steps=100), 0.05),
+@pytest.mark.parametrize(("solver", "tolerance"), [(HeunSteps(steps=400), 5e-3), (HeunSteps(steps=100), 0.05),
                                                    (HeunSteps(steps=100, schedule=Karras()), 0.05)])
 def test_a_mixture_s_density_item_by_item(solver, tolerance):
     prior = mixture()
@@ -62,31 +61,29 @@ def test_any_sign_gives_the_trace_of_an_isotropic_gaussian():
     x = 0.4 + 0.3 * torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mean, std = torch.tensor([0.4, math.sqrt(0.3**2 + LOW**2)], dtype=torch.float64)
     expected = torch.distributions.Normal(mean, std).log_prob(x).flatten(1).sum(1)
-    got = [log_likelihood(prior, x, range(3), LOW, 5.0, 0.4, 0.3, trace, AdaptiveSteps(tolerance=1e-6))
+    got = [log_likelihood(prior, x, range(3), LOW, 5.0, 0.4, 0.3, trace, HeunSteps(steps=400))
            for trace in (Rademacher(), Exact())]
     torch.testing.assert_close(got[0], got[1], rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(got[0], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(got[0], expected, rtol=0, atol=5e-4)
 
 
-@pytest.mark.parametrize(("solver", "margin"), [(HeunSteps(steps=25), 0), (AdaptiveSteps(tolerance=1e-3), 0.05)])
-@pytest.mark.parametrize("trace", [Rademacher(), Normal(), Normal(count=4)])
-def test_random_traces_are_unbiased(trace, solver, margin):
-    """1 000 probes for one image, against the exact trace with the same steps or, where they adapt, tolerance."""
-    prior = mixture()
+@pytest.mark.parametrize("trace", [Rademacher(), Rademacher(count=4)])
+def test_random_traces_are_unbiased(trace):
+    """1 000 probes for one image, against the exact trace with the same steps."""
+    prior, solver = mixture(), HeunSteps(steps=25)
     x = draws(prior, 1, LOW)
     exact = float(log_likelihood(prior, x, [0], LOW, 50.0, 0.5, 0.3, Exact(), solver))
     got = log_likelihood(prior, x.expand(1000, -1, -1, -1), range(1000), LOW, 50.0, 0.5, 0.3, trace, solver)
     assert float(got.std()) > 0.01
-    assert float(got.mean()) == pytest.approx(exact, abs=4 * float(got.std()) / 1000**0.5 + margin)
+    assert float(got.mean()) == pytest.approx(exact, abs=4 * float(got.std()) / 1000**0.5)
 
 
-def test_more_probes_and_signs_have_less_variance():
+def test_more_probes_have_less_variance():
     prior = mixture()
     x = draws(prior, 1, LOW).expand(1000, -1, -1, -1)
     spread = [float(log_likelihood(prior, x, range(1000), LOW, 50.0, 0.5, 0.3, trace, HeunSteps(steps=20)).var())
-              for trace in (Normal(), Normal(count=4), Rademacher())]
+              for trace in (Rademacher(), Rademacher(count=4))]
     assert spread[1] == pytest.approx(spread[0] / 4, rel=0.3)           # chi^2-like tails: 2.5 standard errors
-    assert spread[2] < spread[0]
 
 
 def test_probes_do_not_know_the_noise_that_came_from_the_same_seeds():
@@ -99,9 +96,8 @@ def test_probes_do_not_know_the_noise_that_came_from_the_same_seeds():
     assert float(apart.mean()) == pytest.approx(0, abs=4 * float(apart.std()) / n**0.5 + 0.005)
 
 
-@pytest.mark.parametrize("solver", [HeunSteps(steps=8), AdaptiveSteps()])
-def test_an_item_s_result_does_not_depend_on_its_batch(solver):
-    prior = mixture()
+def test_an_item_s_result_does_not_depend_on_its_batch():
+    prior, solver = mixture(), HeunSteps(steps=8)
     x = draws(prior, 5, LOW)
     seeds = [7, 0, 3, 12, 5]
     together = log_likelihood(prior, x, seeds, LOW, HIGH, 0.5, 0.3, Rademacher(count=2), solver)
@@ -127,7 +123,7 @@ def test_a_wrong_denoiser_has_a_density_that_sums_to_one():
         return 0.2 * torch.tanh(3 * x) / (1 + sigma) + 0.5 * x / (1 + sigma**2)
 
     grid = torch.linspace(-6, 6, 1201, dtype=torch.float64)
-    p = log_likelihood(wrong, grid.reshape(-1, 1, 1, 1), range(1201), 0.05, 30.0, 0.0, 0.5, Exact(), AdaptiveSteps()).exp()
+    p = log_likelihood(wrong, grid.reshape(-1, 1, 1, 1), range(1201), 0.05, 30.0, 0.0, 0.5, Exact(), HeunSteps(steps=100)).exp()
     assert float(torch.trapezoid(p, grid)) == pytest.approx(1, abs=2e-3)
 
 

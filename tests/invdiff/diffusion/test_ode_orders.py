@@ -82,6 +82,20 @@ def test_the_error_falls_in_proportion_to_the_tolerance(integrator):
     assert errors[-1] < 100 * tolerances[-1]
 
 
+def test_a_step_s_error_is_relative_to_the_state_before_it_too():
+    """A first step from 1 to 0 and an error of 0.012 is taken at rtol = 0.05, though nothing is there to compare it with."""
+    levels, after = [], np.exp(-0.05)               # of a first step
+
+    def denoise(x, sigma):
+        """The slope (x - D) / sigma is the same for all x, and steeper by 10 as sigma falls."""
+        levels.append(sigma)
+        return x - sigma * (1 / (1 - after) + 10 * (1 - sigma))
+
+    integrator = DPMSolverAdaptive(order=2, rtol=0.05, atol=1e-9)
+    next(integrator(denoise, torch.tensor([1.0, 0.9]), torch.ones(1, 1, dtype=torch.float64), no_noise))
+    assert levels[2] == pytest.approx(after)
+
+
 def test_a_higher_order_is_cheaper_at_a_small_tolerance():
     calls = []
     for integrator in (RK45(rtol=1e-6, atol=1e-6), DPMSolverAdaptive(rtol=1e-6, atol=1e-6),

@@ -176,6 +176,17 @@ def test_a_method_that_cannot_is_no_failure(config, tmp_path, monkeypatch):
         assert "needs an operator with an SVD" in row["reason"]
 
 
+def test_a_prior_that_cannot_leaves_the_others_their_rows(config, tmp_path):
+    """One of grey images, and one whose first call fails, being for images of 32 pixels."""
+    settings = ["size=48", "count=1", "priors=[fashion, 'python:own_parts:prior', natural]", "tasks=[denoise]",
+                "methods=[{name: dps, steps: 2}, {name: tv, iterations: 2}]"]
+    run(benchmark_config("mine.yaml", settings), tmp_path / "out")
+    rows = {row["prior"]: row for row in table(tmp_path / "out")}
+    assert {prior: row["status"] for prior, row in rows.items()} == {
+        "fashion": "not possible", "python:own_parts:prior": "failed", "natural": "done", "none": "done"}
+    assert "for images of 1 channels, and the problem's have 3" in rows["fashion"]["reason"]
+
+
 @pytest.mark.parametrize("count", [4, 20])
 def test_intervals_of_samples_that_are_right_cover_what_they_promise(count):
     """Truth and samples from the same Gaussians: 250,000 pixels, so within four standard errors, 0.004."""

@@ -3,10 +3,12 @@
 import gzip
 import json
 import struct
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+from numpy.lib.format import write_array_header_1_0
 
 from invdiff.errors import InputError
 from invdiff.evaluation.generative import features
@@ -239,8 +241,19 @@ class TestImageSets:
     def test_a_bomb_is_not_unpacked(self, tmp_path, monkeypatch):
         np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((100, 50, 50)))
         monkeypatch.setattr("invdiff.evaluation.image_sets.MAX_BYTES", 1_000_000)
-        with pytest.raises(InputError, match="unpacks to more than"):
-            sample_images(tmp_path / "bomb.npz")
+        (tmp_path / "bomb.npy").write_bytes((tmp_path / "bomb.npz").read_bytes())       # read as what it is, not as called
+        for name in ("bomb.npz", "bomb.npy"):
+            with pytest.raises(InputError, match=rf"^\S*{name}: unpacks to more than"):
+                sample_images(tmp_path / name)
+
+    def test_an_array_of_more_than_memory_is_refused(self, tmp_path):
+        with (tmp_path / "vast.npy").open("wb") as file:
+            write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10**7, 10**4, 10**4)})
+        with zipfile.ZipFile(tmp_path / "vast.npz", "w") as archive:
+            archive.write(tmp_path / "vast.npy", "images.npy")
+        for name in ("vast.npy", "vast.npz"):
+            with pytest.raises(InputError, match="Unable to allocate"):
+                sample_images(tmp_path / name)
 
     def test_images_of_several_sizes_are_refused(self, tmp_path):
         save_image(tmp_path / "a.png", images(1)[0])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from invdiff.evaluation.intervals import (
     centre_and_spread,
@@ -66,6 +66,12 @@ def test_the_bound_is_a_p_value():
     for u in (0.05, 0.1, 0.3):
         assert (p <= u).mean() <= u
     assert hoeffding_bentkus(0.2, 50, 0.1) == 1.0
+
+
+@pytest.mark.parametrize("total", [27.1, 27.5, 27.9])
+def test_risks_between_0_and_1_count_as_the_next_whole_number(total):
+    """Bentkus' bound is e P(Bin(n, risk) <= ceil(n seen)) (Bates et al. 2021, Eq. 10), here below Hoeffding's."""
+    assert hoeffding_bentkus(total / 400, 400, 0.1) == pytest.approx(np.e * binom.cdf(28, 400, 0.1))
 
 
 def test_students_t_covers_one_more_sample():

@@ -1,3 +1,4 @@
+import math
 import shutil
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_sense_is_what_dense_algebra_says():
     a = problem.physics.A(unit).flatten(1).T.double()
     expected = torch.linalg.solve(a.T @ a + 0.3 * torch.eye(288), a.T @ problem.y.flatten().double())
     torch.testing.assert_close(baseline("sense", problem, 0.3).flatten().double(), expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("make", [lambda: cartesian((24, 23)), lambda: radial((12, 12)), lambda: radial((12, 12), False)])
+def test_the_step_is_no_longer_than_one_over_the_largest_eigenvalue(make):
+    """And at most a twentieth shorter."""
+    problem = make()
+    shape = problem.image_shape
+    unit = torch.eye(math.prod(shape)).reshape(-1, *shape)
+    dense = torch.cat([problem.A_adjoint_A(x[None]).flatten(1) for x in unit])
+    largest = float(torch.linalg.eigvalsh(dense.double()).max())
+    assert largest <= float(mri_sparse.squared_norm(problem)) < 1.05 * largest
 
 
 def test_l1_wavelet_of_one_position_is_a_fixed_point_of_its_prox():

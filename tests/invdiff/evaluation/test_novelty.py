@@ -9,7 +9,7 @@ import torch
 from deepinv.models import Denoiser
 
 from invdiff.errors import InputError
-from invdiff.evaluation.novelty import LEVELS, Reference, features
+from invdiff.evaluation.novelty import ALARMS, LEVELS, Novelty, Reference, features
 from invdiff.io.idx import read_idx
 from invdiff.priors import load_prior
 from invdiff.priors.analytic import GaussianPrior
@@ -78,6 +78,13 @@ def test_a_small_strange_thing_shows_in_the_roughest_patches():
     marked[..., :10, :10] += torch.randn(10, 10, generator=torch.Generator().manual_seed(1))
     moved = features(prior, marked) - features(prior, clean)
     assert (moved[:, 4:] > moved[:, :4]).all()
+
+
+@pytest.mark.parametrize("count", range(19, 61))
+def test_the_threshold_is_the_least_score_with_that_few_false_alarms(count):
+    """One more image like n others has any rank among n + 1 as likely, so it is above the k-th with (n + 1 - k) / (n + 1)."""
+    rank = Reference(*torch.eye(3), scores=torch.arange(1, count + 1)).threshold
+    assert (count + 1 - rank) / (count + 1) < ALARMS + 1e-9 < (count + 2 - rank) / (count + 1)
 
 
 @pytest.mark.parametrize("count", [19, 30])
@@ -191,3 +198,9 @@ def test_refusals():
         features(smooth(), torch.full((1, *SIZE), float("nan")))
     with pytest.raises(InputError, match="finite images"):
         features(smooth(), torch.zeros(SIZE))
+
+
+@pytest.mark.parametrize(("score", "threshold", "said"), [(2.14, 1.2, "(score 2.1, unusual from 1.2)"),
+                                                          (1.2012, 1.1987, "(score 1.201, unusual from 1.199)")])
+def test_the_words_do_not_contradict_themselves_by_rounding(score, threshold, said):
+    assert said in Novelty(score, threshold, 0.01, True, True).words()

@@ -69,6 +69,22 @@ def test_only_what_was_measured_counts():
     assert 0 <= got.p_value <= 1
 
 
+def test_the_p_value_of_several_samples_is_twice_the_mean_of_theirs():
+    """So it is valid also for samples that all tell the same (Vovk & Wang 2020)."""
+    problem = simulate(blur(), truths(6), SIGMA)
+    for x in exact(problem, 4).unbind(1):
+        one = consistency(problem, x).p_value
+        assert consistency(problem, torch.stack([x] * 3, 1)).p_value == pytest.approx(min(1.0, 2 * one))
+
+
+def test_few_values_may_miss_by_three_standard_errors_of_the_level():
+    """Which is that of the root mean square of 50 normal values, measured."""
+    error = float(torch.randn(20_000, 50, generator=torch.Generator().manual_seed(0)).square().mean(1).sqrt().std())
+    for errors, verdicts in ((2.8, ("explained", "explained")), (3.2, ("unexplained", "overfitted"))):
+        got = [Consistency(1 + sign * errors * error, SIGMA, 50, None, None, None, None).verdict for sign in (1, -1)]
+        assert tuple(got) == verdicts
+
+
 def test_more_noise_than_was_said_is_told():
     true = simulate(blur(), truths(8), 2 * SIGMA)
     problem = Problem(true.physics, true.y, SIGMA)
