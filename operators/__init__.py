@@ -9,6 +9,7 @@
 
 An operator knows `img_size` and `measurement_size`, both (C, H, W), and moves with `.to(device)` and `.to(dtype)`.
 Calling it never changes it: it takes the keywords that deepinv passes around, such as `mask`, and ignores them.
+`update(mask=...)`, or of another tensor of its constructor, does change it.
 """
 
 from operators.blur import Blur, DefocusBlur, GaussianBlur, MotionBlur, UniformBlur

@@ -6,6 +6,8 @@ import torch
 from deepinv.physics import DecomposablePhysics, LinearPhysics
 from torch import Tensor
 
+from operators._precision import matmul
+
 # Singular values below this fraction of the largest count as zero where there is no noise to weigh them against:
 # dividing by them would only amplify the rounding of y.
 RANK_TOLERANCE = 1e-5
@@ -31,6 +33,11 @@ def prox_orthogonal_rows(
     z = starting_point(physics, z, y)
     gamma = per_image(gamma, z)
     return z + gamma / (1 + gamma * sq_norm) * physics.A_adjoint(y - physics.A(z))
+
+
+def mix_channels(matrix: Tensor, x: Tensor) -> Tensor:
+    """The channels of x (..., C, H, W) mixed by a matrix (k, C): (..., k, H, W)."""
+    return matmul(matrix, x.flatten(-2)).unflatten(-1, x.shape[-2:])
 
 
 def filter_fourier(x: Tensor, response: Tensor) -> Tensor:

@@ -48,7 +48,14 @@ def image_size(img_size: Sequence[int]) -> tuple[int, int, int]:
 
 def own_tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
     """A copy of `value`: what the caller later writes into it must not reach the operator."""
-    return value.detach().clone() if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    array = np.asarray(value)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))  # torch knows only the machine's own
+
+
+def keep_parameters(physics: Physics, **kwargs: object) -> None:
+    """What `update_parameters` is where no parameter is a tensor: nothing. deepinv's would write to whatever has the name."""
 
 
 def images(physics: Physics, name: str, value: torch.Tensor, size: Sequence[int]) -> None:

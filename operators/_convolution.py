@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from operators._precision import exact
+
 BOUNDARIES = ("circular", "reflect", "replicate", "zero", "valid")
 # Up to so many taps for each plane (channel of an image), counting no more than a vector register holds, PyTorch's own
 # convolution beats the Fourier transform: in float32 on a CPU. In float64 it takes twenty times as long; on a GPU, cuDNN
@@ -13,6 +15,8 @@ BOUNDARIES = ("circular", "reflect", "replicate", "zero", "valid")
 _DIRECT_TAPS, _REGISTER = 17, 16
 
 Margins = list[tuple[int, int]]  # (before, after) of rows and of columns
+
+_correlate, _correlate_transposed = exact(F.conv2d), exact(F.conv_transpose2d)
 
 
 class Convolution(torch.nn.Module):
@@ -57,7 +61,7 @@ class Convolution(torch.nn.Module):
         """(..., H, W), or the smaller output_size of "valid"."""
         planes = _extend(x.flatten(0, -3), self.margins, self.boundary)  # (planes, h, w)
         if self._is_direct(planes):
-            y = F.conv2d(planes[None], self._weights(planes), groups=len(planes))[0]
+            y = _correlate(planes[None], self._weights(planes), groups=len(planes))[0]
         else:
             spectrum = torch.fft.rfft2(planes, s=self._grid) * torch.view_as_complex(self._response)
             y = torch.fft.irfft2(spectrum, s=self._grid)[..., : self.output_size[0], : self.output_size[1]]
@@ -67,7 +71,7 @@ class Convolution(torch.nn.Module):
         """(..., H, W), of y (..., *output_size)."""
         planes = y.flatten(0, -3)
         if self._is_direct(planes):
-            x = F.conv_transpose2d(planes[None], self._weights(planes), groups=len(planes))[0]
+            x = _correlate_transposed(planes[None], self._weights(planes), groups=len(planes))[0]
         else:
             spectrum = torch.fft.rfft2(planes, s=self._grid) * torch.view_as_complex(self._response).conj()
             height, width = (n + sum(margin) for n, margin in zip(self.size, self.margins, strict=True))

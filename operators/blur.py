@@ -74,6 +74,12 @@ class Blur(DecomposablePhysics):
             self._set_spectrum()  # anew, so that A = U diag(s) Vᵀ holds to the precision of the new dtype
         return self
 
+    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
+        """Take another kernel of any size, unless it is None, as the constructor does. Other parameters are ignored."""
+        if kernel is not None:
+            self.kernel = kernels.as_kernel(kernel, self.img_size, self.kernel.dtype).to(self.kernel)
+            self._set_spectrum()
+
     @property
     def singular_values(self) -> Tensor:
         """(1, 1, H, W), in the order of the coefficients."""

@@ -80,6 +80,15 @@ class PaddedBlur(IterativePhysics):
         self.convolution = _convolution.Convolution(img_size[1:], kernel, boundary).to(device)
         self.measurement_size = (img_size[0], *self.convolution.output_size)
 
+    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
+        """Take another kernel, unless it is None, as the constructor does. Other parameters are ignored.
+
+        Raises ValueError on one for measurements of another size, as "valid" makes them of kernels of another size.
+        """
+        if kernel is not None:
+            weights = kernels.as_kernel(kernel, self.img_size, self.kernel.dtype).to(self.kernel)
+            self.convolution = _same_output(self.convolution, weights)
+
     @property
     def kernel(self) -> Tensor:
         """(kh, kw)."""
@@ -136,11 +145,7 @@ class SeparableBlur(Separable):
     ):
         size = _check.image_size(img_size)
         _convolution.check_boundary(boundary)
-        factors = _convolution.factors(kernels.as_kernel(kernel, size))
-        if factors is None:
-            raise ValueError(
-                "kernel: expected an outer product of two vectors, got one of higher rank; PaddedBlur takes any kernel"
-            )
+        factors = _factors(kernels.as_kernel(kernel, size))
         convolution = _convolution.Convolution(size[1:], torch.outer(*factors), boundary)
         super().__init__(size, *convolution.matrices(*factors), noise_model=noise_model, device=device)
         self.boundary = boundary
@@ -159,6 +164,17 @@ class SeparableBlur(Separable):
             self.rows, self.columns = rows.to(self.rows), columns.to(self.columns)
         super()._set_svd()
 
+    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
+        """Take another kernel, unless it is None, as the constructor does. Other parameters are ignored.
+
+        Raises ValueError on one for measurements of another size, as "valid" makes them of kernels of another size.
+        """
+        if kernel is not None:
+            down, across = _factors(kernels.as_kernel(kernel, self.img_size, self.down.dtype).to(self.down))
+            self.convolution = _same_output(self.convolution, torch.outer(down, across))
+            self.down, self.across = down, across
+            self._set_svd()
+
     @property
     def kernel(self) -> Tensor:
         """(kh, kw)."""
@@ -173,3 +189,22 @@ class SeparableBlur(Separable):
         """Aᵀy, (B, C, H, W)."""
         _check.images(self, "y", y, self.measurement_size)
         return self.convolution.transpose(y)
+
+
+def _factors(kernel: Tensor) -> tuple[Tensor, Tensor]:
+    """down (kh,) and across (kw,). Raises ValueError unless the kernel is their outer product, but for rounding."""
+    factors = _convolution.factors(kernel)
+    if factors is None:
+        raise ValueError(
+            "kernel: expected an outer product of two vectors, got one of higher rank; PaddedBlur takes any kernel"
+        )
+    return factors
+
+
+def _same_output(convolution: _convolution.Convolution, kernel: Tensor) -> _convolution.Convolution:
+    """The convolution with another kernel. Raises ValueError if its result would be of another size."""
+    other = _convolution.Convolution(convolution.size, kernel, convolution.boundary)
+    if other.output_size != convolution.output_size:
+        size = tuple(convolution.kernel.shape)
+        raise ValueError(f"kernel: expected {size}, so that measurements keep their size, got {tuple(kernel.shape)}")
+    return other

@@ -44,7 +44,7 @@ class Colorization(DecomposablePhysics):
         own = _as_weights(weights)
         super().__init__(img_size=img_size, noise_model=noise_model, device=device)
         self.measurement_size = (1, height, width)
-        self.register_buffer("weights", own.to(device))
+        self.register_buffer("weights", own.to(device, torch.get_default_dtype()))
         self.register_buffer("_axes", None)
         self._set_svd()
 
@@ -66,6 +66,12 @@ class Colorization(DecomposablePhysics):
             self._set_svd()  # anew, so that A = U diag(s) Vᵀ holds to the precision of the new dtype
         return self
 
+    def update_parameters(self, weights: Sequence[float] | Tensor | None = None, **kwargs) -> None:
+        """Take other weights, unless they are None, as the constructor does. Other parameters are ignored."""
+        if weights is not None:
+            self.weights = _as_weights(weights).to(self.weights)
+            self._set_svd()
+
     @property
     def singular_values(self) -> Tensor:
         """(1, 3, 1, 1): |weights|, 0, 0."""
@@ -74,7 +80,7 @@ class Colorization(DecomposablePhysics):
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """Weighted sum of the channels, (B, 1, H, W), of x (B, 3, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return _mix(self.weights[None], x)
+        return _algebra.mix_channels(self.weights[None], x)
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """weights · y, (B, 3, H, W), of y (B, 1, H, W)."""
@@ -111,12 +117,12 @@ class Colorization(DecomposablePhysics):
     def V(self, x: Tensor, **kwargs) -> Tensor:
         """Image (B, 3, H, W) of the coefficients x (B, 3, H, W)."""
         _check.images(self, "coefficients", x, self.img_size)
-        return _mix(self._axes, x)
+        return _algebra.mix_channels(self._axes, x)
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Coefficients (B, 3, H, W) of the image x (B, 3, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return _mix(self._axes.T, x)
+        return _algebra.mix_channels(self._axes.T, x)
 
     def solve_stationary(self, power: Tensor, r: Tensor, sigma: float | Tensor) -> Tensor:
         """(A C Aᵀ + sigma² I)^{-1} r, (B, 1, H, W); arguments as in `Blur.solve_stationary`.
@@ -132,17 +138,12 @@ class Colorization(DecomposablePhysics):
         return self.weights.square().sum()
 
 
-def _mix(matrix: Tensor, x: Tensor) -> Tensor:
-    """The channels of x (..., 3, H, W) mixed by a matrix (k, 3): (..., k, H, W)."""
-    return (matrix @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
-
-
 def _as_weights(weights: Sequence[float] | Tensor) -> Tensor:
-    """The weights (3,) in torch's default dtype."""
+    """The weights (3,) in float64."""
     try:
         numbers = [_check.real("weights", w, -math.inf, math.inf) for w in weights]
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 3 or not any(numbers):
         raise ValueError(f"weights: expected three finite numbers, not all zero, got {weights!r}")
-    return torch.tensor(numbers)
+    return torch.tensor(numbers, dtype=torch.float64)

@@ -12,6 +12,7 @@ from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
 from operators import _algebra, _check
+from operators._precision import exact
 from operators._transforms import dct, idct
 
 
@@ -71,6 +72,8 @@ class CompressedSensing(DecomposablePhysics):
         odd = _odd_factor(c.shape[-1])
         c = _hadamard(c, odd)
         return idct(c.unflatten(-1, (-1, odd))).flatten(-2) if odd > 1 else c
+
+    update_parameters = _check.keep_parameters
 
     @property
     def singular_values(self) -> Tensor:
@@ -151,6 +154,7 @@ def _odd_factor(n: int) -> int:
     return n // (n & -n)  # n & -n is the largest power of two that divides n
 
 
+@exact
 def _hadamard(x: Tensor, stride: int) -> Tensor:
     """H ⊗ I for x (..., 2^k · stride) with the orthonormal symmetric Walsh-Hadamard H (2^k, 2^k) and I (stride, stride).
 
@@ -170,6 +174,7 @@ def _hadamard(x: Tensor, stride: int) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # gradients must pass what was first made without them
 def _small_hadamard(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The orthonormal Walsh-Hadamard matrix (size, size), for a power of two. Shared: do not change it."""
     matrix = torch.ones(1, 1, dtype=dtype, device=device)

@@ -31,6 +31,8 @@ class Denoising(DecomposablePhysics):
         )
         self.measurement_size = img_size
 
+    update_parameters = _check.keep_parameters
+
     @property
     def singular_values(self) -> Tensor:
         """(1, 1, H, W), all 1."""

@@ -12,6 +12,7 @@ from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
 from operators import _algebra, _check
+from operators._precision import matmul
 from operators.compressed_sensing import measurements
 
 LARGEST_MATRIX = 2**26  # numbers: 256 MiB in single precision
@@ -78,6 +79,8 @@ class GaussianSensing(DecomposablePhysics):
             self._set_svd()  # anew, so that A = U diag(s) Vᵀ holds to the precision of the new dtype
         return self
 
+    update_parameters = _check.keep_parameters
+
     @property
     def singular_values(self) -> Tensor:
         """(1, 1, H, W), the m of G first, then zeros."""
@@ -86,12 +89,12 @@ class GaussianSensing(DecomposablePhysics):
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """Measurements (B, C, m) of x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return x.flatten(-2) @ self.matrix.T
+        return matmul(x.flatten(-2), self.matrix.T)
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """(B, C, H, W), of y (B, C, m)."""
         _check.images(self, "y", y, self.measurement_size)
-        return (y @ self.matrix).unflatten(-1, self.img_size[1:])
+        return matmul(y, self.matrix).unflatten(-1, self.img_size[1:])
 
     def A_adjoint_A(self, x: Tensor, **kwargs) -> Tensor:
         """AᵀA x, (B, C, H, W)."""
@@ -115,28 +118,29 @@ class GaussianSensing(DecomposablePhysics):
     def U(self, x: Tensor) -> Tensor:
         """Measurement (B, C, m) of the coefficients x (B, C, H, W)."""
         _check.images(self, "coefficients", x, self.img_size)
-        return x.flatten(-2)[..., : len(self._u)] @ self._u.T
+        return matmul(x.flatten(-2)[..., : len(self._u)], self._u.T)
 
     def U_adjoint(self, x: Tensor, **kwargs) -> Tensor:
         """Coefficients (B, C, H, W) of a measurement (B, C, m), zero beyond the singular values."""
         _check.images(self, "y", x, self.measurement_size)
-        coefficients = F.pad(x @ self._u, (0, self.mask.numel() - len(self._u)))
+        coefficients = F.pad(matmul(x, self._u), (0, self.mask.numel() - len(self._u)))
         return coefficients.unflatten(-1, self.img_size[1:])
 
     def V(self, x: Tensor, **kwargs) -> Tensor:
         """Image (B, C, H, W) of the coefficients x (B, C, H, W)."""
         _check.images(self, "coefficients", x, self.img_size)
         flat, m = x.flatten(-2), len(self._u)
-        turned = torch.cat([flat[..., :m] @ self._w.T, flat[..., m:]], dim=-1)
+        turned = torch.cat([matmul(flat[..., :m], self._w.T), flat[..., m:]], dim=-1)
         return self._reflect(turned, transpose=False).reshape(x.shape)
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Coefficients (B, C, H, W) of the image x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
         turned, m = self._reflect(x.flatten(-2), transpose=True), len(self._u)
-        return torch.cat([turned[..., :m] @ self._w, turned[..., m:]], dim=-1).reshape(x.shape)
+        return torch.cat([matmul(turned[..., :m], self._w), turned[..., m:]], dim=-1).reshape(x.shape)
 
     def _reflect(self, x: Tensor, transpose: bool) -> Tensor:
         """Q or Qᵀ applied to vectors x (..., n)."""
-        columns = x.reshape(-1, x.shape[-1]).T
-        return torch.ormqr(self._reflectors, self._scales, columns, left=True, transpose=transpose).T.reshape(x.shape)
+        dtype = torch.promote_types(x.dtype, self._scales.dtype)
+        columns, reflectors, scales = (t.to(dtype) for t in (x.reshape(-1, x.shape[-1]).T, self._reflectors, self._scales))
+        return torch.ormqr(reflectors, scales, columns, left=True, transpose=transpose).T.reshape(x.shape)

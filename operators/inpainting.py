@@ -38,6 +38,11 @@ class Inpainting(DecomposablePhysics):
         super().__init__(img_size=img_size, mask=mask, noise_model=noise_model, device=device)
         self.measurement_size = img_size
 
+    def update_parameters(self, mask: Tensor | np.ndarray | None = None, **kwargs) -> None:
+        """Take another mask, unless it is None, as the constructor does. Other parameters are ignored."""
+        if mask is not None:
+            self.mask = _as_mask(mask, self.img_size).to(self.mask)
+
     @property
     def singular_values(self) -> Tensor:
         """The mask, 0 or 1, (1 or B, 1 or C, H, W)."""

@@ -13,7 +13,8 @@ from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 from torch.nn import functional
 
-from operators import _check
+from operators import _algebra, _check
+from operators._precision import matmul
 from operators._transforms import dct
 from operators.nonlinear import round_through, straight_through
 
@@ -96,11 +97,12 @@ class JPEG(Physics):
     def _colour(self, levels: Tensor, shrink: Any, grow: Any) -> Tensor:
         """The decoded colour image (B, 3, H, W) in 0..255, with the chroma planes shrunk in between."""
         size = levels.shape[-2:]
-        ycbcr = _mix(self._to_ycbcr, levels) + torch.tensor([0.0, 128, 128]).to(levels)[:, None, None]
-        ycbcr = _round_up(ycbcr).clamp(0, 255)
+        ycbcr = _algebra.mix_channels(self._to_ycbcr.to(levels), levels)
+        ycbcr = _round_up(ycbcr + torch.tensor([0.0, 128, 128]).to(levels)[:, None, None]).clamp(0, 255)
         luma = self._compress(ycbcr[:, :1], 0)
         chroma = grow(self._compress(shrink(ycbcr[:, 1:]), 1), size)
-        return _round_up(_mix(self._to_rgb, torch.cat([luma, chroma - 128], dim=1))).clamp(0, 255)
+        decoded = torch.cat([luma, chroma - 128], dim=1)
+        return _round_up(_algebra.mix_channels(self._to_rgb.to(decoded), decoded)).clamp(0, 255)
 
     def _compress(self, planes: Tensor, table: int) -> Tensor:
         """Planes (B, C, h, w) in 0..255 after quantisation of the cosine coefficients of their 8 x 8 blocks."""
@@ -108,9 +110,9 @@ class JPEG(Physics):
         cosines, steps = self._cosines.to(planes), self._tables[table].to(planes)
         padded = functional.pad(planes - 128, (0, -width % 8, 0, -height % 8), mode="replicate")
         blocks = padded.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)  # (B, C, h / 8, w / 8, 8, 8)
-        exact = cosines.T @ blocks @ cosines / steps
+        exact = matmul(matmul(cosines.T, blocks), cosines) / steps
         coefficients = straight_through(exact.sign() * _round_up(exact.abs()), exact) * steps
-        decoded = (cosines @ coefficients @ cosines.T).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+        decoded = matmul(matmul(cosines, coefficients), cosines.T).transpose(-3, -2).flatten(-2).flatten(-3, -2)
         return _round_up(decoded[..., :height, :width] + 128).clamp(0, 255)
 
 
@@ -119,10 +121,6 @@ def quantization_tables(quality: int) -> Tensor:
     base = torch.tensor([int(step) for step in (_LUMINANCE + " " + _CHROMINANCE).split()], dtype=torch.float64)
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     return ((base * percent + 50) / 100).floor().clamp(1, 255).reshape(2, 8, 8)
-
-
-def _mix(matrix: Tensor, planes: Tensor) -> Tensor:
-    return torch.einsum("ij,bjhw->bihw", matrix.to(planes), planes)
 
 
 def _round_up(x: Tensor) -> Tensor:

@@ -212,8 +212,8 @@ def _read_image(path: Path) -> np.ndarray:
 _READERS: dict[str, Any] = {".npy": _read_numpy, ".npz": _read_numpy, ".mat": _read_mat}
 
 
-def as_kernel(kernel: Tensor | np.ndarray, img_size: tuple[int, int, int]) -> Tensor:
-    """A copy of the kernel (kh, kw) in torch's default dtype. Raises ValueError unless it fits in the image."""
+def as_kernel(kernel: Tensor | np.ndarray, img_size: tuple[int, int, int], dtype: torch.dtype | None = None) -> Tensor:
+    """A copy of the kernel (kh, kw) in `dtype`, torch's default one if None. Raises ValueError unless it fits in the image."""
     kernel = _check.own_tensor(kernel)
     if kernel.ndim != 2 or kernel.numel() == 0:
         raise ValueError(f"kernel: expected (kh, kw), got {tuple(kernel.shape)}")
@@ -223,7 +223,7 @@ def as_kernel(kernel: Tensor | np.ndarray, img_size: tuple[int, int, int]) -> Te
     if not kernel.isfinite().all() or not kernel.any():
         low, high = kernel.min().item(), kernel.max().item()
         raise ValueError(f"kernel: expected finite numbers, not all zero, got values in [{low}, {high}]")
-    return kernel.to(torch.get_default_dtype())
+    return kernel.to(dtype or torch.get_default_dtype())
 
 
 def check_fits(size: tuple[int, int], img_size: tuple[int, int, int]) -> None:

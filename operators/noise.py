@@ -24,11 +24,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from operators import _check
+from operators._precision import exact
 from operators._transforms import dct
 
 __all__ = ["GaussianNoise", "PoissonGaussianNoise", "PoissonNoise", "estimate_kspace_sigma", "estimate_sigma"]
 
 _SIDE = 8  # of a block in `estimate_sigma`
+_correlate = exact(functional.conv2d)
 
 
 def estimate_sigma(y: Tensor) -> Tensor:
@@ -85,8 +87,8 @@ def _plane_variance(plane: Tensor) -> Tensor:
 def _block_coefficients(plane: Tensor) -> Tensor:
     """Orthonormal cosine coefficients (64, M) of the M blocks of 8 x 8 pixels in a plane (H, W)."""
     cosines = dct(torch.eye(_SIDE, dtype=plane.dtype, device=plane.device)).T  # (8, 8), a row a frequency
-    down = functional.conv2d(plane[None, None], cosines[:, None, :, None])
-    return functional.conv2d(down.transpose(0, 1), cosines[:, None, None, :]).flatten(2).flatten(0, 1)
+    down = _correlate(plane[None, None], cosines[:, None, :, None])
+    return _correlate(down.transpose(0, 1), cosines[:, None, None, :]).flatten(2).flatten(0, 1)
 
 
 def _whole_blocks(plane: Tensor) -> Tensor:

@@ -128,6 +128,10 @@ class NonlinearBlur(Physics):
         example = next((b for b in self.blur.buffers() if b.is_floating_point()), self._device_holder)
         return self.blur.A(torch.zeros(1, *self.img_size).to(example)).shape[1:]
 
+    def update_parameters(self, **kwargs) -> None:
+        """Those of the blur, such as another kernel."""
+        self.blur.update_parameters(**kwargs)
+
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """The blurred image, (B, *measurement_size)."""
         _check.images(self, "x", x, self.img_size)

@@ -36,12 +36,7 @@ class ReflectBlur(DecomposablePhysics):
         device: torch.device | str = "cpu",
     ):
         img_size = _check.image_size(img_size)
-        symmetric = _convolution.symmetric(kernels.as_kernel(kernel, img_size))
-        if symmetric is None:
-            raise ValueError(
-                "kernel: expected the same values when mirrored about its centre (kh // 2, kw // 2) in each axis, got others; "
-                'PaddedBlur(img_size, kernel, "reflect") takes them'
-            )
+        symmetric = _symmetric(kernels.as_kernel(kernel, img_size))
         super().__init__(img_size=img_size, noise_model=noise_model, device=device)
         self.measurement_size = img_size
         self.convolution = _convolution.Convolution(img_size[1:], symmetric, "reflect").to(device)
@@ -66,6 +61,13 @@ class ReflectBlur(DecomposablePhysics):
     def kernel(self) -> Tensor:
         """(kh, kw), both odd: with the zeros it takes to have its centre in the middle."""
         return self.convolution.kernel
+
+    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
+        """Take another kernel of any size, unless it is None, as the constructor does. Other parameters are ignored."""
+        if kernel is not None:
+            symmetric = _symmetric(kernels.as_kernel(kernel, self.img_size, self.kernel.dtype)).to(self.kernel)
+            self.convolution = _convolution.Convolution(self.img_size[1:], symmetric, "reflect")
+            self._set_spectrum()
 
     @property
     def singular_values(self) -> Tensor:
@@ -120,3 +122,14 @@ class ReflectBlur(DecomposablePhysics):
         """Coefficients (B, C, H, W) of the image x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
         return _transforms.dct(_transforms.dct(x).mT).mT
+
+
+def _symmetric(kernel: Tensor) -> Tensor:
+    """The kernel, exactly symmetric. Raises ValueError if it is not symmetric but for rounding."""
+    symmetric = _convolution.symmetric(kernel)
+    if symmetric is None:
+        raise ValueError(
+            "kernel: expected the same values when mirrored about its centre (kh // 2, kw // 2) in each axis, got others; "
+            'PaddedBlur(img_size, kernel, "reflect") takes them'
+        )
+    return symmetric

@@ -11,6 +11,7 @@ from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
 from operators import _algebra, _check
+from operators._precision import exact
 
 
 class Separable(DecomposablePhysics):
@@ -43,11 +44,11 @@ class Separable(DecomposablePhysics):
         device: torch.device | str = "cpu",
     ):
         channels, height, width = img_size = _check.image_size(img_size)
-        rows, columns = _as_matrix("rows", rows, height), _as_matrix("columns", columns, width)
+        rows, columns = _as_matrix("rows", rows, None, height), _as_matrix("columns", columns, None, width)
         super().__init__(img_size=img_size, noise_model=noise_model, device=device)
         self.measurement_size = (channels, len(rows), len(columns))
-        self.register_buffer("rows", rows.to(device))
-        self.register_buffer("columns", columns.to(device))
+        self.register_buffer("rows", rows.to(device, torch.get_default_dtype()))
+        self.register_buffer("columns", columns.to(device, torch.get_default_dtype()))
         for name in ("_u_rows", "_v_rows", "_u_columns", "_v_columns"):
             self.register_buffer(name, None)
         self._set_svd()
@@ -64,6 +65,15 @@ class Separable(DecomposablePhysics):
             self._set_svd()  # anew, so that A = U diag(s) Vᵀ holds to the precision of the new dtype
         return self
 
+    def update_parameters(self, **kwargs) -> None:
+        """Take other `rows` or `columns` of the same shape, where they are not None. Other parameters are ignored."""
+        names = [name for name in ("rows", "columns") if kwargs.get(name) is not None]
+        taken = {name: _as_matrix(name, kwargs[name], *getattr(self, name).shape) for name in names}
+        for name, matrix in taken.items():
+            setattr(self, name, matrix.to(self.rows))
+        if taken:
+            self._set_svd()
+
     @property
     def singular_values(self) -> Tensor:
         """(1, 1, H, W), in the order of the coefficients."""
@@ -72,12 +82,12 @@ class Separable(DecomposablePhysics):
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """(B, C, h, w), of x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return self.rows @ (x @ self.columns.T)
+        return _product(self.rows, x, self.columns.T)
 
     def A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """(B, C, H, W), of y (B, C, h, w)."""
         _check.images(self, "y", y, self.measurement_size)
-        return self.rows.T @ (y @ self.columns)
+        return _product(self.rows.T, y, self.columns)
 
     def A_adjoint_A(self, x: Tensor, **kwargs) -> Tensor:
         """AᵀA x, (B, C, H, W)."""
@@ -102,38 +112,47 @@ class Separable(DecomposablePhysics):
         """Measurement (B, C, h, w) of the coefficients x (B, C, H, W)."""
         _check.images(self, "coefficients", x, self.img_size)
         kept = x[..., : self._u_rows.shape[1], : self._u_columns.shape[1]]
-        return self._u_rows @ (kept @ self._u_columns.T)
+        return _product(self._u_rows, kept, self._u_columns.T)
 
     def U_adjoint(self, x: Tensor, **kwargs) -> Tensor:
         """Coefficients (B, C, H, W) of a measurement (B, C, h, w), zero where there is no singular value."""
         _check.images(self, "y", x, self.measurement_size)
-        kept = self._u_rows.T @ (x @ self._u_columns)
-        coefficients = x.new_zeros(*x.shape[:-2], *self.img_size[1:])
+        kept = _product(self._u_rows.T, x, self._u_columns)
+        coefficients = kept.new_zeros(*x.shape[:-2], *self.img_size[1:])
         coefficients[..., : kept.shape[-2], : kept.shape[-1]] = kept
         return coefficients
 
     def V(self, x: Tensor, **kwargs) -> Tensor:
         """Image (B, C, H, W) of the coefficients x (B, C, H, W)."""
         _check.images(self, "coefficients", x, self.img_size)
-        return self._v_rows @ (x @ self._v_columns.T)
+        return _product(self._v_rows, x, self._v_columns.T)
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Coefficients (B, C, H, W) of the image x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return self._v_rows.T @ (x @ self._v_columns)
+        return _product(self._v_rows.T, x, self._v_columns)
 
 
-def _as_matrix(name: str, matrix: Tensor | np.ndarray, width: int) -> Tensor:
-    """The matrix (n, width) in torch's default dtype."""
+@exact
+def _product(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
+    """left · x · right, in the wider of the dtypes of x and of the two matrices."""
+    if x.dtype != left.dtype:
+        dtype = torch.promote_types(x.dtype, left.dtype)
+        left, x, right = left.to(dtype), x.to(dtype), right.to(dtype)
+    return left @ (x @ right)
+
+
+def _as_matrix(name: str, matrix: Tensor | np.ndarray, height: int | None, width: int) -> Tensor:
+    """A copy of the matrix (height, width), of any height if that is None."""
     matrix = _check.own_tensor(matrix)
-    if matrix.ndim != 2 or matrix.shape[1] != width or matrix.shape[0] == 0:
-        raise ValueError(f"{name}: expected a matrix (n, {width}), got {tuple(matrix.shape)}")
+    if matrix.ndim != 2 or len(matrix) == 0 or tuple(matrix.shape) != (height or len(matrix), width):
+        raise ValueError(f"{name}: expected a matrix ({height or 'n'}, {width}), got {tuple(matrix.shape)}")
     if matrix.is_complex():
         raise ValueError(f"{name}: expected real numbers, got {matrix.dtype}")
     _check.finite(name, matrix)
     if not matrix.any():
         raise ValueError(f"{name}: expected a matrix that is not all zero, got {tuple(matrix.shape)} of zeros")
-    return matrix.to(torch.get_default_dtype())
+    return matrix
 
 
 def _svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
 from operators import _algebra, _check
+from operators._precision import exact
 from operators.resampling import cubic_matrix, gaussian_matrix
 from operators.separable import Separable
 
@@ -53,6 +54,8 @@ class SuperResolution(DecomposablePhysics):
         if hasattr(self, "factor"):  # not while deepinv's constructor runs
             self._set_singular_values()  # 1/3 rounded to float32 is not 1/3 in float64
         return self
+
+    update_parameters = _check.keep_parameters
 
     @property
     def singular_values(self) -> Tensor:
@@ -103,17 +106,12 @@ class SuperResolution(DecomposablePhysics):
     def V(self, x: Tensor, **kwargs) -> Tensor:
         """Image (B, C, H, W) of the coefficients x (B, C, H, W)."""
         _check.images(self, "coefficients", x, self.img_size)
-        return self._transform_blocks(x, _dct(self.factor, x))
+        return _transform_blocks(x, _dct(self.factor, x))
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Coefficients (B, C, H, W) of the image x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
-        return self._transform_blocks(x, _dct(self.factor, x).T)
-
-    def _transform_blocks(self, x: Tensor, matrix: Tensor) -> Tensor:
-        _, h, w = self.measurement_size
-        blocks = x.unflatten(-1, (w, self.factor)).unflatten(-3, (h, self.factor))  # (..., h, factor, w, factor)
-        return torch.einsum("...yixj,ki,lj->...ykxl", blocks, matrix, matrix).reshape(x.shape)
+        return _transform_blocks(x, _dct(self.factor, x).T)
 
     def solve_stationary(self, power: Tensor, r: Tensor, sigma: float | Tensor) -> Tensor:
         """(A C Aᵀ + sigma² I)^{-1} r, (B, C, h, w); arguments as in `Blur.solve_stationary`.
@@ -157,6 +155,8 @@ class BicubicSuperResolution(Separable):
         super().__init__(img_size, rows, columns, noise_model=noise_model, device=device)
         self.factor = factor
 
+    update_parameters = _check.keep_parameters
+
 
 class GaussianSuperResolution(Separable):
     """y = a circular Gaussian blur of x at every factor-th pixel, plus noise.
@@ -190,6 +190,8 @@ class GaussianSuperResolution(Separable):
         super().__init__(img_size, rows, columns, noise_model=noise_model, device=device)
         self.factor = factor
 
+    update_parameters = _check.keep_parameters
+
     def solve_stationary(self, power: Tensor, r: Tensor, sigma: float | Tensor) -> Tensor:
         """(A C Aᵀ + sigma² I)^{-1} r, (B, C, h, w); arguments as in `Blur.solve_stationary`."""
         _check.images(self, "r", r, self.measurement_size)
@@ -208,6 +210,14 @@ def _as_factor(factor: int, img_size: tuple[int, int, int]) -> int:
             f"img_size: expected (H, W) divisible by the factor {factor}, such as {smaller} or {larger}, got {size}"
         )
     return factor
+
+
+@exact
+def _transform_blocks(x: Tensor, matrix: Tensor) -> Tensor:
+    """matrix · block · matrixᵀ for each block of x (..., H, W) of the size of the matrix (n, n)."""
+    n = len(matrix)
+    blocks = x.unflatten(-1, (-1, n)).unflatten(-3, (-1, n))  # (..., H / n, n, W / n, n)
+    return torch.einsum("...yixj,ki,lj->...ykxl", blocks, matrix, matrix).reshape(x.shape)
 
 
 def _dct(n: int, like: Tensor) -> Tensor:

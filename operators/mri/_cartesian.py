@@ -33,9 +33,16 @@ def grid_size(img_size: Sequence[int], spatial_dims: int | None) -> tuple[tuple[
 
 
 def sampling_mask(mask: Tensor | np.ndarray, grid: tuple[int, ...], spatial_dims: int) -> Tensor:
-    """A mask of 0 and 1 as float64 (1 or B, 1, *grid), with T = 1 where all frames of a series share it."""
+    """A mask of 0 and 1 as float64 (1 or B, 1, *grid), with T = 1 where all frames of a series share it.
+
+    Also (B, C, *), as deepinv's generators make it, if it is the same in all channels.
+    """
     mask = _check.own_tensor(mask)
     shape = (1,) * (len(grid) + 2 - mask.ndim) + tuple(mask.shape)
+    if len(shape) == len(grid) + 2 and shape[1] > 1:
+        first = mask.reshape(shape)[:, :1]
+        if (mask == first).all():
+            mask, shape = first, tuple(first.shape)
     series = len(grid) > spatial_dims
     fits = spatial_dims <= mask.ndim <= len(grid) + 2 and shape[1] == 1 and shape[-spatial_dims:] == grid[-spatial_dims:]
     if not fits or (series and shape[2] not in (1, grid[0])):

@@ -66,6 +66,12 @@ class MRI(DecomposablePhysics):
             self._set_constants()  # anew, to the precision of the new dtype
         return self
 
+    def update_parameters(self, mask: Tensor | np.ndarray | None = None, **kwargs) -> None:
+        """Take another mask, unless it is None, as the constructor does. Other parameters are ignored."""
+        if mask is not None:
+            self.mask = _cartesian.sampling_mask(mask, self.img_size[1:], self.spatial_dims).to(self.mask)
+            self._set_constants()
+
     @property
     def singular_values(self) -> Tensor:
         """The mask, 0 or 1, (1 or B, 1, H, W), or with an axis more."""

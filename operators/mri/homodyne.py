@@ -39,21 +39,20 @@ class PhaseConstrained(IterativePhysics):
     ):
         if not isinstance(physics, (MRI, MultiCoilMRI)) or physics.img_size[0] != 2:
             raise ValueError(f"physics: expected MRI, or MultiCoilMRI with one set of maps, got {type(physics).__name__}")
-        grid = physics.img_size[1:]
-        angle = _check.own_tensor(phase)
-        if angle.shape != grid and (angle.ndim != len(grid) + 2 or angle.shape[1:] != (1, *grid)):
-            raise ValueError(f"phase: expected {grid} or (B, 1, *) of that, got {tuple(angle.shape)}")
-        if not angle.is_floating_point():
-            raise ValueError(f"phase: expected real radians, got {angle.dtype}")
-        _check.finite("phase", angle)
-        device = physics.mask.device
+        grid, device = physics.img_size[1:], physics.mask.device
+        direction = _direction(phase, grid)
         super().__init__(
             img_size=(1, *grid), noise_model=noise_model or physics.noise_model, device=device, tol=tol, max_iter=max_iter
         )
         self.measurement_size = physics.measurement_size
         self.physics = physics
-        angle = angle.to(device, torch.float64).reshape(-1, 1, *grid)
-        self.register_buffer("_direction", torch.cat([angle.cos(), angle.sin()], dim=1).to(physics.mask.dtype))
+        self.register_buffer("_direction", direction.to(device, physics.mask.dtype))
+
+    def update_parameters(self, phase: Tensor | np.ndarray | None = None, **kwargs) -> None:
+        """Take another phase, unless it is None, as the constructor does; other parameters are those of `physics`."""
+        direction = self._direction if phase is None else _direction(phase, self.img_size[1:])
+        self.physics.update_parameters(**kwargs)
+        self._direction = direction.to(self._direction)
 
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """k-space of x e^{i phase}, as `physics` has it."""
@@ -81,6 +80,18 @@ class PhaseConstrained(IterativePhysics):
     def _turned(self, x: Tensor) -> Tensor:
         _check.images(self, "x", x, self.img_size)
         return x * self._direction
+
+
+def _direction(phase: Tensor | np.ndarray, grid: tuple[int, ...]) -> Tensor:
+    """e^{i phase} as channels, float64 (1 or B, 2, *grid)."""
+    angle = _check.own_tensor(phase)
+    if angle.shape != grid and (angle.ndim != len(grid) + 2 or angle.shape[1:] != (1, *grid)):
+        raise ValueError(f"phase: expected {grid} or (B, 1, *) of that, got {tuple(angle.shape)}")
+    if not angle.is_floating_point():
+        raise ValueError(f"phase: expected real radians, got {angle.dtype}")
+    _check.finite("phase", angle)
+    angle = angle.double().reshape(-1, 1, *grid)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 def low_resolution_phase(physics: MRI | MultiCoilMRI, y: Tensor, center: Sequence[int]) -> Tensor:

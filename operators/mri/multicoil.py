@@ -63,8 +63,7 @@ class MultiCoilMRI(IterativePhysics):
     ):
         img_size, spatial_dims, coil_maps = _sizes(img_size, spatial_dims, coil_maps)
         mask = _cartesian.sampling_mask(mask, img_size[1:], spatial_dims)
-        if mask.shape[0] > 1 and coil_maps.shape[0] not in (1, mask.shape[0]):
-            raise ValueError(f"mask: expected a batch of 1 or {coil_maps.shape[0]}, as the maps, got {tuple(mask.shape)}")
+        _check_batch(mask, coil_maps)
         device = coil_maps.device if device is None else device
         super().__init__(img_size=img_size, noise_model=noise_model, device=device, tol=tol, max_iter=max_iter)
         self.measurement_size = (2, coil_maps.shape[2], *img_size[1:])
@@ -88,6 +87,25 @@ class MultiCoilMRI(IterativePhysics):
         if before is not None and self.mask.dtype != before.dtype:
             self._set_constants()  # anew, to the precision of the new dtype
         return self
+
+    def update_parameters(self, mask=None, weights=None, coil_maps=None, **kwargs) -> None:
+        """Take new ones, where they are not None, as the constructor does. Other parameters are ignored.
+
+        Raises ValueError on another number of coils, too.
+        """
+        grid, coils = self.img_size[1:], self.measurement_size[1]
+        new_mask = self.mask if mask is None else _cartesian.sampling_mask(mask, grid, self.spatial_dims)
+        new_weights = self.weights if weights is None else _weights(weights, grid, self.spatial_dims)
+        new_maps = self.coil_maps
+        if coil_maps is not None:
+            new_maps = _cartesian.complex_pairs(_sizes(self.img_size, self.spatial_dims, coil_maps)[-1])
+        if new_maps.shape[2] != coils:
+            raise ValueError(f"coil_maps: expected {coils} coils, as before, got {new_maps.shape[2]}")
+        _check_batch(new_mask, new_maps)
+        self.mask, self.weights = new_mask.to(self.mask), new_weights.to(self.weights)
+        self.coil_maps = new_maps.to(self.coil_maps)
+        if mask is not None or weights is not None:
+            self._set_constants()
 
     def _ready(self, name: str, value: Tensor, size: tuple[int, ...]) -> Tensor:
         _cartesian.batch_of(self, name, value, size, {"the maps": self.coil_maps, "the masks": self.mask})
@@ -181,6 +199,12 @@ def _add_combined(result: Tensor, maps: Tensor, images: Tensor) -> None:
     for m in range(maps.shape[1]):
         seen = maps[:, m] * images
         result[:, m] += seen[:, 0] if seen.shape[1] == 1 else seen.sum(1)
+
+
+def _check_batch(mask: Tensor, maps: Tensor) -> None:
+    """Raise unless the two are for batches of the same size, or one is for any."""
+    if mask.shape[0] > 1 and maps.shape[0] not in (1, mask.shape[0]):
+        raise ValueError(f"mask: expected a batch of 1 or {maps.shape[0]}, as the maps, got {tuple(mask.shape)}")
 
 
 def _weights(weights: Tensor | np.ndarray | None, grid: tuple[int, ...], spatial_dims: int) -> Tensor:

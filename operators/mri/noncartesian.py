@@ -84,6 +84,29 @@ class NonCartesianMRI(IterativePhysics):
             self.trajectory = before.to(self.trajectory.device, torch.float32)  # half precision would move the points
         return self
 
+    def update_parameters(self, trajectory=None, coil_maps=None, density=None, **kwargs) -> None:
+        """Take new ones, where they are not None, as the constructor does. Other parameters are ignored.
+
+        A trajectory without a density has none. Raises ValueError on another number of points or of coils, too.
+        """
+        given, points, maps, weights = self.trajectory, self.trajectory, self.coil_maps, self.density
+        coils, frames = self.measurement_size[1], len(points) if points.ndim == 3 else None
+        if trajectory is not None:
+            given = _check.own_tensor(trajectory)
+            if given.ndim < points.ndim or given.numel() != points.numel() or given.shape[-1] != points.shape[-1]:
+                raise ValueError(f"trajectory: expected {tuple(points.shape)}, as before, got {tuple(given.shape)}")
+            _noncartesian.sizes(self.img_size, given)
+            points = _noncartesian.trajectory(given, frames, self._grid)
+        if trajectory is not None or density is not None:
+            weights = _noncartesian.density(density, given, frames)
+        if coil_maps is not None:
+            maps = _noncartesian.coil_maps(coil_maps, self.img_size[0] // 2, self._grid)
+            if maps.shape[2] != coils:
+                raise ValueError(f"coil_maps: expected {coils} coils, as before, got {maps.shape[2]}")
+            maps = _cartesian.complex_pairs(maps)
+        self.density = None if weights is None else weights.to(self.coil_maps)
+        self.trajectory, self.coil_maps = points.to(self.trajectory), maps.to(self.coil_maps)
+
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """k-space of every coil, (B, 2, N, K) or (B, 2, N, T, K)."""
         return _cartesian.linear(self._forward, self._adjoint, self._ready("x", x, self.img_size))

@@ -137,6 +137,7 @@ def _at(points: Tensor, terms: Tensor, ellipses: Sequence[Ellipse]) -> Tensor:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # whoever comes next may want gradients
 def _series(coils: int, phase: bool) -> Tensor:
     """Coefficients (N, 11, 11), complex128, c of Σ c_pq exp(i pi (p y + q x) / 2): sensitivity times the object's phase.
 
