@@ -1,5 +1,6 @@
 """The left side of a page on photos: image, degradation, method. What is chosen becomes a config."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,30 +10,32 @@ import streamlit as st
 
 from invdiff.errors import InputError
 from invdiff_app import operators_shown, text
+from invdiff_app.guard import guarded
 from invdiff_app.session import keep_file
 
 SIZES = (128, 192, 256)
 LARGEST = 512               # pixels of a side that is restored here
 MAX_PIXELS = 40_000_000     # of an upload, before it is scaled down
 MEGABYTES = 30
-VOLUMES = (".nii", ".nii.gz", ".h5", ".hdf5")      # a slice of which is restored
+VOLUMES = (".nii", ".gz", ".h5", ".hdf5")      # a slice of which is restored; .gz is that of .nii.gz
 
 
 @dataclass
 class Picture:
-    """What is to be restored. path: None for the command line's own photo. names: what the paths are called for the user.
-    given: the files that came from here and not from the user, by name."""
+    """What is to be restored. path: None for the command line's own photo. size: (H, W). names: what the paths are called for
+    the user. given: the files that came from here and not from the user, by name. awaited: there is no file, or a bad one."""
 
     kind: str = "truth"
     path: Path | None = None
-    side: int = 256
+    size: tuple[int, int] = (256, 256)
     names: dict[str, str] = field(default_factory=dict)
     given: dict[str, Path] = field(default_factory=dict)
     note: str = ""
+    awaited: bool = False
 
 
-def choose_picture() -> Picture | None:
-    """The image's widgets; None while a file is awaited."""
+def choose_picture() -> Picture:
+    """The image's widgets. A picture that is awaited has the size of the last one, so that no setting changes meanwhile."""
     st.subheader(text.IMAGE)
     source = st.radio(text.SOURCE, list(text.SOURCES), format_func=text.SOURCES.__getitem__, key="source", horizontal=True,
                       bind="query-params")
@@ -43,12 +46,14 @@ def choose_picture() -> Picture | None:
         return bundled(photo, size)
     upload = st.file_uploader(text.UPLOAD, key="file", max_upload_size=MEGABYTES, help=text.PRIVATE)
     kind = st.radio(text.KIND, list(text.KINDS), format_func=text.KINDS.__getitem__, key="kind", bind="query-params")
+    picture = Picture(kind, size=st.session_state.get("_size", Picture.size), awaited=True)
     if upload is None:
         st.caption(text.UPLOAD_FIRST)
-        return None
-    if upload.name.lower().endswith(VOLUMES):
-        return volume_slice(upload.name, upload.getvalue(), kind)
-    return uploaded(upload.name, upload.getvalue(), kind)
+    else:
+        with guarded():
+            picture = uploaded(upload.name, upload.getvalue(), kind)
+    st.session_state["_size"] = picture.size
+    return picture
 
 
 def bundled(photo: str, size: int) -> Picture:
@@ -59,23 +64,43 @@ def bundled(photo: str, size: int) -> Picture:
         return Picture()
     name = f"{photo}-{size}.png"
     path = keep_file(name, png(shown(sample_image(photo, size))))
-    return Picture("truth", path, size, {str(path): name}, {name: path})
+    return Picture("truth", path, (size, size), {str(path): name}, {name: path})
 
 
 def uploaded(name: str, content: bytes, kind: str) -> Picture:
     """A file of the user's. Raises InputError."""
+    from invdiff.io.scans import open_scan
+
+    path, called = keep_file(name, content), plain_name(name)
+    try:
+        picture = read_picture(path)
+    except InputError as error:
+        raise reworded(error, path, open_scan, text.IS_KSPACE, text.UPLOAD) from error
+    if path.suffix in VOLUMES:
+        return volume_slice(picture, called, kind)
+    return _fitting(picture, kind, path, called)
+
+
+def read_picture(path: Path) -> Any:
+    """An image (1, C, H, W), or a volume of images, by the file's name. Raises InputError."""
     from invdiff.io.images import load_image
-
-    path = keep_file(name, content)
-    image = load_image(path, max_pixels=MAX_PIXELS)
-    return _fitting(image, kind, path, plain_name(name))
-
-
-def volume_slice(name: str, content: bytes, kind: str) -> Picture:
-    """A slice, to be chosen, of a NIfTI volume or of fastMRI's images, its brightest value white. Raises InputError."""
     from invdiff.io.scans import open_images
 
-    volume = open_images(keep_file(name, content))
+    return open_images(path) if path.suffix in VOLUMES else load_image(path, max_pixels=MAX_PIXELS)
+
+
+def reworded(error: InputError, path: Path, other: Callable[[Path], Any], elsewhere: str, formats: str) -> InputError:
+    """A reader's refusal with what this page takes, or, where the `other` page's reader takes the file, with a word on that."""
+    reason, listed, _ = str(error).partition("; expected")
+    try:
+        other(path)
+    except InputError:
+        return InputError(f"{reason}; give {formats}") if listed else error
+    return InputError(f"{reason}; {elsewhere}")
+
+
+def volume_slice(volume: Any, called: str, kind: str) -> Picture:
+    """A slice, to be chosen, of a NIfTI volume or of fastMRI's images, its brightest value white. Raises InputError."""
     number = st.slider(text.SLICE, 0, volume.slices - 1, volume.slices // 2, key="volume_slice", bind="query-params") \
         if volume.slices > 1 else 0
     image = volume.read(number).abs()
@@ -83,7 +108,7 @@ def volume_slice(name: str, content: bytes, kind: str) -> Picture:
         raise InputError(text.EMPTY_SLICE.format(number))
     image = (image / image.max())[None, None]
     return _fitting(image, kind, keep_file("slice.npy", _npy(image[0].numpy())),
-                    f"{plain_name(name).partition('.')[0]}-slice{number}.npy", made=True)
+                    f"{called.partition('.')[0]}-slice{number}.npy", made=True)
 
 
 def _fitting(image: Any, kind: str, path: Path, called: str, made: bool = False) -> Picture:
@@ -92,13 +117,13 @@ def _fitting(image: Any, kind: str, path: Path, called: str, made: bool = False)
 
     height, width = image.shape[-2:]
     if kind == "input" or max(height, width) <= LARGEST:
-        return Picture(kind, path, max(height, width), {str(path): called}, {called: path} if made else {})
+        return Picture(kind, path, (height, width), {str(path): called}, {called: path} if made else {})
     scale = LARGEST / max(height, width)
     size = (max(round(height * scale), 1), max(round(width * scale), 1))
     smaller = torch.nn.functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
     buffer = _npy(smaller[0].numpy())
     path, shown_name = keep_file("scaled.npy", buffer), f"{Path(called).stem}-{size[1]}x{size[0]}.npy"
-    return Picture(kind, path, LARGEST, {str(path): shown_name}, {shown_name: path},
+    return Picture(kind, path, size, {str(path): shown_name}, {shown_name: path},
                    text.SCALED.format(width, height, size[1], size[0]))
 
 
@@ -124,7 +149,7 @@ def choose_operator(picture: Picture) -> tuple[str, dict[str, Any]]:
     offered = operators_shown.TASKS[task]
     name = offered[0] if len(offered) == 1 else st.selectbox(text.OPERATOR, offered, format_func=text.OPERATORS.__getitem__,
                                                               key=f"{task}_kind", bind="query-params")
-    given: dict[str, Any] = {"operator": {"name": name, **operators_shown.parameters(name, picture.side)}}
+    given: dict[str, Any] = {"operator": {"name": name, **operators_shown.parameters(name, picture.size)}}
     auto = picture.kind == "input" and st.checkbox(text.NOISE_AUTO, key="auto", bind="query-params")
     default = 0.1 if task == "denoise" else 0.02
     given["sigma_y"] = "auto" if auto else st.slider(text.NOISE, 0.0, 0.5, default, 0.01, key=f"{task}_noise",
@@ -146,7 +171,7 @@ def priors() -> dict[str, dict[str, Any]]:
             if cards[name].get("architecture", {}).get("channels") == 3}
 
 
-def choose_method(cards: dict[str, dict[str, Any]], task: str | None) -> dict[str, Any]:
+def choose_method(cards: dict[str, dict[str, Any]], task: str) -> dict[str, Any]:
     """Prior, sampler, steps, samples and seed, by dotted key, with the task's own steps to begin with."""
     from invdiff.config import SAMPLERS, run_config
 
@@ -155,7 +180,7 @@ def choose_method(cards: dict[str, dict[str, Any]], task: str | None) -> dict[st
         offered = [name for name in text.SAMPLERS if name in SAMPLERS]
         sampler = st.selectbox(text.SAMPLER, offered, format_func=text.SAMPLERS.__getitem__, key="sampler", bind="query-params")
         st.caption(SAMPLERS[sampler].about)
-        own = run_config(task).sampler if task else {}
+        own = run_config(task).sampler
         usual = SAMPLERS[sampler]().num_steps
         first = own["steps"] if own.get("name") == sampler else usual
         key = f"{sampler}_steps" if first == usual else f"{sampler}_{task}_steps"

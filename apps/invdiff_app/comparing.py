@@ -9,6 +9,7 @@ import streamlit as st
 from invdiff_app import spec, text
 from invdiff_app import text_compare as words
 from invdiff_app.choosing import choose_operator, choose_picture
+from invdiff_app.guard import guarded
 from invdiff_app.jobs import Job
 from invdiff_app.session import current_job, start
 
@@ -33,16 +34,17 @@ def page() -> None:
         picture = choose_picture()
         with st.spinner(text.STARTING):
             import invdiff.job  # noqa: F401
-        chosen = None if picture is None else choose_operator(picture)
+        task, given = choose_operator(picture)
         runs = _choose_runs()
     with right:
-        job = current_job()
-        if job is not None and job.about["page"] == "compare":
+        job = current_job("compare")
+        if job is not None:
             from invdiff_app import running
 
             running.show(job, lambda job: _show(job, job.result))
-        if chosen is not None and runs and not (job and job.active):
-            _prepare(picture, *chosen, runs)
+        if not picture.awaited and runs and not (job and job.active):
+            with guarded():
+                _prepare(picture, task, given, runs)
 
 
 def _choose_runs() -> list[dict[str, Any]]:
@@ -74,20 +76,29 @@ def _prepare(picture: Any, task: str, given: dict[str, Any], runs: list[dict[str
     from invdiff_app import preview
     from invdiff_app.restoring import draw_mask_for
 
+    if picture.note:
+        st.caption(picture.note)
     if given["operator"]["name"] == "mask_inpainting" and not draw_mask_for(picture, given):
         st.info(text.DRAW_FIRST)
         return
     configs = [spec.resolve(task, given | run) for run in runs]
     seen = preview.preview_of(configs[0])
     names = dict(picture.names)
-    pressed = st.button(words.START, type="primary", key="compare")
-    preview.show(seen)
-    with st.expander(words.COMMANDS):
-        st.code("\n".join(spec.command_line(spec.named(config, names)) for config in configs), language="bash")
-    if pressed:
-        about = {"page": "compare", "given": {name: path.read_bytes() for name, path in picture.given.items()}}
+    files_given = {name: path.read_bytes() for name, path in picture.given.items()}
+    if st.button(words.START, type="primary", key="compare"):
+        about = {"page": "compare", "given": files_given}
         files = {name: Path(path) for path, name in names.items()}
         start(lambda job: run_all(job, configs, names), about, files)
+    preview.show(seen)
+    _commands([spec.named(config, names) for config in configs], files_given, "commands")
+
+
+def _commands(configs: list[Any], given: dict[str, bytes], key: str) -> None:
+    """The same on the command line, and the files for it that came from here."""
+    with st.expander(words.COMMANDS):
+        st.code("\n".join(spec.command_line(config) for config in configs), language="bash")
+        for name, content in given.items():
+            st.download_button(words.FILE.format(name), content, name, key=f"{key}_{name}", on_click="ignore")
 
 
 def run_all(job: Job, configs: list[Any], names: dict[str, str]) -> Comparison | None:
@@ -139,6 +150,7 @@ def _show(job: Job, made: Comparison) -> None:
         if outcome.truth is not None:
             captions[name] = f"{outcome.report['metrics']['restored']['psnr']:.2f} dB"
     panels(pictures, f"compare_{job.id}", captions)
+    _commands([outcome.config for outcome in made.outcomes.values()], job.about["given"], f"commands_{job.id}")
 
 
 def _row(outcome: Any) -> list[str]:

@@ -29,35 +29,38 @@ def page() -> None:
         st.image(picture, width="stretch", alt=about.alt)
         st.caption(_caption(idea))
         st.download_button(text.DOWNLOAD, picture, f"{idea}.png", "image/png", on_click="ignore")
-        st.code(f"invdiff figures {idea}", language="bash")
+        said, language = repeated(idea, options)
+        st.code(said, language=language, wrap_lines=True)
 
 
 def _options(idea: str) -> dict[str, Any]:
-    """The figure's own settings."""
-    def level(label: str, low: float, high: float, value: float) -> float:
-        return st.slider(label, low, high, value, low, key=f"{idea}_level", bind="query-params")
+    """The figure's own settings, at first those that the library gives it."""
+    own = _own(idea)
+
+    def levels(low: float, high: float) -> tuple[float, ...]:
+        largest = max(own["sigmas"])
+        top = st.slider(text.TIME, low, high, largest, low, key=f"{idea}_level", bind="query-params")
+        return tuple(round(sigma * top / largest, 4) for sigma in own["sigmas"])
 
     def seed() -> int:
-        return int(st.number_input(text.SEED, 0, 999, 0, key=f"{idea}_seed", bind="query-params"))
+        return int(st.number_input(text.SEED, 0, 999, own["seed"], key=f"{idea}_seed", bind="query-params"))
 
     if idea == "forward":
-        top = level(text.TIME, 0.05, 5.0, 1.5)
-        return {"sigmas": (0.0, top / 8, top / 4, top / 2, top), "seed": seed()}
+        return {"sigmas": levels(0.05, 5.0), "seed": seed()}
     if idea == "reverse":
-        steps = st.slider(text.STEPS, 8, 60, 24, key="reverse_steps", bind="query-params")
+        steps = st.slider(text.STEPS, 8, 60, own["steps"], key="reverse_steps", bind="query-params")
         left = st.slider(text.TIME_LEFT, 0.0, 1.0, 0.0, 0.05, key="reverse_left", bind="query-params")
-        return {"steps": steps, "left": left, "images": 2, "seed": seed()}
+        return {"steps": steps, "left": left, "seed": seed()}
     if idea == "score_field":
-        top = level(text.TIME, 0.02, 0.6, 0.3)
-        return {"sigmas": (top, top / 2, top / 4, top / 8)}
+        return {"sigmas": levels(0.02, 0.6)}
     if idea == "sde_and_ode":
-        return {"paths": st.slider(text.PATHS, 2, 20, 10, key="paths", bind="query-params"), "seed": seed()}
+        return {"paths": st.slider(text.PATHS, 2, 20, own["paths"], key="paths", bind="query-params"), "seed": seed()}
     if idea == "samplers":
-        calls = st.select_slider(text.CALLS, (5, 9, 17, 33, 65), 17, key="calls", bind="query-params")
-        return {"budgets": (5, calls) if calls > 5 else (5,), "seed": seed()}
+        most = st.select_slider(text.CALLS, own["budgets"], own["budgets"][-1], key="calls", bind="query-params")
+        return {"budgets": tuple(calls for calls in own["budgets"] if calls <= most), "seed": seed()}
     if idea == "guidance":
-        scale = st.slider(text.SCALE, 1.5, 8.0, 3.0, 0.5, key="scale", bind="query-params")
-        return {"scales": (0.0, 1.0, scale), "seed": seed()}
+        scale = st.slider(text.SCALE, 2.5, 8.0, own["scales"][-1], 0.5, key="scale", bind="query-params")
+        return {"scales": (0.0, 1.0, scale / 2, scale), "seed": seed()}
     return {}
 
 
@@ -73,6 +76,25 @@ def drawn(idea: str, **options: Any) -> bytes:
     with _DRAWING, rc_context(STYLE):
         draw(idea, **options).savefig(buffer, format="png", dpi=170)
     return buffer.getvalue()
+
+
+def _own(idea: str) -> dict[str, Any]:
+    """The figure's settings in the library, by name."""
+    from inspect import signature
+
+    from invdiff.illustrations.gallery import FIGURES
+
+    return {name: parameter.default for name, parameter in signature(FIGURES[idea]).parameters.items()}
+
+
+def repeated(idea: str, options: dict[str, Any]) -> tuple[str, str]:
+    """What draws the figure elsewhere, and its language: the command line, or Python for settings that it has not."""
+    own = _own(idea)
+    changed = {name: value for name, value in options.items() if value != own[name]}
+    if changed.keys() <= {"seed"}:
+        return " ".join(["invdiff figures", idea, *(f"--seed {seed}" for seed in changed.values())]), "bash"
+    given = ", ".join([repr(idea), *(f"{name}={value!r}" for name, value in changed.items())])
+    return text.PYTHON.format(given, idea), "python"
 
 
 def _caption(idea: str) -> str:

@@ -46,6 +46,8 @@ class Job:
     first_picture: float | None = None
     seen: float = field(default_factory=time.monotonic)
     drawn: float = 0.0
+    first_step: tuple[float, int] | None = None         # when it was done, and how many were
+    last_step: float = 0.0
 
     @property
     def active(self) -> bool:
@@ -53,10 +55,12 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace so far; None before it is known."""
-        if self.state != "running" or not self.done:
+        """By the pace since the first step, before which all is loaded; None until two more are done."""
+        if self.state != "running" or self.first_step is None or self.done < self.first_step[1] + 2:
             return None
-        return (time.monotonic() - self.began) / self.done * (self.total - self.done)
+        since, before = self.first_step
+        pace = (self.last_step - since) / (self.done - before)
+        return max(pace * (self.total - self.done) - (time.monotonic() - self.last_step), 0.0)
 
     def on_step(self, progress: Any, before: int = 0, total: int | None = None) -> None:
         """For `invdiff.restore`; `before` steps of `total` were done by runs before this one. Raises Stop when asked to."""
@@ -65,8 +69,9 @@ class Job:
 
         if self.stop_asked:
             raise Stop
-        self.done, self.total = before + progress.done, total or progress.total
         now = time.monotonic()
+        self.done, self.total, self.last_step = before + progress.done, total or progress.total, now
+        self.first_step = self.first_step or (now, self.done)
         if self.picture is None or now - self.drawn > PICTURE_SECONDS:
             self.picture, self.drawn = estimate(progress.step.x0), now
             self.first_picture = self.first_picture or now - self.began
@@ -88,7 +93,7 @@ class Jobs:
         """Queue `work`; `files` are copied into the job's folder by these names. Raises InputError: the owner has an active
         job, or the queue is full."""
         with self._change:
-            if any(job.active and job.owner == owner for job in self._jobs.values()):
+            if self.active_of(owner):
                 raise InputError(text.ONE_JOB)
             if len(self._queue) >= self.waiting:
                 raise InputError(text.QUEUE_FULL)
@@ -107,6 +112,11 @@ class Jobs:
         if job:
             job.seen = time.monotonic()
         return job
+
+    def active_of(self, owner: str) -> Job | None:
+        """The owner's job that waits or runs."""
+        with self._change:
+            return next((job for job in self._jobs.values() if job.active and job.owner == owner), None)
 
     def ahead(self, job: Job) -> int:
         """How many others come before a queued job, the running one included."""

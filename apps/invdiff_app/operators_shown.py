@@ -24,14 +24,23 @@ class Slider:
 
 
 @dataclass(frozen=True)
+class Pixels:
+    """Whole pixels along an axis of the image (0: rows), from `low` up to its length; at first that share of it."""
+
+    axis: int
+    low: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Choice:
     options: tuple[Any, ...]
 
 
 BOUNDARY = Choice(("circular", "reflect", "replicate", "zero"))
 KEEP, PATTERN = Slider(0.05, 0.95, 0.05, 0.5), Slider(0, 20, 1, 0)
-BOX = {name: Slider(0, 256, 4, 64) for name in ("top", "left")} | {name: Slider(4, 256, 4, 96) for name in ("height", "width")}
-PARAMETERS: dict[str, dict[str, Slider | Choice]] = {
+BOX = {"top": Pixels(0, 0, 1 / 4), "left": Pixels(1, 0, 1 / 4), "height": Pixels(0, 1, 3 / 8), "width": Pixels(1, 1, 3 / 8)}
+PARAMETERS: dict[str, dict[str, Slider | Choice | Pixels]] = {
     "denoising": {},
     "gaussian_blur": {"sigma": Slider(0.4, 6.0, 0.1, 1.6), "boundary": BOUNDARY},
     "uniform_blur": {"size": Slider(3, 21, 2, 9), "boundary": BOUNDARY},
@@ -51,19 +60,26 @@ PARAMETERS: dict[str, dict[str, Slider | Choice]] = {
 }
 
 
-def parameters(operator: str, largest: int) -> dict[str, Any]:
-    """A widget for each parameter, and what they are set to. largest: of the image's sides, which a box stays within."""
+def parameters(operator: str, size: tuple[int, int]) -> dict[str, Any]:
+    """A widget for each parameter, and what they are set to. size: (H, W) of the image, which a box stays within."""
     values: dict[str, Any] = {}
     for name, kind in PARAMETERS[operator].items():
         label, key = text.PARAMETERS[name], f"{operator}_{name}"
         if isinstance(kind, Choice):
             values[name] = st.selectbox(label, kind.options, key=key, bind="query-params")
-            continue
-        whole = isinstance(kind.step, int) and isinstance(kind.value, int)
-        values[name] = st.slider(label, kind.low, kind.high, kind.value, kind.step, key=key, bind="query-params")
-        if whole and operator == "box_inpainting":
-            values[name] = min(values[name], largest - 1 if name in ("top", "left") else largest)
+        elif isinstance(kind, Pixels):
+            values[name] = _pixels(label, kind, size[kind.axis], key)
+        else:
+            values[name] = st.slider(label, kind.low, kind.high, kind.value, kind.step, key=key, bind="query-params")
     if operator == "box_inpainting":
-        values["height"] = min(values["height"], largest - values["top"])
-        values["width"] = min(values["width"], largest - values["left"])
+        values["height"] = min(values["height"], size[0] - values["top"])
+        values["width"] = min(values["width"], size[1] - values["left"])
     return values
+
+
+def _pixels(label: str, kind: Pixels, length: int, key: str) -> int:
+    """Each length has a slider of its own, for a value from a longer one may lie beyond its end."""
+    high = length - 1 + kind.low            # a first row is one of the image's, a height may be all of it
+    if high == kind.low:
+        return kind.low
+    return st.slider(label, kind.low, high, max(int(kind.share * length), kind.low), key=f"{key}_{length}", bind="query-params")

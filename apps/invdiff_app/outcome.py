@@ -67,13 +67,15 @@ def _samples(job: Job, outcome: Outcome) -> None:
         captions |= {text.FILLED: text.FILLED_CAPTION.format(top), text.MEASURED_SHARE: text.MEASURED_SHARE_CAPTION}
     if outcome.truth is not None:
         pictures[text.CLEAN] = shown(outcome.truth)
-    pictures |= {text.SAMPLE.format(i + 1): shown(sample) for i, sample in enumerate(result.samples[0])}
+    if result.samples.shape[1] > 1:
+        pictures |= {text.SAMPLE.format(i + 1): shown(sample) for i, sample in enumerate(result.samples[0])}
     panels(pictures, f"panels_{job.id}", captions)
 
 
 def _numbers(job: Job, outcome: Outcome) -> None:
     report = outcome.report
-    rows = {text.ROWS[name]: scores for name, scores in report["metrics"].items() if name in text.ROWS}
+    rows = {text.ROWS[name]: scores for name, scores in report["metrics"].items()
+            if name in text.ROWS and (name != "sample" or report["samples"] > 1)}
     if rows:
         st.table({"": list(rows), text.PSNR: [f"{row['psnr']:.2f}" for row in rows.values()],
                   text.SSIM: [f"{row['ssim']:.3f}" if "ssim" in row else "" for row in rows.values()]})

@@ -2,10 +2,12 @@
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from invdiff.figures import colorize
@@ -48,6 +50,21 @@ def png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()
+
+
+def without(strokes: Sequence[Mapping[str, Any]], size: Sequence[int]) -> np.ndarray:
+    """A mask of `size` (H, W), uint8: black where strokes of a round brush go, white elsewhere. Strokes have `points` (x, y)
+    and a `width`, both in shares of the picture's sides, and so fit any size; the width is a share of W."""
+    height, width = size
+    mask = Image.new("L", (width, height), 255)
+    brush = ImageDraw.Draw(mask)
+    for stroke in strokes:
+        points = [(x * width, y * height) for x, y in stroke["points"]]
+        radius = stroke["width"] * width / 2
+        brush.line(points, 0, max(round(2 * radius), 1))
+        for x, y in points:
+            brush.ellipse((x - radius, y - radius, x + radius, y + radius), 0)
+    return np.asarray(mask)
 
 
 def data_url(pixels: np.ndarray) -> str:

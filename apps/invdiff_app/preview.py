@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 from invdiff.config import RunConfig
+from invdiff.errors import InputError
 from invdiff_app import text
 from invdiff_app.choosing import require_size
 
@@ -35,13 +36,15 @@ def _posed(config: RunConfig) -> Preview:
     from invdiff.job import as_image, pose
     from invdiff_app.pictures import shown
 
+    if config.task == "cs" and config.input is not None:
+        raise InputError(text.NO_PICTURE)
     problem, truth = pose(config)
     require_size(problem.image_shape)
     picture = as_image(problem)
     mask = getattr(problem.physics, "mask", None) if "inpainting" in config.operator["name"] else None
     grid = enlarged(picture, problem.image_shape[-2:]) if config.operator["name"].endswith("super_resolution") else picture
     return Preview(None if truth is None else shown(truth), shown(grid), None if mask is None else shown(mask.float()),
-                   picture is problem.y, problem.y[0].numel(), problem.sigma_y)
+                   picture is problem.y, int(problem.observed().sum()), problem.sigma_y)
 
 
 def show(preview: Preview) -> None:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from invdiff_app import spec, text
 from invdiff_app.choosing import Picture, choose_method, choose_operator, choose_picture, priors
+from invdiff_app.guard import guarded
 from invdiff_app.jobs import Job
 from invdiff_app.session import current_job, keep_file, start
 
@@ -20,16 +21,17 @@ def page() -> None:
         picture = choose_picture()
         with st.spinner(text.STARTING):
             cards = _ready()
-        chosen = None if picture is None else (picture, *choose_operator(picture))
-        method = choose_method(cards, chosen[1] if chosen else None)
+        task, given = choose_operator(picture)
+        method = choose_method(cards, task)
     with right:
-        job = current_job()
-        if job is not None and job.about["page"] == "restore":
+        job = current_job("restore")
+        if job is not None:
             from invdiff_app import outcome, running
 
             running.show(job, outcome.show)
-        if chosen is not None and not (job and job.active):
-            _prepare(*chosen, method, finished=job is not None)
+        if not picture.awaited and not (job and job.active):
+            with guarded():
+                _prepare(picture, task, given, method)
 
 
 @st.cache_resource(show_spinner=False)
@@ -40,7 +42,7 @@ def _ready() -> dict[str, dict[str, Any]]:
     return priors()
 
 
-def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[str, Any], finished: bool) -> None:
+def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[str, Any]) -> None:
     """The measurement of these settings, how to say them elsewhere, and the button."""
     from invdiff_app import preview
     from invdiff_app.outcome import repeat
@@ -53,13 +55,12 @@ def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[st
     config = spec.resolve(task, given | method)
     seen = preview.preview_of(config)
     names = dict(picture.names)
-    pressed = st.button(text.START, type="primary", key="start")
-    preview.show(seen)
-    repeat(spec.named(config, names))
-    if pressed:
+    if st.button(text.START, type="primary", key="start"):
         given_files = {name: path.read_bytes() for name, path in picture.given.items()}
         about = {"page": "restore", "given": given_files}
         start(lambda job: _run(job, config, names), about, {name: Path(path) for path, name in names.items()})
+    preview.show(seen)
+    repeat(spec.named(config, names))
 
 
 def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
@@ -73,18 +74,18 @@ def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
 
 
 def draw_mask_for(picture: Picture, given: dict[str, Any]) -> bool:
-    """The mask drawn over the picture, put into the operator's parameters; False while nothing is."""
-    import base64
-
+    """The mask drawn over the picture, put into the operator's parameters; False while nothing is. What is drawn is the
+    visit's, at any size, for the brush is not on the page while a job runs."""
     from invdiff.io.images import load_image, sample_image
     from invdiff_app.components import draw_mask
-    from invdiff_app.pictures import shown
+    from invdiff_app.pictures import png, shown, without
 
     image = sample_image() if picture.path is None else load_image(picture.path)
-    drawn = draw_mask(shown(image), image.shape[-2:], "drawn")
-    if drawn is None:
+    strokes = draw_mask(shown(image), st.session_state.get("_strokes", []), "drawn")
+    st.session_state["_strokes"] = strokes
+    if not strokes:
         return False
-    path = keep_file("mask.png", base64.b64decode(drawn.partition(",")[2]))
+    path = keep_file("mask.png", png(without(strokes, image.shape[-2:])))
     given["operator"]["mask"] = str(path)
     picture.names[str(path)] = "drawn-mask.png"
     picture.given["drawn-mask.png"] = path

@@ -36,7 +36,7 @@ def show(job: Job) -> None:
     several = len(tensors["samples"]) > 1
     share = st.slider(words.OVERLAY, 0.0, 1.0, 0.0, 0.05, key="overlay", bind="query-params") if several else 0.0
     pictures, captions = {}, {}
-    for name, title in _titles(images).items():
+    for name, title in _titles(images, several).items():
         pictures[title] = windowed(_tensor(images[name]), low * top, high * top)
         captions[title] = _scores(made.report["metrics"], name)
     if several:
@@ -59,11 +59,12 @@ def _tensor(image: Any) -> Any:
     return torch.as_tensor(image)
 
 
-def _titles(images: dict[str, Any]) -> dict[str, str]:
-    """In the order they are shown."""
+def _titles(images: dict[str, Any], several: bool) -> dict[str, str]:
+    """In the order they are shown; a single sample is what is restored."""
     classical = {name: words.BASELINES[name].capitalize() if name != "sense" else words.BASELINES[name]
                  for name in images if name in words.BASELINES and name != "zero_filled"}
-    return {"zero_filled": words.ZERO_FILLED, **classical, "restored": words.RESTORED, "sample": words.SAMPLE}
+    sample = {"sample": words.SAMPLE} if several else {}
+    return {"zero_filled": words.ZERO_FILLED, **classical, "restored": words.RESTORED, **sample}
 
 
 def _scores(metrics: dict[str, Any], name: str) -> str:

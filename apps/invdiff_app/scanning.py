@@ -9,7 +9,8 @@ import streamlit as st
 
 from invdiff_app import spec, text
 from invdiff_app import text_mri as words
-from invdiff_app.choosing import plain_name
+from invdiff_app.choosing import plain_name, read_picture, reworded
+from invdiff_app.guard import guarded
 from invdiff_app.jobs import Job
 from invdiff_app.session import current_job, keep_file, start
 
@@ -24,61 +25,63 @@ def page() -> None:
     st.caption(words.ABOUT)
     left, right = st.columns([1, 2], gap="large")
     with left:
-        chosen = _choose_scan()
+        own, chosen = _choose_scan()
+        scan = None
+        with guarded(), st.spinner(text.STARTING):
+            scan = chosen and _scan(chosen[0])
+        given = _choose_settings(scan, own)
     with right:
-        job = current_job()
-        if job is not None and job.about["page"] == "mri":
+        job = current_job("mri")
+        if job is not None:
             from invdiff_app import running, scan_outcome
 
             running.show(job, scan_outcome.show)
-    if chosen is None:
-        return
-    path, name, own = chosen
-    with left, st.spinner(text.STARTING):
-        scan = _scan(path)
-        given = _choose_settings(scan, own)
-    if path is not None:
-        given["input"] = str(path)
-    config = spec.resolve("mri", given)
-    names = {} if path is None else {str(path): name}
-    with right:
-        _prepare(config, scan, names, job)
+        if chosen and scan:
+            with guarded():
+                _prepare(scan, *chosen, given, job)
 
 
-def _choose_scan() -> tuple[Path | None, str, bool] | None:
-    """The scan's path (None for the command line's own), its name for the user, and whether it is the user's."""
+def _choose_scan() -> tuple[bool, tuple[Path | None, str] | None]:
+    """Whether the scan is the user's; once there is one, its path (None for the command line's own) and its name for them."""
     from invdiff.paths import bundled
 
     source = st.selectbox(words.SOURCE, list(words.SOURCES), format_func=words.SOURCES.__getitem__, key="scan",
                           bind="query-params")
     st.caption(words.SOURCE_NOTES[source])
     if source == "phantom":
-        return None, "", False
+        return False, (None, "")
     if source == "head":
-        return bundled("data", "samples", "head.h5"), "data/samples/head.h5", False
+        return False, (bundled("data", "samples", "head.h5"), "data/samples/head.h5")
     upload = st.file_uploader(words.UPLOAD, key="scan_file", max_upload_size=MEGABYTES, help=words.PRIVATE)
     if upload is None:
         st.caption(words.UPLOAD_FIRST)
-        return None
-    return keep_file(upload.name, upload.getvalue()), plain_name(upload.name), True
+        return True, None
+    return True, (keep_file(upload.name, upload.getvalue()), plain_name(upload.name))
 
 
 def _scan(path: Path | None) -> Any:
+    """Raises InputError."""
     from invdiff.errors import InputError
     from invdiff.io.scans import open_scan
     from invdiff.paths import bundled
 
-    scan = open_scan(path or bundled("data", "samples", "phantom.h5"))
+    path = path or bundled("data", "samples", "phantom.h5")
+    try:
+        scan = open_scan(path)
+    except InputError as error:
+        raise reworded(error, path, read_picture, words.IS_PICTURE, words.UPLOAD) from error
     if scan.size[0] * scan.size[1] > LARGEST_GRID:
         raise InputError(text.TOO_LARGE.format(scan.size[1], scan.size[0], 640, 640))
     return scan
 
 
-def _choose_settings(scan: Any, own: bool) -> dict[str, Any]:
-    """Slice, mask and method, by dotted key."""
-    st.caption(words.ABOUT_SCAN.format(scan.format, scan.slices, scan.coils, *scan.size))
-    number = st.slider(words.SLICE, 0, scan.slices - 1, scan.slices // 2, key="slice", bind="query-params") \
-        if scan.slices > 1 else 0
+def _choose_settings(scan: Any | None, own: bool) -> dict[str, Any]:
+    """Slice, mask and method, by dotted key; also while the scan is awaited, so that none changes meanwhile."""
+    number = 0
+    if scan:
+        st.caption(words.ABOUT_SCAN.format(scan.format, scan.slices, scan.coils, *scan.size))
+        if scan.slices > 1:
+            number = st.slider(words.SLICE, 0, scan.slices - 1, scan.slices // 2, key="slice", bind="query-params")
     operator: dict[str, Any] = {"name": "mri", "acceleration": 1.0}
     whole = own and st.checkbox(words.FULL, key="as_it_is", bind="query-params")
     if whole:
@@ -99,24 +102,25 @@ def _choose_settings(scan: Any, own: bool) -> dict[str, Any]:
             "baselines": [] if baseline == "zero_filled" else [baseline], "write": ["nifti", "dicom", "fastmri", "montage"]}
 
 
-def _prepare(config: Any, scan: Any, names: dict[str, str], job: Job | None) -> None:
+def _prepare(scan: Any, path: Path | None, name: str, given: dict[str, Any], job: Job | None) -> None:
     """k-space, mask and coils of these settings, how to say them elsewhere, and the button."""
     from invdiff_app.components import panels
     from invdiff_app.outcome import repeat
     from invdiff_app.scan_views import coil_pictures, kspace_pictures
 
+    config = spec.resolve("mri", given if path is None else given | {"input": str(path)})
+    names = {} if path is None else {str(path): name}
     busy = job is not None and job.active
-    pressed = st.button(words.START, type="primary", key="reconstruct", disabled=busy)
     pictures, captions = kspace_pictures(scan, config)
+    if st.button(words.START, type="primary", key="reconstruct", disabled=busy):
+        files = {name.replace("/", "-"): path for path, name in names.items()}
+        start(lambda job: _run(job, config, names), {"page": "mri", "given": {}},
+              {name: Path(path) for name, path in files.items()})
     panels(pictures, "kspace", captions, least=200)
     if st.toggle(words.COILS, key="coils", bind="query-params"):
         st.caption(words.COILS_NOTE)
         panels(_remembered("_coils", config, lambda: coil_pictures(scan, config, COILS_SHOWN)), "coil_panels", least=110)
     repeat(spec.named(config, names))
-    if pressed:
-        files = {name.replace("/", "-"): path for path, name in names.items()}
-        start(lambda job: _run(job, config, names), {"page": "mri", "given": {}},
-              {name: Path(path) for name, path in files.items()})
 
 
 def _remembered(key: str, config: Any, make: Any) -> Any:

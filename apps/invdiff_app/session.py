@@ -45,13 +45,18 @@ def keep_file(name: str, content: bytes) -> Path:
     return path
 
 
-def current_job() -> Job | None:
-    """The job in the URL, which a reload brings along."""
+def current_job(page: str) -> Job | None:
+    """The page's job: that in the URL, which a reload brings along, or else the visit's last one here, put back there."""
+    last: dict[str, str] = st.session_state.setdefault("_jobs", {})
     wanted = st.query_params.get("job")
-    job = jobs().find(wanted)
-    if wanted and job is None:
-        del st.query_params["job"]
+    asked = jobs().find(wanted)
+    job = asked if asked and asked.about["page"] == page else jobs().find(last.get(page))
+    if wanted and asked is None:
         st.info(text.JOB_GONE)
+    if job is not None:
+        last[page] = st.query_params["job"] = job.id
+    elif wanted:
+        del st.query_params["job"]
     return job
 
 
@@ -61,6 +66,16 @@ def start(work, about: dict, files: dict[str, Path]) -> None:
         job = jobs().submit(owner(), work, about, files)
     except InputError as error:
         st.error(text.sentence(error))
+        if blocking := jobs().active_of(owner()):
+            _elsewhere(blocking)
         return
     st.query_params["job"] = job.id
     st.rerun()
+
+
+def _elsewhere(job: Job) -> None:
+    """The way to the page of the visit's active job, and its end."""
+    page = job.about["page"]
+    with st.container(horizontal=True):
+        st.page_link(f"views/{page}.py", label=text.ITS_PAGE.format(text.PAGES[page]))
+        st.button(text.STOP, key=f"stop_{job.id}", on_click=jobs().stop, args=(job,))

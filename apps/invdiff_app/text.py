@@ -11,6 +11,7 @@ ABOUT = ("Restores images from blurred, noisy or incomplete measurements: draws 
 WENT_WRONG = "Something went wrong here that is not your fault; the server's log has it. Try another setting, or reload."
 NO_MEMORY = "That takes more memory than there is; choose a smaller image or fewer samples."
 ONE_JOB = "One job at a time: wait for yours to finish, or stop it first."
+ITS_PAGE = "Go to the page {}"
 QUEUE_FULL = "Too many jobs are waiting; try again in a few minutes."
 JOB_GONE = "The job in this address is finished and forgotten, or was never here; start another one."
 NOT_FOR_DIAGNOSIS = "Research use, not for diagnosis."
@@ -25,6 +26,7 @@ PHOTOS = {"astronaut": "Astronaut", "chelsea": "Cat", "coffee": "Coffee cup", "r
 SIZE = "Size, pixels"
 UPLOAD = "PNG, JPEG, TIFF, WebP, BMP or .npy, 8 or 16 bits; a volume as NIfTI, or fastMRI HDF5 with images"
 SLICE = "Slice"
+IS_KSPACE = "open it on the page MRI"
 EMPTY_SLICE = "slice {} is empty; choose another one"
 KIND = "It is"
 KINDS = {"truth": "a clean image, to degrade", "input": "a measurement, to restore"}
@@ -33,6 +35,8 @@ PRIVATE = "It stays on the server while this page is open, and a result for half
 SCALED = "Scaled down from {} × {} to {} × {} pixels, to be restored in reasonable time."
 TOO_LARGE = ("The restored image would have {} × {} pixels, and this app takes {} × {} at most; crop it, or use the command "
              "line.")
+NO_PICTURE = ("A measurement of compressed sensing is a list of numbers and no image: restore it on the command line, or "
+              "give a clean image, to degrade.")
 TASK = "What happened to it"
 TASKS = {"deblur": "Blur", "motion-deblur": "Camera shake", "inpaint": "Missing pixels", "sr": "Too few pixels",
          "denoise": "Noise alone", "cs": "Compressed sensing"}

@@ -13,8 +13,12 @@ TIME_LEFT = "Time: the share of the way that is still ahead"
 SEED = "Seed"
 STEPS = "Steps of the sampler"
 PATHS = "Paths"
-CALLS = "Denoiser calls, beside 5"
+CALLS = "Denoiser calls, at most"
 SCALE = "Guidance scale"
+PYTHON = """from invdiff.illustrations.gallery import draw
+from invdiff.illustrations.saving import save
+
+save(draw({}), "figures", "{}")"""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ SOURCE_NOTES = {"phantom": "An analytic head, eight coils, fully sampled, with n
                 "upload": "fastMRI or ISMRMRD HDF5, .npy, .npz or .mat with complex k-space."}
 UPLOAD = "fastMRI or ISMRMRD HDF5, .npy, .npz or .mat"
 UPLOAD_FIRST = "Choose a file of k-space, and it is shown here."
+IS_PICTURE = "images are for the page Restore"
 PRIVATE = "It stays on the server while this page is open, and a result for half an hour at most. Who was scanned is left out."
 SLICE = "Slice"
 UNDERSAMPLE = "Undersampling"

@@ -109,6 +109,10 @@ def test_a_mask_is_drawn_with_the_mouse(visit):
     page.mouse.up()
     page.get_by_role("img", name="Mask").wait_for()
     page.get_by_text("drawn-mask.png").first.wait_for()
+    press(page, "Restore")
+    page.get_by_text("residual is").wait_for()
+    canvas = page.get_by_role("img", name="Paint with the pointer").last.element_handle()
+    page.wait_for_function("canvas => canvas.getContext('2d').getImageData(0, 0, 128, 128).data.some(v => v)", arg=canvas)
 
 
 def test_a_hostile_upload_is_one_sentence(visit, tmp_path):

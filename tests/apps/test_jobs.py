@@ -75,6 +75,17 @@ def test_an_owner_has_one_job_and_others_wait_their_turn():
     assert [job.state for job in (mine, theirs, last)] == ["done"] * 3
 
 
+def test_the_time_left_does_not_count_what_comes_before_the_first_step_and_runs_down(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("invdiff_app.jobs.time.monotonic", lambda: clock.now)
+    job = Job("me", lambda job: None, None, {}, state="running")
+    for clock.now, done, left in ((60.0, 1, None), (62.0, 2, None), (64.0, 3, 14.0)):
+        job.on_step(progress(done, 10))
+        assert job.seconds_left == left
+    clock.now = 65.0
+    assert job.seconds_left == 13.0
+
+
 def test_the_queue_has_an_end():
     jobs, held = Jobs(waiting=2), Held()
     jobs.submit("me", held, {}, {})

@@ -3,10 +3,13 @@
 import io
 import zipfile
 
+import numpy as np
 import pytest
 from app_pages import finished, page
 from invdiff_app import scan_outcome, text, text_compare, text_explained, text_mri
-from invdiff_app.explaining import drawn
+from invdiff_app.explaining import drawn, repeated
+from invdiff_app.pictures import png
+from PIL import Image
 
 from invdiff.illustrations.gallery import FIGURES
 
@@ -53,6 +56,7 @@ def test_a_single_sample_of_a_scan_has_no_spread_to_lay_over_it():
     at.run()
     assert not at.error
     assert [slider.key for slider in at.slider if slider.key in ("window", "overlay")] == ["window"]
+    assert "sample" not in scan_outcome._titles({}, several=False)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n" + b"\0" * 99, b"GIF89a", b"#!/bin/sh"])
@@ -62,6 +66,23 @@ def test_a_hostile_scan_is_refused_with_a_sentence(content):
     at.file_uploader(key="scan_file").set_value(("scan.h5", content, "application/x-hdf5")).run()
     assert len(at.error) == 1
     assert not any(bad in at.error[0].value for bad in ("Traceback", "/tmp", text.WENT_WRONG))
+
+
+def test_a_picture_is_sent_to_its_page_and_the_settings_outlive_it(tmp_path):
+    at = page("mri")
+    at.selectbox(key="scan").set_value("upload").run()
+    at.selectbox(key="pattern").set_value("random").run()
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    at.file_uploader(key="scan_file").set_value(("x.png", (tmp_path / "x.png").read_bytes(), "image/png")).run()
+    assert [box.value for box in at.error] == ["The file: holds images (photo), not k-space; images are for the page Restore"]
+    assert at.selectbox(key="pattern").value == "random"
+
+
+def test_the_compared_commands_come_with_their_files():
+    at = page("compare")
+    at.select_slider(key="size").set_value(128).run()
+    assert "--truth astronaut-128.png" in commands(at)[0]
+    assert [button.label for button in at.get("download_button")] == [text_compare.FILE.format("astronaut-128.png")]
 
 
 def test_samplers_are_compared_and_one_that_cannot_is_left_out():
@@ -79,6 +100,7 @@ def test_samplers_are_compared_and_one_that_cannot_is_left_out():
     assert list(job.result.refused) == ["DDRM, 5 steps"]
     assert len(at.table) == 1
     assert not at.error
+    assert len(at.get("download_button")) == 2              # the result's and the settings'
 
 
 def test_too_many_runs_are_not_begun():
@@ -90,6 +112,21 @@ def test_too_many_runs_are_not_begun():
 
 def test_every_figure_has_its_words():
     assert set(text_explained.IDEAS) == set(FIGURES)
+
+
+@pytest.mark.parametrize("idea", ["forward", "reverse", "score_field", "sde_and_ode", "samplers", "guidance"])
+def test_a_figure_is_at_first_that_of_the_command_line(idea, monkeypatch):
+    monkeypatch.setattr("invdiff_app.explaining.drawn", lambda idea, **options: png(np.zeros((8, 8), np.uint8)))
+    at = page("explained")
+    at.selectbox(key="idea").set_value(idea).run()
+    assert commands(at) == [f"invdiff figures {idea}"]
+
+
+def test_the_command_under_a_figure_draws_it():
+    assert repeated("sde_and_ode", {"paths": 10, "seed": 3}) == ("invdiff figures sde_and_ode --seed 3", "bash")
+    said, language = repeated("sde_and_ode", {"paths": 4, "seed": 3})
+    assert language == "python"
+    assert said.endswith('save(draw(\'sde_and_ode\', paths=4, seed=3), "figures", "sde_and_ode")')
 
 
 @pytest.mark.parametrize("idea", ["forward", "score_field"])

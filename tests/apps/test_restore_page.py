@@ -8,9 +8,11 @@ import h5py
 import numpy as np
 import pytest
 from app_pages import APP, finished, job_of, page
-from invdiff_app import text
+from invdiff_app import outcome, text
 from invdiff_app.outcome import archive
 from PIL import Image
+
+from invdiff.paths import bundled
 
 
 def quick(at):
@@ -97,6 +99,34 @@ def test_an_address_of_a_job_that_is_gone_says_so():
     assert "job" not in at.query_params
 
 
+def test_the_other_pages_lose_no_job_and_offer_its_end():
+    at = page()
+    at.slider(key="moment_matching_steps").set_value(200).run()
+    at.button(key="start").click().run()
+    job = job_of(at)
+    at.switch_page("views/compare.py").run()
+    assert "job" not in at.query_params
+    at.button(key="compare").click().run()
+    assert at.error[0].value == text.ONE_JOB
+    at.button(key=f"stop_{job.id}").click().run()
+    assert job.stop_asked
+    at.switch_page("views/restore.py").run()
+    assert job_of(at) is job
+    finished(at)
+    at.run()
+    assert any("Stopped." in box.value for box in at.info)
+
+
+def test_a_single_sample_is_shown_once(done, monkeypatch):
+    job, at = done
+    shown = {}
+    monkeypatch.setattr(outcome, "panels", lambda pictures, *_: shown.update(pictures))
+    outcome._samples(job, job.result)
+    assert text.RESTORED in shown
+    assert text.SAMPLE.format(1) not in shown
+    assert text.ROWS["sample"] not in at.table[0].value.to_string()
+
+
 def test_stop_ends_the_run_and_shows_how_far_it_came():
     at = page()
     at.select_slider(key="size").set_value(128)
@@ -113,6 +143,53 @@ def test_stop_ends_the_run_and_shows_how_far_it_came():
     assert any(text.STOPPED_NOTHING in box.value for box in at.info)
 
 
+def test_the_settings_outlive_the_file(monkeypatch):
+    at = upload(page(), "me.png", png())
+    at.selectbox(key="task").set_value("inpaint").run()
+    at.selectbox(key="inpaint_kind").set_value("box_inpainting").run()
+    at.slider(key="box_inpainting_top_20").set_value(1).run()
+    for content, complaints in ((None, 0), (png()[:60], 1), (png(mode="L"), 0)):        # taken away, broken, replaced
+        at.file_uploader(key="file").set_value(content and ("it.png", content, "image/png")).run()
+        assert (at.selectbox(key="task").value, at.slider(key="box_inpainting_top_20").value) == ("inpaint", 1)
+        assert len(at.error) == complaints
+    assert "--task inpaint --truth it.png" in command(at)
+
+
+def test_a_box_is_within_an_image_that_is_not_square():
+    at = upload(page(), "me.png", png((100, 20)))
+    at.selectbox(key="task").set_value("inpaint").run()
+    at.selectbox(key="inpaint_kind").set_value("box_inpainting").run()
+    box = [at.slider(key=f"box_inpainting_{name}") for name in ("top_20", "left_100", "height_20", "width_100")]
+    assert [(slider.min, slider.max) for slider in box] == [(0, 19), (0, 99), (1, 20), (1, 100)]
+    mask = at.session_state["_preview"][1].mask
+    assert (np.ptp(np.nonzero(mask == 0), axis=1) + 1).tolist() == [7, 37]
+    box[1].set_value(90).run()
+    at.file_uploader(key="file").set_value(("it.png", png((8, 8)), "image/png")).run()
+    assert not at.error
+
+
+def test_what_is_drawn_fits_every_size_and_is_kept_while_there_is_no_brush():
+    at = page()
+    at.session_state["_strokes"] = [{"width": 0.25, "points": [[0.5, 0.25], [0.75, 0.25]]}]
+    at.select_slider(key="size").set_value(128)
+    at.selectbox(key="task").set_value("inpaint").run()
+    at.selectbox(key="inpaint_kind").set_value("mask_inpainting").run()
+    first = at.session_state["_preview"][1].mask
+    at.select_slider(key="size").set_value(256).run()
+    assert not at.error
+    assert "drawn-mask.png" in command(at)
+    second = at.session_state["_preview"][1].mask
+    assert (first == second[::2, ::2]).mean() > 0.98
+    assert (first == 0).mean() == pytest.approx(0.25**2 * (1 + np.pi / 4), rel=0.05)
+
+
+def test_what_is_measured_is_counted():
+    at = page()
+    at.selectbox(key="task").set_value("inpaint").run()
+    at.slider(key="random_inpainting_keep").set_value(0.25).run()
+    assert at.session_state["_preview"][1].values == 3 * 256 * 256 // 4
+
+
 def test_an_upload_is_measured_or_degraded():
     at = upload(page(), "me.png", png())
     assert command(at) == "invdiff restore --task deblur --truth me.png"
@@ -126,7 +203,18 @@ def test_a_large_clean_image_is_scaled_down_and_a_large_measurement_refused():
     assert at.session_state["_preview"][1].truth.shape[:2] == (341, 512)
     assert any("Scaled down from 900 × 600" in caption.value for caption in at.caption)
     at.radio(key="kind").set_value("input").run()
-    assert "512 × 512 at most" in at.error[0].value
+    assert "512 × 512 at most" in at.columns[1].error[0].value          # where the button and the preview would be
+
+
+def test_a_measurement_that_no_image_can_be_is_for_the_command_line():
+    at = upload(page(), "me.png", png(), kind="input")
+    at.selectbox(key="task").set_value("cs").run()
+    assert [box.value for box in at.columns[1].error] == [text.NO_PICTURE]
+
+
+def test_k_space_is_sent_to_its_page():
+    at = upload(page(), "scan.h5", bundled("data", "samples", "phantom.h5").read_bytes())
+    assert [box.value for box in at.error] == ["The file: holds k-space (fastMRI), not images; open it on the page MRI"]
 
 
 @pytest.mark.parametrize(("name", "content"), [

@@ -56,14 +56,19 @@ def test_files_get_the_names_their_users_know():
     assert "/tmp" not in spec.command_line(named) + spec.as_yaml(named)
 
 
+def at_first(kind):
+    if isinstance(kind, operators_shown.Choice):
+        return kind.options[0]
+    return int(kind.share * 256) if isinstance(kind, operators_shown.Pixels) else kind.value
+
+
 def test_everything_on_offer_has_a_name_and_is_known():
     assert set(operators_shown.TASKS) == set(text.TASKS) <= set(tasks())
     assert set(text.SAMPLERS) <= set(SAMPLERS)
     for task, names in operators_shown.TASKS.items():
         for name in names:
             assert name in text.OPERATORS
-            shown = {key: kind.options[0] if isinstance(kind, operators_shown.Choice) else kind.value
-                     for key, kind in operators_shown.PARAMETERS[name].items()}
+            shown = {key: at_first(kind) for key, kind in operators_shown.PARAMETERS[name].items()}
             assert set(shown) <= set(text.PARAMETERS)
             needed = {"mask": "m.png"} if name == "mask_inpainting" else {}
             spec.resolve(task, {"operator": {"name": name, **shown, **needed}})

@@ -1,7 +1,8 @@
 """Small pieces of the page that Streamlit has not: a before/after slider, pictures that zoom together, a brush for masks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -35,10 +36,10 @@ def panels(pictures: Mapping[str, np.ndarray], key: str, captions: Mapping[str, 
     _component("panels")(data=data, key=key)
 
 
-def draw_mask(picture: np.ndarray, size: Sequence[int], key: str) -> str | None:
-    """The mask that is drawn over the picture, as the data URL of a PNG of `size` (H, W), black where painted; None if there is
-    none."""
-    data = {"image": data_url(picture), "height": size[0], "width": size[1], "label": text.DRAW, "brush": text.BRUSH,
-            "undo": text.UNDO, "clear": text.CLEAR}
-    result = _component("draw_mask")(data=data, key=key, on_mask_change=lambda: None)
-    return result.mask if result and result.mask else None
+def draw_mask(picture: np.ndarray, strokes: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """The strokes of a brush over the picture, as `pictures.without` takes them; those given are there to begin with."""
+    height, width = picture.shape[:2]
+    data = {"image": data_url(picture), "height": height, "width": width, "strokes": strokes, "label": text.DRAW,
+            "brush": text.BRUSH, "undo": text.UNDO, "clear": text.CLEAR}
+    result = _component("draw_mask")(data=data, key=key, on_strokes_change=lambda: None)
+    return strokes if result.strokes is None else result.strokes

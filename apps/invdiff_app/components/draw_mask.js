@@ -1,4 +1,6 @@
-// A brush over a picture. What is painted is missing: the state `mask` is a PNG of the picture's size, black there, white elsewhere.
+// A brush over a picture. The state `strokes`: points (x, y) and width, in shares of the picture's sides, so that they fit any size.
+const COLOUR = "#d1495b"
+
 export default function ({ data, parentElement, setStateValue }) {
   const find = (what) => parentElement.querySelector(what)
   const canvas = find("canvas"), image = find("img"), brush = find("input")
@@ -8,40 +10,31 @@ export default function ({ data, parentElement, setStateValue }) {
   find(".name").textContent = data.brush
   find(".undo").textContent = data.undo
   find(".clear").textContent = data.clear
-  const strokes = (canvas.strokes ??= [])
+  const strokes = (canvas.strokes ??= data.strokes)
   if (canvas.width !== data.width || canvas.height !== data.height) Object.assign(canvas, { width: data.width, height: data.height })
 
-  const paint = (context, colour) => {
-    for (const { size, points } of strokes) {
-      Object.assign(context, { strokeStyle: colour, fillStyle: colour, lineWidth: size, lineCap: "round", lineJoin: "round" })
-      context.beginPath()
-      points.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)))
-      if (points.length > 1) context.stroke()
-      else { context.arc(...points[0], size / 2, 0, 7); context.fill() }
-    }
-  }
   const show = () => {
     const context = canvas.getContext("2d")
     context.clearRect(0, 0, canvas.width, canvas.height)
-    paint(context, "#d1495b")
+    for (const { width, points } of strokes) {
+      const across = width * canvas.width, places = points.map(([x, y]) => [x * canvas.width, y * canvas.height])
+      Object.assign(context, { strokeStyle: COLOUR, fillStyle: COLOUR, lineWidth: across, lineCap: "round", lineJoin: "round" })
+      context.beginPath()
+      places.forEach(([x, y], i) => (i ? context.lineTo(x, y) : context.moveTo(x, y)))
+      if (places.length > 1) context.stroke()
+      else { context.arc(...places[0], across / 2, 0, 7); context.fill() }
+    }
   }
-  const tell = () => {
-    const plain = Object.assign(document.createElement("canvas"), { width: data.width, height: data.height })
-    const context = plain.getContext("2d")
-    context.fillStyle = "#fff"
-    context.fillRect(0, 0, plain.width, plain.height)
-    paint(context, "#000")
-    setStateValue("mask", strokes.length ? plain.toDataURL("image/png") : null)
-  }
+  const tell = () => setStateValue("strokes", [...strokes])
   const at = (event) => {
     const box = canvas.getBoundingClientRect()
-    return [(event.clientX - box.left) / box.width * canvas.width, (event.clientY - box.top) / box.height * canvas.height]
+    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]
   }
   let drawing = false
   canvas.onpointerdown = (event) => {
     drawing = true
     canvas.setPointerCapture(event.pointerId)
-    strokes.push({ size: Number(brush.value), points: [at(event)] })
+    strokes.push({ width: Number(brush.value) / canvas.width, points: [at(event)] })
     show()
   }
   canvas.onpointermove = (event) => {
