@@ -23,14 +23,14 @@ class ScanSettings(BaseModel):
 
     acceleration, pattern, center, mask_seed: a retrospective mask; none without an acceleration. rows: undersample along the
     rows' direction, not the columns'. coils: virtual coils to compress to; None takes COILS at most, and draws samples with
-    the fewest that hold 99 % of the energy; of a simulated scan, how many there are. sets: of coil maps, 2 for a field of view
-    smaller than the head; None finds out. calib: side, or sides, of the calibration region; None takes what is fully sampled,
-    up to 24 x 24. noise: where the noise covariance comes from; None takes the noise scan where there is one, else what the
-    coil maps leave of k-space, else its border. trajectory: a file, where the scan's does not hold it. size: (H, W) of the
-    image, where a trajectory does not tell it; None takes the smallest even sides that it asks for. frame: which of several
-    repetitions, contrasts, phases or sets; of images, volumes of a series, or echoes at a position. grid: where a Cartesian
-    scan's grid is coarser, samples are drawn on one of about grid x grid pixels, where heads are as large as those the prior
-    knows; 0 draws on the scan's.
+    the fewest that hold 99.5 % of the energy; of a simulated scan, how many there are. sets: of coil maps, 2 for a field of
+    view smaller than the head; None finds out. calib: side, or sides, of the calibration region; None takes what is fully
+    sampled, up to 24 x 24. noise: where the noise covariance comes from; None takes the noise scan where there is one, else
+    what the coil maps leave of k-space, else its border. trajectory: a file, where the scan's does not hold it. size: (H, W)
+    of the image, where a trajectory does not tell it; None takes the smallest even sides that it asks for. frame: which of
+    several repetitions, contrasts, phases or sets; of images, volumes of a series, or echoes at a position. grid: where a
+    Cartesian scan's grid is coarser, samples are drawn on one of about grid x grid pixels, where heads are as large as those
+    the prior knows; 0 draws on the scan's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
