@@ -20,7 +20,8 @@ from invdiff.errors import InputError
 from invdiff.io.results import output_folder, write_json
 from invdiff.machine import find_device, versions
 from invdiff.priors import Guided
-from invdiff.priors.counted import Counted
+from invdiff.priors.calibration import channels_of
+from invdiff.priors.counted import Counted, in_use
 from invdiff.restoration import Progress, Stop
 from invdiff.training.samples import save_sheet, sheet
 
@@ -93,33 +94,36 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     height, width = draw.shape[-2:]
     together = batch_size or max(1, (_PIXELS_ON_CPU if where.type == "cpu" else _PIXELS) // (height * width))
     images: list[Tensor] = []
-    began = time.perf_counter()
+    began, calls = time.perf_counter(), 0
     try:
-        for first in range(0, count, together):
-            numbers = range(first, min(first + together, count))
-            draw.ahead = -(-(count - first) // together)
-            images.append(draw(numbers, None if labels is None else labels[first : first + together]))
+        with in_use(prior):
+            for first in range(0, count, together):
+                numbers = range(first, min(first + together, count))
+                draw.ahead = -(-(count - first) // together)
+                images.append(draw(numbers, None if labels is None else labels[first : first + together]))
+                calls = draw.prior.calls        # of a batch that a Stop breaks off nothing is counted
     except Stop:
         if not images:
             raise
     drawn = torch.cat(images)
     if bad := int((~drawn.isfinite().flatten(1).all(1)).sum()):
-        raise InputError(f"sample: {bad} of {len(drawn)} images are not finite; take more steps, another solver, or a guidance "
-                         f"nearer to 1 than {guidance:g}")
-    report = {"solver": {"name": type(integrator).__name__, **integrator.model_dump()}, "steps": steps,
+        nearer = "" if guidance == 1 else f", or a guidance nearer to 1 than {guidance:g}"
+        raise InputError(f"sample: {bad} of {len(drawn)} images are not finite; take more steps or another solver{nearer}")
+    report = {"solver": {"name": type(integrator).__name__, **integrator.model_dump()},
+              "steps": None if integrator.adaptive else steps,
               "schedule": {"name": type(schedule or Karras()).__name__, **(schedule or Karras()).model_dump()},
               "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance,
               "guidance_interval": guidance_interval and list(guidance_interval), "seed": seed,
               "count": len(drawn), "size": list(drawn.shape[-2:]), "seconds": round(time.perf_counter() - began, 3),
-              "network_calls": draw.prior.calls / len(drawn), "device": str(where), "precision": precision,
+              "network_calls": calls / len(drawn), "device": str(where), "precision": precision,
               "versions": versions()}
     return Samples(drawn, None if labels is None else labels[: len(drawn)], report)
 
 
 def card_range(prior: Denoiser) -> tuple[float, float]:
-    """The noise levels that a prior was trained on, as its card says; 0.002 to 40 without one."""
-    low, high = getattr(prior, "card", {}).get("sigma_range") or (0.002, 40.0)
-    return float(low), float(high)
+    """The noise levels that a prior was trained on, as its card says; 0.002 and 40 for an end that it leaves open."""
+    low, high = getattr(prior, "card", {}).get("sigma_range") or (None, None)
+    return float(low or 0.002), float(high or 40.0)
 
 
 def image_size(prior: Denoiser, size: tuple[int, int] | None = None) -> tuple[int, int]:
@@ -185,4 +189,4 @@ def _shape(prior: Any, size: tuple[int, int] | None) -> tuple[int, ...]:
         raise InputError(f"size: expected positive numbers of pixels, got {height} x {width}")
     if getattr(prior, "latent", False):
         return tuple(prior.latent_shape((height, width)))
-    return (int(getattr(prior, "channels", card.get("architecture", {}).get("channels", 3))), height, width)
+    return (channels_of(prior) or card.get("architecture", {}).get("channels") or 3, height, width)

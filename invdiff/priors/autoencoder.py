@@ -1,6 +1,7 @@
 """A small variational autoencoder of images, the space that latent diffusion lives in, and its file."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invdiff.errors import InputError
-from invdiff.priors.checkpoint import read_tensors, write_tensors
+from invdiff.priors.checkpoint import card_of, filled, matching, read_tensors, write_tensors
+from invdiff.priors.networks import check_sizes
 
 FORMAT = "invdiff-autoencoder-1"
 DIFFUSERS = "diffusers-vae"
@@ -53,6 +55,7 @@ class Autoencoder(nn.Module):
     def __init__(self, channels: int = 1, latent_channels: int = 4, widths: Sequence[int] = (64, 128),
                  depths: Sequence[int] = (2, 2), mean: Sequence[float] | None = None, scale: Sequence[float] | None = None):
         super().__init__()
+        check_sizes(widths, depths, latent_channels)
         self.channels, self.latent_channels, self.factor = channels, latent_channels, 2 ** len(widths)
         self.architecture: dict[str, Any] = {"kind": "kl", "channels": channels, "latent_channels": latent_channels,
                                              "widths": list(widths), "depths": list(depths)}
@@ -70,11 +73,16 @@ class Autoencoder(nn.Module):
         self.standardise(mean or [0.0] * latent_channels, scale or [1.0] * latent_channels)
 
     def standardise(self, mean: Sequence[float], scale: Sequence[float]) -> None:
-        """Let latents have these means and standard deviations taken out, a number for each channel."""
+        """Let latents have these means and standard deviations taken out, a number for each channel. Raises ValueError for
+        other numbers of them, and for what is no mean or standard deviation."""
+        fit = len(mean) == len(scale) == self.latent_channels and all(map(math.isfinite, [*mean, *scale]))
+        if not (fit and min(scale) > 0):
+            raise ValueError(f"mean, scale: expected {self.latent_channels} numbers each, got {list(mean)} and {list(scale)}")
         where = next(self.parameters()).device
         self.architecture |= {"mean": list(mean), "scale": list(scale)}
         for name, values in (("mean", mean), ("scale", scale)):       # the card keeps them, in full precision
-            self.register_buffer(name, torch.tensor(values, device=where).reshape(1, -1, 1, 1), persistent=False)
+            buffer = torch.tensor(values, dtype=torch.float32, device=where).reshape(1, -1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent given an image, before latents are standardised."""
@@ -119,18 +127,17 @@ def save_autoencoder(path: str | Path, autoencoder: Autoencoder, card: dict[str,
 
 
 def build_autoencoder(architecture: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
-    """An autoencoder with its weights, for use. Raises KeyError, TypeError, ValueError or RuntimeError where these do not fit.
-    """
+    """An autoencoder with its weights, for use. Raises what `matching` takes for a wrong file where these do not fit."""
     rest = {key: value for key, value in architecture.items() if key != "kind"}
     if architecture["kind"] == DIFFUSERS:
         from invdiff.priors.foreign.diffusers_vae import DiffusersAutoencoder
 
-        coder: Any = DiffusersAutoencoder(**rest)
+        coder: Any = filled(lambda: DiffusersAutoencoder(**rest), state)
     elif architecture["kind"] == "kl":
-        coder = Autoencoder(**rest)
+        coder = filled(lambda: Autoencoder(**rest), state)
+        coder.standardise(coder.architecture["mean"], coder.architecture["scale"])
     else:
         raise ValueError(f"an unknown kind {architecture['kind']!r}; known are kl and {DIFFUSERS}")
-    coder.load_state_dict({key: value.float() for key, value in state.items()})
     return coder.eval().requires_grad_(False)
 
 
@@ -152,13 +159,8 @@ def load_autoencoder(name: str | Path) -> Any:
         raise InputError(f"{name}: no such file; expected an autoencoder, which `invdiff train` writes, for example of "
                          "configs/train/fashion-autoencoder.yaml")
     tensors, metadata = read_tensors(name)
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{name}: not an autoencoder; expected the format {FORMAT!r}, got {metadata.get('format')!r}")
-    try:
-        card = json.loads(metadata["card"])
+    with matching(name, "an autoencoder"):
+        card = card_of(metadata, FORMAT)
         coder = build_autoencoder(card["architecture"], tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{name}: the weights and the card of this autoencoder do not match ({reason})") from error
     coder.card = card
     return coder

@@ -161,9 +161,14 @@ def find_record(name: str, prior: Denoiser) -> dict[str, Any] | None:
 
 
 def with_spectrum(prior: Denoiser, record: dict[str, Any] | None) -> Denoiser:
-    """The prior, answering with a record's error spectra. A prior without a card for them is wrapped."""
+    """The prior, answering with a record's error spectra. A prior without a card for them is wrapped.
+
+    Raises InputError for a prior of latents, which are no images.
+    """
     if record is None:
         return prior
+    if getattr(prior, "latent", False):
+        raise InputError("spectrum: is for a prior of images, and this one is of latents, with one on its card; leave it out")
     if not isinstance(prior, EDMDenoiser | ForeignDenoiser):
         prior = ForeignDenoiser(prior, {"name": record.get("prior", "unnamed"), **getattr(prior, "card", {})})
     prior.card = {**prior.card, **{key: record[key] for key in SPECTRA if key in record}}

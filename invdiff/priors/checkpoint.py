@@ -4,21 +4,26 @@ Nothing is unpickled. The card says how to rebuild the network, what it was trai
 """
 
 import json
-import os
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from invdiff.errors import InputError
+from invdiff.io.files import replacing
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network
 from invdiff.priors.spectrum import ErrorSpectrum
 
 FORMAT = "invdiff-prior-1"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def save_prior(path: str | Path, denoiser: EDMDenoiser, card: dict[str, Any]) -> None:
@@ -34,51 +39,83 @@ def load_checkpoint(path: str | Path) -> EDMDenoiser:
         InputError: missing, truncated, not ours, or weights that do not fit the architecture the card names.
     """
     tensors, metadata = read_tensors(path)
-    try:
-        if metadata["format"] != FORMAT:
-            raise InputError(f"{path}: format {metadata['format']!r}; this version reads {FORMAT!r}")
-        card = json.loads(metadata["card"])
-        network = build_network(card["architecture"])
+    with matching(path, "an invdiff prior"):
+        card = card_of(metadata, FORMAT)
+        network = filled(lambda: build_network(card["architecture"]), tensors)
         denoiser = EDMDenoiser(network, channels=card["architecture"]["channels"], **card["preconditioning"])
-        network.load_state_dict({k: v.float() for k, v in tensors.items()})
-        _check(card, network)
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = _reason(error)
-        raise InputError(f"{path}: not an invdiff prior, or weights and card do not match ({reason})") from error
+        check_card(card)
     denoiser.card = card
     return denoiser.eval().requires_grad_(False)
 
 
-def _check(card: dict[str, Any], network: torch.nn.Module) -> None:
+def card_of(metadata: Mapping[str, str], form: str | None = None) -> dict[str, Any]:
+    """The card in a file's metadata. Raises KeyError or ValueError where there is none, or the file has another format."""
+    if form and metadata.get("format") != form:
+        raise ValueError(f"expected the format {form!r}, got {metadata.get('format')!r}")
+    card = json.loads(metadata["card"])
+    if not isinstance(card, dict):
+        raise ValueError(f"its card is a {type(card).__name__}, not a mapping")
+    return card
+
+
+def filled(build: Callable[[], Network], state: Mapping[str, Tensor]) -> Network:
+    """The network that `build` makes, with weights of its own, in float32. A file may claim any size, so the network takes no
+    memory until names and shapes have been compared. What is no weight, such as a buffer that files leave out, is still to
+    be set.
+
+    Raises RuntimeError where a name or a shape differs, ValueError for weights that are not finite, and what `build` does.
+    """
+    with torch.device("meta"):
+        network = build()
+    network.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    for name, weights in network.named_parameters():
+        if not bool(weights.isfinite().all()):
+            raise ValueError(f"{name} holds NaN or infinity")
+    return network
+
+
+def check_card(card: Mapping[str, Any]) -> None:
     """Raises an error of the kinds that a wrong card raises, for what would be found out in the middle of a run."""
     for key in ("spectrum", "spectrum_grey"):
         if card.get(key):
             ErrorSpectrum.from_dict(card[key])
     if card.get("sigma_range"):
         low, high = map(float, card["sigma_range"])
-        if not 0 < low < high:
+        if not 0 < low < high < math.inf:
             raise ValueError(f"sigma_range: expected two rising positive numbers, got {card['sigma_range']}")
-    for name, weights in network.named_parameters():
-        if not bool(weights.isfinite().all()):
-            raise ValueError(f"{name} holds NaN or infinity")
+    known = card["preconditioning"]
+    if not (0 < known.get("sigma_data", 1) < math.inf and math.isfinite(known.get("centre", 0))):
+        raise ValueError(f"preconditioning: expected sigma_data > 0 and a centre, got {known}")
+
+
+@contextmanager
+def matching(path: str | Path, what: str) -> Iterator[None]:
+    """Whatever a file's card and weights raise that are not those of `what`, as one InputError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not {what}, or weights and card do not match ({_reason(error)})") from error
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        return f"architecture.{'.'.join(map(str, first['loc'][1:]))}: {first['msg'].lower()}"
-    lines = [line.strip() for line in str(error).splitlines()]
-    return lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]      # which tensor it is, in torch's second
+        return f"{'.'.join(map(str, ('architecture', *first['loc'][1:])))}: {first['msg'].lower()}"
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
+    reason = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]    # which tensor it is, in torch's second
+    return reason if len(reason) <= 200 else f"{reason[:197]}..."
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
     """The card alone, without loading weights. Raises InputError as `load_checkpoint` does."""
     try:
         with safe_open(_existing(path), framework="pt") as file:
-            return json.loads((file.metadata() or {})["card"])
-    except (SafetensorError, KeyError, ValueError) as error:
+            return card_of(file.metadata() or {})
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: not an invdiff prior, or truncated ({error})") from error
 
 
@@ -91,20 +128,15 @@ def read_format(path: str | Path) -> str | None:
         raise InputError(f"{path}: not a safetensors file, or truncated ({error})") from error
 
 
-def write_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    """safetensors, written to a neighbour and renamed, so that a kill leaves the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, partial, metadata=metadata)
-        partial.chmod(0o644)        # safetensors makes it private
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """safetensors, written whole or not at all: a kill leaves the old file or the new one."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+        temporary.chmod(0o644)      # safetensors makes it private
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file. Raises InputError if it is missing, truncated or of another kind."""
     try:
         with safe_open(_existing(path), framework="pt") as file:

@@ -1,6 +1,7 @@
 """Latent diffusion: a prior whose denoiser works on the latents of an autoencoder, and its file."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from invdiff.errors import InputError
 from invdiff.priors.autoencoder import build_autoencoder, half_precision
-from invdiff.priors.checkpoint import read_tensors, write_tensors
+from invdiff.priors.checkpoint import card_of, check_card, filled, matching, read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network
 
@@ -114,20 +115,18 @@ def load_latent_prior(path: str | Path) -> LatentPrior:
     Raises InputError: missing, truncated, of another format, or weights that do not fit the card.
     """
     tensors, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: not a prior of latents; expected the format {FORMAT!r}, got {metadata.get('format')!r}")
-    try:
-        card = json.loads(metadata["card"])
-        network = build_network(card["architecture"])
-        network.load_state_dict({k: v.float() for k, v in _part(tensors, "network.").items()})
+    with matching(path, "a prior of latents"):
+        card = card_of(metadata, FORMAT)
+        network = filled(lambda: build_network(card["architecture"]), _part(tensors, "network."))
         denoiser = EDMDenoiser(network, channels=card["architecture"]["channels"], **card["preconditioning"])
         autoencoder = build_autoencoder(card["autoencoder"]["architecture"], _part(tensors, "autoencoder."))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: the weights and the card of this prior of latents do not match ({reason})") from error
-    denoiser.card = card
-    autoencoder.card = card["autoencoder"]
-    return LatentPrior(denoiser, autoencoder, card).eval().requires_grad_(False)
+        check_card(card)
+        denoiser.card, autoencoder.card = card, card["autoencoder"]
+        prior = LatentPrior(denoiser, autoencoder, card)
+        if not 0 <= prior.error < math.inf or autoencoder.latent_channels != denoiser.channels:
+            raise ValueError(f"autoencoder: expected one of {denoiser.channels} latent channels, and the psnr that it reaches, "
+                             f"got {autoencoder.latent_channels} and {card['autoencoder'].get('psnr')}")
+    return prior.eval().requires_grad_(False)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, torch.Tensor]:

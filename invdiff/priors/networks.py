@@ -1,5 +1,6 @@
 """The networks that a prior may be made of, by name: their settings, which a checkpoint's card keeps, and how to build them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, NonNegativeInt, PositiveInt, Tag, TypeAdapter
@@ -7,6 +8,20 @@ from torch import Tensor, nn
 
 from invdiff.priors.dit import DiT
 from invdiff.priors.unet import UNet
+
+# More is no network of ours; a file that claims it would take minutes or all memory before it is found out.
+DEEPEST, LEVELS, WIDEST = 64, 8, 2**16
+Depth = Annotated[int, Field(ge=1, le=DEEPEST)]
+Width = Annotated[int, Field(ge=1, le=WIDEST)]
+Depths = Annotated[tuple[Depth, ...], Field(min_length=1, max_length=LEVELS)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=LEVELS)]
+
+
+def check_sizes(widths: Sequence[int], depths: Sequence[int], *others: int) -> None:
+    """Raises ValueError for a network beyond these limits, of widths, depths and other sizes that no settings have checked."""
+    if max(len(widths), len(depths)) > LEVELS or max([*widths, *others]) > WIDEST or max(depths) > DEEPEST:
+        raise ValueError(f"expected at most {LEVELS} levels, depths up to {DEEPEST} and widths up to {WIDEST}, got depths "
+                         f"{list(depths)} and widths {[*widths, *others]}")
 
 
 class _Settings(BaseModel):
@@ -22,8 +37,8 @@ class UNetSettings(_Settings):
     """The compact U-Net of the shipped priors; `invdiff.priors.unet.UNet` says what each means."""
 
     kind: Literal["unet"] = "unet"
-    widths: tuple[PositiveInt, ...] = (64, 128, 192, 224)
-    depths: tuple[PositiveInt, ...] = (2, 2, 2, 1)
+    widths: Widths = (64, 128, 192, 224)
+    depths: Depths = (2, 2, 2, 1)
     embedding: PositiveInt = 256
     classes: NonNegativeInt = 0
     variance: bool = False
@@ -39,7 +54,7 @@ class DiTSettings(_Settings):
     kind: Literal["dit"]
     patch: PositiveInt = 4
     width: PositiveInt = 256
-    depth: PositiveInt = 8
+    depth: Depth = 8
     heads: PositiveInt = 4
     classes: NonNegativeInt = 0
 
@@ -53,8 +68,8 @@ class _DeepinvSettings(_Settings):
 
     img_resolution: PositiveInt = 64
     model_channels: int = Field(128, ge=32, multiple_of=32)
-    channel_mult: tuple[PositiveInt, ...] = (1, 2, 2, 2)
-    num_blocks: PositiveInt = 4
+    channel_mult: Widths = (1, 2, 2, 2)
+    num_blocks: Depth = 4
     attn_resolutions: tuple[PositiveInt, ...] = (16,)
     dropout: float = Field(0.1, ge=0, lt=1)
 
@@ -78,8 +93,8 @@ class ADMSettings(_DeepinvSettings):
 
     kind: Literal["adm"]
     model_channels: int = Field(192, ge=32, multiple_of=32)
-    channel_mult: tuple[PositiveInt, ...] = (1, 2, 3, 4)
-    num_blocks: PositiveInt = 3
+    channel_mult: Widths = (1, 2, 3, 4)
+    num_blocks: Depth = 3
     attn_resolutions: tuple[PositiveInt, ...] = (32, 16, 8)
 
 

@@ -7,12 +7,14 @@ of the colours (luminance and two chrominances). That is the covariance which sp
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.priors import local_error
+from invdiff.priors.counted import in_use
 from invdiff.priors.local_error import LocalError
 
 # opponent colours: rows are luminance, red-green and blue-yellow, an orthonormal basis of RGB
@@ -89,18 +91,19 @@ class ErrorSpectrum:
     def from_dict(cls, data: dict) -> "ErrorSpectrum":
         """What `to_dict` gave. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
         local = data.get("local")
-        where = LocalError(torch.tensor(local["coefficients"]), torch.tensor(local["power"])) if local else None
-        made = cls(torch.tensor(data["sigmas"]), torch.tensor(data["frequencies"]), torch.tensor(data["power"]), data["source"],
-                   where)
+        where = LocalError(_floats(local["coefficients"]), _floats(local["power"])) if local else None
+        made = cls(_floats(data["sigmas"]), _floats(data["frequencies"]), _floats(data["power"]), data["source"], where)
         _check(made)
         return made
 
 
 def _check(spectrum: ErrorSpectrum) -> None:
     """Raises ValueError unless the shapes and values are those of a spectrum."""
-    wanted = (len(spectrum.sigmas), len(spectrum.frequencies))
-    if spectrum.power.ndim != 3 or (spectrum.power.shape[0], spectrum.power.shape[2]) != wanted or min(wanted) < 2:
-        raise ValueError(f"power of {tuple(spectrum.power.shape)} for {wanted[0]} levels and {wanted[1]} frequencies")
+    knots, shape = (spectrum.sigmas, spectrum.frequencies), spectrum.power.shape
+    if len(shape) != 3 or knots[0].shape != shape[:1] or knots[1].shape != shape[2:] or min(shape[0], shape[2]) < 2:
+        raise ValueError(f"power of {tuple(shape)} for sigmas {tuple(knots[0].shape)} and frequencies {tuple(knots[1].shape)}")
+    if not all(bool((each >= 0).all() & each.isfinite().all() & (each.diff() > 0).all()) for each in knots) or knots[0][0] == 0:
+        raise ValueError("sigmas or frequencies that do not rise, are negative or not finite")
     if not bool((spectrum.power >= 0).all() & spectrum.power.isfinite().all()):
         raise ValueError("power that is negative or not finite")
     local = spectrum.local
@@ -108,6 +111,10 @@ def _check(spectrum: ErrorSpectrum) -> None:
         raise ValueError(f"local: coefficients {tuple(local.coefficients.shape)} and power {tuple(local.power.shape)}")
     if local and not bool(local.coefficients.isfinite().all() & local.power.isfinite().all() & (local.power >= 0).all()):
         raise ValueError("local: values that are negative or not finite")
+
+
+def _floats(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def rotate_colours(x: Tensor) -> Tensor:
@@ -137,12 +144,12 @@ def radial_spectrum(error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     window = rows[:, None] * columns[None]
     window = window / window.square().mean().sqrt()
     power = torch.fft.fft2(error * window.to(error), norm="ortho").abs().square().mean(0)             # (K, H, W)
-    fy, fx = torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None]
-    radius = (fy.square() + fx.square()).sqrt()
+    fy, fx = (torch.fft.fftfreq(n, dtype=torch.float32) for n in (height, width))
+    radius = (fy[:, None].square() + fx.square()).sqrt()
     ring = (radius / 0.5**0.5 * bins).long().clamp_max(bins - 1).flatten()
     count = torch.bincount(ring, minlength=bins)
-    centre = torch.zeros(bins).index_add(0, ring, radius.flatten()) / count
-    total = torch.zeros(error.shape[1], bins).index_add(1, ring, power.flatten(1).float().cpu())
+    centre = torch.zeros(bins, dtype=torch.float32).index_add(0, ring, radius.flatten()) / count
+    total = torch.zeros(error.shape[1], bins, dtype=torch.float32).index_add(1, ring, power.flatten(1).float().cpu())
     if len(total) == 2:         # real and imaginary part: the phase of an image is any, that of those at hand may not be
         total = total.mean(0, keepdim=True).expand_as(total)
     return centre[count > 0], (total / count)[:, count > 0]
@@ -162,8 +169,9 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
     coefficients, rows, local = [], [], []
     for sigma in sigmas:
         clean = torch.stack(list(images))
-        noise = torch.stack([torch.randn(image.shape, generator=generator) for image in images]).to(clean)
-        estimates = torch.cat([denoiser(x[None], sigma) for x in clean + sigma * noise]).float()
+        noise = torch.stack([torch.randn(image.shape, generator=generator, dtype=torch.float32) for image in images]).to(clean)
+        with in_use(denoiser):
+            estimates = torch.cat([denoiser(x[None], sigma) for x in clean + sigma * noise]).float()
         errors = estimates - clean
         coefficients.append(local_error.fit(estimates.cpu(), errors.cpu()))
         frequencies, power = radial_spectrum(rotate_colours(errors).cpu(), bins)
@@ -189,7 +197,7 @@ def model_spectrum(image: Tensor, levels: int = 40, bins: int = 32) -> ErrorSpec
     low[0] = False                                              # the ring around zero has lost its mean
     amplitude = (power * shape)[..., low].clamp_min(1e-10).log().mean(-1, keepdim=True).exp()
     signal = amplitude / shape                                  # (B, K, F)
-    sigmas = torch.logspace(-3, 2, levels)
+    sigmas = torch.logspace(-3, 2, levels, dtype=torch.float32)
     noise = sigmas.square()[:, None, None, None]
     return ErrorSpectrum(sigmas, frequencies, signal * noise / (signal + noise), "a 1/f^2 model of the measured image")
 
@@ -205,9 +213,9 @@ def _interpolate(at: Tensor, knots: Tensor, values: Tensor) -> Tensor:
 def _rings(size: tuple[int, int], frequencies: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """For each frequency of rfft2, flattened: the knot below it, and how far it is on the way to the next. Shared: do not
     change them."""
-    knots = torch.tensor(frequencies)
-    fy, fx = torch.fft.fftfreq(size[0])[:, None], torch.fft.rfftfreq(size[1])[None]
-    radius = (fy.square() + fx.square()).sqrt().flatten()
+    knots = _floats(frequencies)
+    fy, fx = torch.fft.fftfreq(size[0], dtype=torch.float32), torch.fft.rfftfreq(size[1], dtype=torch.float32)
+    radius = (fy[:, None].square() + fx.square()).sqrt().flatten()
     index = torch.searchsorted(knots, radius).clamp(1, len(knots) - 1) - 1
     return index, ((radius - knots[index]) / (knots[index + 1] - knots[index])).clamp(0, 1)
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.machine import hardware
 from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
+from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
 from invdiff.training.data import load_whole
 from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
-from invdiff.training.settings import Frozen
+from invdiff.training.settings import Frozen, Name
 from invdiff.training.short import finished_short, recorded, run_short
 
 
@@ -35,9 +36,9 @@ class AutoencoderNetwork(Frozen):
     """`invdiff.priors.autoencoder.Autoencoder` says what each means."""
 
     channels: Literal[1, 3] = 1
-    latent_channels: PositiveInt = 4
-    widths: tuple[PositiveInt, ...] = Field((64, 128), min_length=1)
-    depths: tuple[PositiveInt, ...] = Field((2, 2), min_length=1)
+    latent_channels: Width = 4
+    widths: Widths = (64, 128)
+    depths: Depths = (2, 2)
 
 
 class AutoencoderSettings(Frozen):
@@ -50,7 +51,7 @@ class AutoencoderSettings(Frozen):
     """
 
     kind: Literal["autoencoder"]
-    name: str
+    name: Name
     data: ImageSettings
     network: AutoencoderNetwork = AutoencoderNetwork()
     noise: PositiveFloat = 0.03
@@ -148,9 +149,9 @@ def make_card(trainer: AutoencoderTrainer) -> dict[str, Any]:
 
 @torch.no_grad()
 def latent_statistics(autoencoder: Autoencoder, images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of `encode` over images (N, C, H, W)."""
+    """Mean and standard deviation, never zero, of each channel of `encode` over images (N, C, H, W)."""
     z = encode_all(autoencoder, images)
-    return z.mean((0, 2, 3)).tolist(), z.std((0, 2, 3)).tolist()
+    return z.mean((0, 2, 3)).tolist(), z.std((0, 2, 3)).clamp_min(1e-6).tolist()
 
 
 @torch.no_grad()

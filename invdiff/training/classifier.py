@@ -15,11 +15,12 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier
 from invdiff.machine import hardware
+from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
 from invdiff.training.data import load_whole
 from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
-from invdiff.training.settings import Frozen
+from invdiff.training.settings import Frozen, Name
 from invdiff.training.short import finished_short, recorded, run_short
 from invdiff.training.whole import read_labels
 
@@ -44,10 +45,10 @@ class ClassifierNetwork(Frozen):
     """`invdiff.evaluation.generative.classifier.Classifier` says what each means."""
 
     channels: Literal[1, 3] = 1
-    widths: tuple[PositiveInt, ...] = Field((32, 64, 128), min_length=1)
-    depths: tuple[PositiveInt, ...] = Field((1, 2, 2), min_length=1)
+    widths: Widths = (32, 64, 128)
+    depths: Depths = (1, 2, 2)
     grid: PositiveInt = 4
-    num_features: PositiveInt = 128
+    num_features: Width = 128
     embedding: int = Field(128, ge=8)
     sigma_data: PositiveFloat = 0.35
     centre: float = 0.29
@@ -61,7 +62,7 @@ class ClassifierSettings(Frozen):
     over which share of the run the weights are averaged (invdiff.training.averages)."""
 
     kind: Literal["classifier"]
-    name: str
+    name: Name
     initial: str | None = None
     data: LabelledSettings
     network: ClassifierNetwork = ClassifierNetwork()

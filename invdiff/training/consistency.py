@@ -15,6 +15,7 @@ from torch import Tensor
 
 from invdiff.diffusion.consistency import Consistency
 from invdiff.diffusion.schedules import Karras
+from invdiff.errors import InputError
 from invdiff.priors.conditional import Interval
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.noise_levels import Noise
@@ -60,6 +61,9 @@ class ConsistencyLoss(Loss):
         return self
 
     def objective(self, denoiser: EDMDenoiser, noise: Noise) -> Objective:
+        if self.steps > 1 and self.second > noise.high:
+            raise InputError(f"loss.second: expected at most noise.high = {noise.high:g}, where sampling begins, got "
+                             f"{self.second:g}")
         return ConsistencyObjective(denoiser, self, noise)
 
     def intervals(self, step: int, steps: int) -> int:

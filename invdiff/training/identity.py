@@ -45,6 +45,15 @@ def check_length(where: Path | str, done: int, settings: TrainSettings) -> None:
                          "another --output")
 
 
+def check_others(where: Path | str, before: dict[str, str], now: dict[str, str]) -> None:
+    """Raises InputError if a network that the run asks and does not train, by the setting that names it, has other weights than
+    before."""
+    for key, weights in before.items():
+        if now.get(key) != weights:
+            raise InputError(f"{where}: belongs to a run with another {key}, its weights have changed since; put it back, use "
+                             "another --output, or delete the state")
+
+
 def saved_step(path: Path, settings: TrainSettings) -> int | None:
     """The step after which the state of this run was saved; None if there is none, or another run's."""
     if not path.exists():

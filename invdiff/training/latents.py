@@ -1,6 +1,5 @@
 """What a prior of latents is trained on: whole images, encoded once."""
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,11 @@ class Latents:
         z: (N, C, h, w) float32.
         labels: the class of each (N,), or None.
         drop: share of them shown without their class, as -1.
+        coder: the autoencoder that they are of, which makes images of them.
     """
 
-    def __init__(self, z: Tensor, labels: np.ndarray | None = None, drop: float = 0.1):
-        self.z, self.labels, self.drop = z, labels, drop
+    def __init__(self, z: Tensor, labels: np.ndarray | None = None, drop: float = 0.1, coder: Any = None):
+        self.z, self.labels, self.drop, self.coder = z, labels, drop, coder
 
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, ...]:
         """As `WholeImages.batch`: latents (count, C, h, w), which of them are grey (none), classes; of all, `mine`."""
@@ -38,15 +38,11 @@ class Latents:
         return z0, grey, torch.from_numpy(classes.astype(np.int64))
 
 
-@lru_cache(maxsize=1)
-def coder_of(settings_latent: str) -> Any:
-    """The autoencoder of a run, by name, read once."""
-    return load_autoencoder(settings_latent)
-
-
 def autoencoder(settings: TrainSettings) -> Any:
-    """The autoencoder that `latent` names. Raises InputError where it does not fit the network or the data."""
-    coder = coder_of(settings.latent.autoencoder if settings.latent else "")
+    """The autoencoder that `latent` names, or None without. Raises InputError where it does not fit the network or the data."""
+    if not settings.latent:
+        return None
+    coder = load_autoencoder(settings.latent.autoencoder)
     given = settings.network.channels
     if coder.latent_channels != given:
         raise InputError(f"network.channels: expected {coder.latent_channels}, as the autoencoder's latents have, got {given}")
@@ -67,5 +63,5 @@ def encoded(coder: Any, images: WholeImages, batch: int = 500) -> Latents:
             x = x[:, :, ::-1] if flip else x
             x = seen_by(images.channels, x).transpose(0, 3, 1, 2)
             parts.append(coder.encode(torch.from_numpy(np.ascontiguousarray(x))))
-    labels = images.labels
-    return Latents(torch.cat(parts), np.tile(labels, 2) if labels is not None and images.flips else labels, images.drop)
+    labels = np.tile(images.labels, 2) if images.labels is not None and images.flips else images.labels
+    return Latents(torch.cat(parts), labels, images.drop, coder)

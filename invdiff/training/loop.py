@@ -13,12 +13,14 @@ from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
+from invdiff.priors.calibration import fingerprint
 from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.averages import Averages
 from invdiff.training.batches import Batch, Batches, PatchSource
 from invdiff.training.beginning import build_denoiser
-from invdiff.training.identity import check_length, difference, identity
+from invdiff.training.identity import check_length, check_others, difference, identity
+from invdiff.training.latents import Latents
 from invdiff.training.noise_levels import RunningLoss
 from invdiff.training.processes import Processes
 from invdiff.training.settings import TrainSettings
@@ -62,6 +64,8 @@ class Trainer:
         self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=o.rate, betas=(0.9, 0.99), fused=True)
         self.losses = RunningLoss(settings.noise.low, settings.noise.high)
         self.batches = self._batches(patches)
+        self.coder = patches.coder if isinstance(patches, Latents) else None
+        self.others = self._others()
         if settings.compile:
             self.loss.compile()         # in place: the state's names stay as they are
         self.objective = self.processes.accelerator.prepare_model(self.loss, device_placement=False)
@@ -70,6 +74,12 @@ class Trainer:
     def average(self) -> EDMDenoiser:
         """The denoiser with averaged weights, of the first length."""
         return self.averages.copies[0]
+
+    def _others(self) -> dict[str, str]:
+        """Fingerprints of the networks that are asked and not trained, by the setting that names each."""
+        found = {"latent.autoencoder": fingerprint(self.coder)} if self.coder else {}
+        teacher = self.loss.about().get("teacher")
+        return found | ({"loss.teacher": teacher["weights"]} if teacher else {})
 
     def _batches(self, patches: PatchSource) -> Batches:
         data, where = self.settings.data, self.processes
@@ -143,7 +153,7 @@ class Trainer:
         return torch.from_numpy(sigma).float(), torch.from_numpy(weight).float()
 
     def _progress(self, loss: Tensor, losses: Tensor, sigma: Tensor) -> Progress:
-        shares = torch.zeros(len(sigma) + 2, device=self.device)
+        shares = torch.zeros(len(sigma) + 2, dtype=torch.float32, device=self.device)
         shares[:-2][self.batches.mine] = losses.float()
         shares[-2] = loss / self.processes.count
         shares[-1] = float(self.asked)
@@ -167,16 +177,19 @@ class Trainer:
         for i, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
         tensors |= {f"losses.{k}": torch.from_numpy(getattr(self.losses, k)) for k in ("squares", "seen")}
-        state = {"step": self.step, "seconds": self.seconds, "log": self.log, "settings": identity(self.settings)}
+        state = {"step": self.step, "seconds": self.seconds, "log": self.log, "settings": identity(self.settings),
+                 "others": self.others}
         write_tensors(path, {k: v.cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
 
     def resume(self, path: str | Path) -> None:
-        """Go on from `save`. Raises InputError if the file belongs to a run with other settings, or of more steps."""
+        """Go on from `save`. Raises InputError if the file belongs to a run with other settings, another teacher or another
+        autoencoder, or of more steps."""
         tensors, metadata = read_tensors(path)
         state = json.loads(metadata.get("state", "{}"))
         if why := difference(state.get("settings"), self.settings):
             raise InputError(f"{path}: belongs to a run with other settings ({why}); use another --output or delete it")
         check_length(path, state["step"], self.settings)
+        check_others(path, state.get("others", {}), self.others)        # states of the first versions have none
         for name, module in self._modules().items():
             module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         moments: dict[int, dict[str, Tensor]] = {}

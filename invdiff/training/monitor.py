@@ -14,7 +14,6 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.priors.denoiser import EDMDenoiser
-from invdiff.training.latents import autoencoder
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.samples import draw_samples, save_sheet, sheet
 
@@ -81,7 +80,7 @@ def _board(folder: Path, step: int) -> Any:
 def sample_sheet(trainer: Trainer, denoiser: EDMDenoiser) -> Image.Image:
     """A sheet of the settings' number and size, drawn as a prior of few steps is to be, if it is one; latents are decoded."""
     s, m, noise = trainer.settings, trainer.settings.monitor, trainer.settings.noise
-    coder = autoencoder(s) if s.latent else None
+    coder = trainer.coder
     size = m.sheet_size // (coder.factor if coder else 1)
     few = s.loss.sampling(noise, trainer.step, s.optimiser.steps)
     if few:
@@ -104,7 +103,7 @@ def log_line(trainer: Trainer, recent: Sequence[Progress], crops: Tensor) -> dic
 
 def loss_by_band(losses: Tensor, sigmas: Tensor) -> list[float | None]:
     """The mean of losses (B,) in each band of sigmas (B,); None where there is none."""
-    band = torch.bucketize(sigmas, torch.tensor(BANDS))
+    band = torch.bucketize(sigmas, torch.tensor(BANDS, dtype=sigmas.dtype))
     return [round(float(losses[band == k].mean()), 5) if (band == k).any() else None for k in range(len(BANDS) + 1)]
 
 

@@ -97,7 +97,7 @@ def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,
 def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | WholeImages | Latents, list[Tensor], list[Tensor]]:
     """Training patches, the held-back images and the test images, (C, H, W) each; of a run on latents, latents, and no test.
     Raises InputError."""
-    data, coder = settings.data, autoencoder(settings) if settings.latent else None
+    data, coder = settings.data, autoencoder(settings)
     channels = coder.channels if coder else settings.network.channels
     if data.test and Path(data.path).is_dir() and not (Path(data.path) / data.test).is_file():
         raise InputError("data.test: names a dataset of an HDF5 file, and the data are a folder; set data.test=null")
@@ -182,8 +182,8 @@ def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], pat
     if trainer.settings.monitor.sheet:
         card["samples"] = f"{path.stem}.png"
         save_sheet(path.with_suffix(".png"), sample_sheet(trainer, denoiser))
-    if trainer.settings.latent:
-        save_latent_prior(path, denoiser, autoencoder(trainer.settings), card)
+    if trainer.coder:
+        save_latent_prior(path, denoiser, trainer.coder, card)
     else:
         save_prior(path, denoiser, card)
 

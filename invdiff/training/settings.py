@@ -1,12 +1,23 @@
 """What a training run is made of: the schema of configs/train/*.yaml."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from invdiff.priors.networks import NetworkSettings, UNetSettings
 from invdiff.training.losses import EDMLoss, LossSettings
 from invdiff.training.noise_levels import LogNormal, NoiseSettings
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]       # of files, in the output folder
 
 
 class Frozen(BaseModel):
@@ -110,7 +121,7 @@ class MonitorSettings(Frozen):
 class TrainSettings(Frozen):
     """One training run. `initial` is the prior whose weights it begins with, by name or file; random ones without it."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")         # of files, in the output folder
+    name: Name
     initial: str | None = None
     data: DataSettings
     latent: LatentSettings | None = None
@@ -123,3 +134,19 @@ class TrainSettings(Frozen):
     compile: bool = False
     seed: int = Field(0, ge=0)
     use: str = ""
+
+    @field_validator("network")
+    @classmethod
+    def _has_the_classes_that_are_named(cls, network: Any, info: ValidationInfo) -> Any:
+        names, classes = len(info.data["data"].class_names) if "data" in info.data else 0, getattr(network, "classes", 0)
+        if names and classes and names != classes:
+            raise ValueError(f"expected a name for each of its {classes} classes, and data.class_names has {names}")
+        return network
+
+    @field_validator("loss")
+    @classmethod
+    def _is_of_use(cls, loss: Any, info: ValidationInfo) -> Any:
+        if loss.kind == "hybrid" and info.data.get("latent"):
+            raise ValueError("hybrid learns variances, and nothing asks a prior of latents for them; choose another kind, or "
+                             "leave latent out")
+        return loss

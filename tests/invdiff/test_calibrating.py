@@ -173,7 +173,7 @@ def test_another_set_of_images_of_the_same_name_does_not_go_on(gaussian, tmp_pat
 @pytest.mark.parametrize(("change", "said"), [
     (lambda text: text[:-30], "expected what invdiff calibrate writes"),
     (lambda text: "[]", "expected what invdiff calibrate writes"),
-    (lambda text: text.replace('"factor"', '"fctor"'), "factor is missing"),
+    (lambda text: text.replace('"factor"', '"fctor"'), "unknown key 'fctor'; did you mean 'factor'"),
     (lambda text: text.replace("invdiff-calibration-2", "another-format"), "format"),
     (lambda text: text.replace("invdiff-calibration-2", "invdiff-calibration-1"), "another version of invdiff"),
     (lambda text: text.replace('"samples": 6', '"samples": 0'), "samples"),

@@ -140,6 +140,13 @@ def test_no_bundled_config_claims_other_data(path):
         assert (settings.data.description, settings.data.licence) == UNSTATED
 
 
+@pytest.mark.parametrize("name", ["fashion", "fashion-autoencoder", "fashion-classifier"])
+def test_a_name_is_that_of_a_file_in_the_output_folder(name):
+    for wrong in ("../../x", "/x", "a/b", ""):
+        with pytest.raises(InputError, match="name: "):
+            train_stages(bundled("configs", "train", f"{name}.yaml"), [f"name={wrong!r}"])
+
+
 def test_the_card_of_other_data_and_the_line_that_says_so(config, tmp_path):
     text = Path(config).read_text(encoding="utf-8").replace("path: photos,", "path: a.h5, description: old, licence: MIT,")
     Path("own.yaml").write_text(text, encoding="utf-8")

@@ -1,11 +1,13 @@
 """Images from a prior alone: their distribution, what they depend on, what is counted, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from invdiff import InputError, Stop
+from invdiff import InputError, Stop, load_prior
 from invdiff.diffusion.integrators import DDIM, DDPM, RK45, DPMSolverPP, Heun
 from invdiff.diffusion.schedules import Karras
 from invdiff.priors import Guided
@@ -137,8 +139,47 @@ def test_a_stop_keeps_what_is_finished():
 
     kept = sample(TwoGaussians(), 6, DDIM(), steps=4, batch_size=2, on_step=after(9))
     assert len(kept.images) == kept.report["count"] == 4
+    assert kept.report["network_calls"] == 4
     with pytest.raises(Stop):
         sample(TwoGaussians(), 6, DDIM(), steps=4, batch_size=2, on_step=after(2))
+
+
+def shrink(x, sigma):
+    """E[x0 | x] of white images of unit variance."""
+    return x / (1 + sigma**2)
+
+
+def test_a_card_that_leaves_channels_and_levels_open(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    prior = load_prior("python:test_sample:shrink")
+    assert (prior.channels, prior.card["sigma_range"]) == (None, [0.0, None])
+    drawn = sample(prior, 1, DDIM(), steps=3, size=(8, 12))
+    assert drawn.images.shape == (1, 3, 8, 12)
+    assert drawn.report["sigma_min"] == pytest.approx(0.002)
+    assert drawn.report["sigma_max"] == pytest.approx(40)
+
+
+def test_whatever_the_caller_s_modes_the_images_are_the_same():
+    """A prior left in training mode, which would drop out; torch's inference mode; another default type."""
+    class Dropping(TwoGaussians):
+        def __init__(self):
+            super().__init__()
+            self.drop = torch.nn.Dropout(0.5)
+
+        def forward(self, x, sigma, classes=None):
+            return self.drop(super().forward(x, sigma, classes))
+
+    prior, expected = Dropping(), sample(TwoGaussians(), 2, DDIM(), steps=3).images
+    assert torch.equal(sample(prior, 2, DDIM(), steps=3).images, expected)
+    assert prior.training
+    with torch.inference_mode():
+        assert torch.equal(sample(prior, 2, DDIM(), steps=3).images, expected)
+    torch.set_default_dtype(torch.float64)
+    try:
+        wide = sample(prior, 2, DDIM(), steps=3).images
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(wide, expected)
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -211,6 +252,7 @@ def test_an_adaptive_solver_integrates_whatever_the_steps():
     one, many = (sample(TwoGaussians(), 4, RK45(), steps=steps, classes=[0] * 4, device="cpu") for steps in (1, 20))
     assert torch.equal(one.images, many.images)
     assert one.images.std() > 0.01          # and not the mean of all
+    assert one.report["steps"] is None
 
 
 def test_the_solver_of_consistency_models_is_for_no_denoiser(monkeypatch):
@@ -218,6 +260,11 @@ def test_the_solver_of_consistency_models_is_for_no_denoiser(monkeypatch):
     with pytest.raises(InputError, match="consistency would make no images of it, for it is a denoiser"):
         sample_config({"prior": "many", "solver": "consistency"})
     assert sample_config({"prior": "many"}, ["solver.eta=0.5"])[0].solver == {"name": "dpmpp_2m_sde", "eta": 0.5}
+
+
+def test_a_class_may_be_a_number():
+    config, prior = sample_config({"prior": "fashion", "count": 2, "steps": 2}, ["class=3"])
+    assert draw(config, prior).classes.tolist() == [3, 3]
 
 
 def test_a_prior_whose_name_has_a_class_draws_it():

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from invdiff.errors import InputError
 from invdiff.paths import bundled
-from invdiff.priors.checkpoint import read_tensors, write_tensors
+from invdiff.priors.checkpoint import card_of, filled, matching, read_tensors, write_tensors
+from invdiff.priors.networks import check_sizes
 from invdiff.priors.unet import NoiseEmbedding, Stage
 
 FORMAT = "invdiff-classifier-1"
@@ -42,6 +43,7 @@ class Classifier(nn.Module):
                  depths: Sequence[int] = (1, 2, 2), grid: int = 4, num_features: int = 128, embedding: int = 128,
                  sigma_data: float = 0.35, centre: float = 0.29, low: float = 0.002):
         super().__init__()
+        check_sizes(widths, depths, num_features)
         self.channels, self.grid, self.num_features = channels, grid, num_features
         self.sigma_data, self.centre, self.low = sigma_data, centre, low
         self.embed = NoiseEmbedding(embedding)
@@ -111,14 +113,8 @@ def load_classifier(name: str | Path) -> Classifier:
                          "path of a .safetensors file that the training of a classifier wrote")
     path = shipped.get(str(name), Path(name))
     tensors, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: not a classifier; expected the format {FORMAT!r}, got {metadata.get('format')!r}")
-    try:
-        card = json.loads(metadata["card"])
-        classifier = Classifier(**card["architecture"])
-        classifier.load_state_dict({k: v.float() for k, v in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: the weights and the card of this classifier do not match ({reason})") from error
+    with matching(path, "a classifier"):
+        card = card_of(metadata, FORMAT)
+        classifier = filled(lambda: Classifier(**card["architecture"]), tensors)
     classifier.card = card
     return classifier.eval().requires_grad_(False)

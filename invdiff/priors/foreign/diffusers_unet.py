@@ -13,6 +13,7 @@ from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.foreign.options import class_label
 from invdiff.priors.foreign.vp import VPDenoiser
 from invdiff.priors.foreign.weights import fill, read_state
+from invdiff.priors.networks import check_sizes
 
 OPTIONS = ("class",)
 _STEM = "diffusion_pytorch_model"
@@ -73,6 +74,7 @@ def _network(config: Mapping[str, Any], home: Path) -> Any:
     if config.get("class_embed_type"):
         raise InputError(f"{home}: class_embed_type {config['class_embed_type']!r}: expected numbered classes, or none")
     try:
+        check_sizes(config.get("block_out_channels", (64,)), [config.get("layers_per_block", 1)])
         with torch.device("meta"):
             network = UNet2DModel.from_config(dict(config))
     except (TypeError, ValueError, KeyError, RuntimeError) as error:

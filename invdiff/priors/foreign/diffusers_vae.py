@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from invdiff.errors import InputError
 from invdiff.priors.checkpoint import read_tensors
 from invdiff.priors.foreign.weights import fill
+from invdiff.priors.networks import check_sizes
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -27,11 +29,13 @@ class DiffusersAutoencoder(nn.Module):
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
         try:
-            from diffusers import AutoencoderKL
+            with torch.device("cpu"):       # where this one is built, modules that are imported for it are not to be
+                from diffusers import AutoencoderKL
         except ImportError as error:
             raise InputError("diffusers-vae: needs the package diffusers; pip install diffusers") from error
         if config.get("_class_name") != "AutoencoderKL":
             raise ValueError(f"expected the config of an AutoencoderKL, got a {config.get('_class_name')}")
+        check_sizes(config.get("block_out_channels", (64,)), [config.get("layers_per_block", 1)])
         self.model: Any = AutoencoderKL.from_config(dict(config))
         known = self.model.config
         self.channels, self.latent_channels = known.in_channels, known.latent_channels
@@ -63,7 +67,8 @@ def load(target: str) -> DiffusersAutoencoder:
                          "save_pretrained wrote")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        coder = DiffusersAutoencoder(config)
+        with torch.device("meta"):
+            coder = DiffusersAutoencoder(config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: makes no AutoencoderKL ({str(error).splitlines()[0]})") from error
     if not (home / _WEIGHTS).is_file():

@@ -73,7 +73,7 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
         return denoiser.eval()
     if not callable(denoiser) or not _takes(denoiser, 2):
         raise InputError(f"python:{target}: expected a denoiser, or a function D(x, sigma), got a {type(denoiser).__name__}")
-    return ForeignDenoiser(ByFloat(denoiser), card)
+    return ForeignDenoiser(ByFloat(denoiser), card).eval()
 
 
 def imported(target: str) -> Any:

@@ -6,9 +6,13 @@ from safetensors.torch import save_file
 
 import invdiff.priors.checkpoint as checkpoint
 from invdiff.errors import InputError
+from invdiff.evaluation.generative.classifier import load_classifier
+from invdiff.io import files
 from invdiff.priors import load_prior
+from invdiff.priors.autoencoder import load_autoencoder
 from invdiff.priors.checkpoint import load_checkpoint, read_card, save_prior, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.latent import load_latent_prior
 from invdiff.priors.unet import UNet
 
 ARCHITECTURE = {"channels": 3, "widths": [8, 8], "depths": [1, 1], "embedding": 16}
@@ -110,6 +114,12 @@ def spoil(path, kind):
             card(spectrum={"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[1.0, 1.0]]], "source": "x"})
         case "a spectrum in words":
             card(spectrum="flat")
+        case "a card that is a list":
+            save_file(weights, path, metadata={"format": checkpoint.FORMAT, "card": "[1]"})
+        case "a spread that is none":
+            card(preconditioning={"sigma_data": -0.2, "centre": 0.4})
+        case "no levels at all":
+            card(architecture=ARCHITECTURE | {"widths": [], "depths": []})
         case "a falling range":
             card(sigma_range=[1.0, 0.1])
         case "weights that are not finite":
@@ -121,6 +131,7 @@ def spoil(path, kind):
                                   "no card", "broken card", "other format", "wider architecture", "deeper architecture",
                                   "unknown architecture", "no architecture", "list of widths missing",
                                   "unknown preconditioning", "a spectrum of another shape", "a spectrum in words",
+                                  "a card that is a list", "a spread that is none", "no levels at all",
                                   "a falling range", "weights that are not finite"])
 def test_a_bad_file_is_an_input_error_that_names_it(path, kind):
     spoil(path, kind)
@@ -130,7 +141,8 @@ def test_a_bad_file_is_an_input_error_that_names_it(path, kind):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated header", "text", "pickle", "no card", "broken card"])
+@pytest.mark.parametrize("kind", ["missing", "truncated header", "text", "pickle", "no card", "broken card",
+                                  "a card that is a list"])
 def test_a_bad_file_has_no_card(path, kind):
     spoil(path, kind)
     with pytest.raises(InputError) as caught:
@@ -156,17 +168,39 @@ def test_the_name_appears_only_when_the_file_is_whole(tmp_path, monkeypatch):
     """Whatever is written, it is written elsewhere first: at the rename the new file is complete and the old one there."""
     path, seen = tmp_path / "x.safetensors", []
     write_tensors(path, {"a": torch.zeros(3)}, {})
-    replace = checkpoint.os.replace
+    replace = files.os.replace
 
     def spy(source, target):
         seen.append((checkpoint.read_tensors(source)[0]["a"], checkpoint.read_tensors(target)[0]["a"]))
         replace(source, target)
 
-    monkeypatch.setattr(checkpoint.os, "replace", spy)
+    monkeypatch.setattr(files.os, "replace", spy)
     write_tensors(path, {"a": torch.ones(3)}, {})
     ((new, old),) = seen
     assert (new == 1).all()
     assert (old == 0).all()
+
+
+KL = {"kind": "kl", "channels": 1, "latent_channels": 2, "widths": [8, 8], "depths": [1, 1]}
+CLASSIFIER = {"widths": [8, 8], "depths": [1, 1]}
+CLAIMS = [      # loader, format, and the card around an architecture
+    (load_checkpoint, "invdiff-prior-1", ARCHITECTURE, lambda a: {"architecture": a}),
+    (load_latent_prior, "invdiff-latent-prior-1", ARCHITECTURE, lambda a: {"architecture": a}),
+    (load_autoencoder, "invdiff-autoencoder-1", KL, lambda a: {"architecture": a}),
+    (load_classifier, "invdiff-classifier-1", CLASSIFIER, lambda a: {"architecture": a})]
+
+
+@pytest.mark.parametrize(("load", "form", "architecture", "card"), CLAIMS)
+def test_a_file_that_claims_a_large_network_takes_no_memory_or_time(load, form, architecture, card, tmp_path, monkeypatch):
+    """Names and shapes are compared before a network takes memory, and more blocks than any has are not built at all."""
+    path, built = tmp_path / "claims.safetensors", set()
+    reset = torch.nn.Conv2d.reset_parameters
+    monkeypatch.setattr(torch.nn.Conv2d, "reset_parameters", lambda layer: built.add(layer.weight.device.type) or reset(layer))
+    for changes, said in (({}, "do not match"), ({"depths": [65, 1]}, "64"), ({"depths": [1] * 9, "widths": [1] * 9}, "8")):
+        save_file({"a": torch.zeros(1)}, path, metadata={"format": form, "card": json.dumps(card(architecture | changes))})
+        with pytest.raises(InputError, match=f"claims.safetensors: not an? .*{said}"):
+            load(path)
+    assert built == {"meta"}
 
 
 def test_an_unknown_name_says_what_there_is():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from invdiff import InputError, load_prior
-from invdiff.priors import EDMDenoiser, Guided, LatentPrior
+from invdiff.priors import EDMDenoiser, Guided, LatentPrior, calibration
 from invdiff.priors.autoencoder import Autoencoder, load_autoencoder, save_autoencoder
 from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.latent import latent_of, save_latent_prior
@@ -120,6 +120,42 @@ def test_files_that_are_wrong(load, tmp_path):
     write_tensors(tmp_path / "format.safetensors", tensors, {**metadata, "format": "other"})
     with pytest.raises(InputError, match="format"):
         load(tmp_path / "format.safetensors")
+
+
+SPECTRUM = {"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[0.1, 0.1]], [[0.2, 0.2]]], "source": "x"}
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"sigma_range": [5, -1]}, "sigma_range"), ({"spectrum": {"sigmas": [1.0]}}, "frequencies"),
+    ({"spectrum": SPECTRUM | {"sigmas": [1.0, 0.1]}}, "do not rise"), ({"preconditioning": {"sigma_data": "wide"}}, "str"),
+    ({"autoencoder": {"mean": [0.0]}}, "expected 3 numbers"),
+    ({"autoencoder": {"scale": [1.0, 0.0, 1.0]}}, "expected 3 numbers"), ({"autoencoder": None}, "NoneType"),
+    ({"psnr": 26}, "subscriptable"),
+    ({"nan": "network.stem.weight"}, "stem.weight holds NaN"), ({"nan": "autoencoder.encoder.1.weight"}, "holds NaN")])
+def test_what_a_run_would_find_out_in_its_midst_is_found_as_it_is_loaded(changes, said, tmp_path):
+    path = latent_file(tmp_path / "toy.safetensors", spectrum=SPECTRUM)
+    load_prior(path)
+    tensors, metadata = read_tensors(path)
+    card = json.loads(metadata["card"])
+    if "nan" in changes:
+        tensors[changes["nan"]].fill_(float("nan"))
+    elif "psnr" in changes:
+        card["autoencoder"]["psnr"] = changes["psnr"]
+    elif "autoencoder" in changes:
+        card["autoencoder"]["architecture"] = changes["autoencoder"] and {**card["autoencoder"]["architecture"],
+                                                                          **changes["autoencoder"]}
+    else:
+        card |= changes
+    write_tensors(path, tensors, {**metadata, "card": json.dumps(card)})
+    with pytest.raises(InputError, match=f"toy.safetensors: not a prior of latents.*{said}"):
+        load_prior(path)
+
+
+def test_a_spectrum_of_images_is_not_for_latents(tmp_path):
+    path = latent_file(tmp_path / "toy.safetensors")
+    calibration.write_record(tmp_path / "mine.json", {"format": calibration.FORMAT, "spectrum": SPECTRUM})
+    with pytest.warns(UserWarning, match="other weights"), pytest.raises(InputError, match="is for a prior of images"):
+        load_prior(f"{path}?spectrum={tmp_path / 'mine.json'}")
 
 
 def test_a_name_that_is_no_autoencoder():

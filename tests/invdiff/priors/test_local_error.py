@@ -101,3 +101,18 @@ def test_conditioning_agrees_with_dense_algebra(make):
     got, _ = condition(problem, covariance, x0, tolerance=1e-5, iterations=300)
     assert torch.allclose(c, c.T, atol=1e-8)
     assert torch.allclose(got.flatten().double(), exact, atol=1e-4 * float(exact.abs().max()))
+
+
+def test_the_local_covariance_of_a_fixed_image():
+    """By the equations, with the numbers that were chosen: two and a half times the error's variance that the fit expects, at
+    weights whose contrast counts to the power of a half at least, and whose energy to half of the fitted power."""
+    x0 = torch.rand(1, 1, 9, 8, generator=torch.Generator().manual_seed(0))
+    _, contrast, energy = local_error.features(x0)[0]
+    a, b, c = -6.0, 0.2, 0.8
+    where = local_error.LocalError(torch.tensor([[a, b, c]] * 2), torch.full((2, 1, 3), 1.5))
+    spectrum = ErrorSpectrum(torch.tensor([0.1, 1.0]), torch.tensor([0.0, 0.3, 0.8]), torch.ones(2, 1, 3), "", where)
+    power, scale = spectrum.local_at(0.5, x0)
+    expected = 2.5 * 1.5 * (a + b * contrast + c * energy).exp().mean()
+    torch.testing.assert_close(power, expected.expand(1, 1, 9, 5))
+    squared = contrast.exp() ** 0.5 * energy.exp() ** (0.5 * c)
+    torch.testing.assert_close(scale[0, 0], (squared / squared.mean()).sqrt())

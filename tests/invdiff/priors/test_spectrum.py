@@ -194,3 +194,34 @@ def test_measure_spectrum_gives_the_denoiser_its_own_sigma():
     spectrum = measure_spectrum(Spy(), [torch.zeros(3, 32, 32)] * 4, [0.1, 2.0], "", bins=4)
     assert all(std == pytest.approx(sigma, rel=0.1) for std, sigma in seen)
     torch.testing.assert_close(spectrum.power[1].mean(), torch.tensor(4.0), rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize(("key", "values"), [
+    ("sigmas", [1.0, 0.1]), ("sigmas", [math.nan, 1.0]), ("sigmas", [0.0, 1.0]), ("sigmas", [-1.0, 1.0]),
+    ("sigmas", [1.0, math.inf]), ("sigmas", [[0.1, 1.0]]), ("sigmas", 0.1),
+    ("frequencies", [0.5, 0.1]), ("frequencies", [0.1, 0.1]),
+    ("frequencies", [math.nan, 0.5]), ("frequencies", [-0.1, 0.5])])
+def test_knots_that_do_not_rise_are_refused(key, values):
+    known = {"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[0.1, 0.1]], [[0.2, 0.2]]], "source": "a test"}
+    ErrorSpectrum.from_dict(known)
+    with pytest.raises(ValueError, match=r"do not rise|power of"):
+        ErrorSpectrum.from_dict({**known, key: values})
+
+
+def test_what_is_measured_does_not_depend_on_the_callers_modes():
+    """The default type, and a denoiser left in training mode, which would drop out."""
+    class Half(Denoiser):
+        def forward(self, x, sigma, **kwargs):
+            return torch.nn.functional.dropout(x / 2, training=self.training)
+
+    images = list(torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0)))
+    expected = measure_spectrum(Half().eval(), images, (0.1, 1.0), "a test", bins=4)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = measure_spectrum(Half(), images, (0.1, 1.0), "a test", bins=4)
+        plane = ErrorSpectrum.from_dict(got.to_dict()).at(0.3, (12, 12))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(got.power, expected.power)
+    torch.testing.assert_close(got.local.power, expected.local.power, rtol=1e-4, atol=1e-5)
+    assert plane.dtype == torch.float32

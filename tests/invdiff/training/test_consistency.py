@@ -283,6 +283,13 @@ def test_guidance_moves_the_target_by_the_class(teacher):
     torch.testing.assert_close(limited(x, sigma, classes)[1], guided.teacher(x, sigma, classes)[1], rtol=1e-4, atol=1e-5)
 
 
+def test_a_second_level_above_the_first_is_refused_as_the_run_begins():
+    loss, noise = {"kind": "consistency_training", "second": 20.0}, {"high": 10.0, "sigma_data": 0.3}
+    with pytest.raises(InputError, match=r"loss\.second: expected at most noise\.high = 10, where sampling begins, got 20"):
+        Trainer(settings(loss=loss, noise=noise), images())
+    Trainer(settings(loss=loss | {"steps": 1}, noise=noise), images())          # there is no second
+
+
 def test_what_cannot_be_distilled_is_an_input_error(tiny_prior):
     with pytest.raises(ValidationError, match="teacher: expected a prior for consistency_distillation"):
         ConsistencyLoss(kind="consistency_distillation")

@@ -5,7 +5,7 @@ import io
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from invdiff.errors import InputError
 from invdiff.training.complex_data import ComplexPatches, open_complex
@@ -128,3 +128,22 @@ def test_an_encoded_image_may_be_of_any_kind(tmp_path):
             Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(buffer, kind)
             data[i] = np.frombuffer(buffer.getvalue(), np.uint8)
     assert all(abs(int(image.mean()) - 90) <= 1 for image in load_images(tmp_path / "x.h5", "x"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 10))
+def test_images_stand_as_the_camera_was_held(tmp_path, kind, orientation):
+    """Nine is none, and is taken for one."""
+    note = Image.Exif()
+    note[ExifTags.Base.Orientation] = orientation
+    path = tmp_path / f"x.{kind.lower()}"
+    Image.fromarray(picture(16, 24)).save(path, exif=note, **({"lossless": True} if kind == "WEBP" else {}))
+    images = open_images(tmp_path, "", Cache(0))
+    assert images.shapes == [images[0].shape[:2]] == [(24, 16) if orientation in (5, 6, 7, 8) else (16, 24)]
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(images[0], np.asarray(ImageOps.exif_transpose(image)))
+
+
+def test_a_damaged_note_does_not_make_an_image_unreadable(tmp_path):
+    Image.fromarray(picture(16, 24)).save(tmp_path / "x.png", exif=b"Exif\0\0nonsense")
+    np.testing.assert_array_equal(open_images(tmp_path, "", Cache(0))[0], picture(16, 24))

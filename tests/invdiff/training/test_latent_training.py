@@ -1,5 +1,6 @@
 """Training of an autoencoder, and of a prior of its latents, from images to a file that draws."""
 
+import copy
 import json
 
 import h5py
@@ -9,10 +10,18 @@ import torch
 
 from invdiff import InputError, load_prior
 from invdiff.diffusion.integrators import DDIM
-from invdiff.priors.autoencoder import load_autoencoder
+from invdiff.priors.autoencoder import load_autoencoder, save_autoencoder
+from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.sampling import sample
-from invdiff.training.autoencoder import AutoencoderSettings, divergence, encode_all, train_autoencoder
-from invdiff.training.latents import coder_of
+from invdiff.training.autoencoder import (
+    AutoencoderSettings,
+    AutoencoderTrainer,
+    divergence,
+    encode_all,
+    latent_statistics,
+    train_autoencoder,
+)
+from invdiff.training.loop import Trainer
 from invdiff.training.run import load_data, train
 from invdiff.training.stages import train_stages
 
@@ -64,6 +73,23 @@ def test_the_divergence_is_that_of_gaussians():
     torch.testing.assert_close(ours, torch.distributions.kl_divergence(law, standard).sum((1, 2, 3)).mean())
 
 
+def test_a_step_goes_down_the_evidence_bound(images):
+    """|x - decode(z)|^2 + 2 noise^2 KL by pixel, z drawn with the standard deviation that the encoder says."""
+    trainer = AutoencoderTrainer(settings(images, noise=0.4, clip=1e9))
+    for parameter in trainer.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.15, generator=torch.Generator().manual_seed(parameter.numel()))
+    network = copy.deepcopy(trainer.network)
+    x, noise = trainer.batch(3)
+    mean, log_variance = network.moments(x)
+    law, standard = torch.distributions.Normal(mean, log_variance.exp().sqrt()), torch.distributions.Normal(0.0, 1.0)
+    error = (network.decode(mean + law.stddev * noise) - x).square().mean()
+    kl = torch.distributions.kl_divergence(law, standard).sum((1, 2, 3)).mean() / 64
+    (error + 2 * 0.4**2 * kl).backward()
+    assert trainer.step(3) == pytest.approx({"error": error.item(), "kl": kl.item()}, rel=1e-4)
+    for got, expected in zip(trainer.network.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, expected.grad, rtol=1e-3, atol=1e-6)
+
+
 def test_images_come_back_and_latents_have_unit_variance(images, trained):
     """The mean image would have 10 dB."""
     coder = load_autoencoder(trained)
@@ -73,6 +99,14 @@ def test_images_come_back_and_latents_have_unit_variance(images, trained):
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), rtol=0, atol=0.02)
     torch.testing.assert_close(z.std((0, 2, 3)), torch.ones(2), rtol=0.02, atol=0)
     assert {"architecture", "licence", "training", "data"} <= set(coder.card)
+
+
+def test_a_latent_that_never_varies_stays_near_zero(trained):
+    coder, images = load_autoencoder(trained), np.zeros((2, 1, 8, 8), np.uint8)
+    coder.encoder[-1].weight.zero_()
+    coder.standardise([0.0, 0.0], [1.0, 1.0])
+    coder.standardise(*latent_statistics(coder, images))
+    assert encode_all(coder, images).abs().max() < 0.2
 
 
 def test_less_is_kept_where_the_noise_is_said_to_be_larger(images, tmp_path):
@@ -96,6 +130,32 @@ def test_a_prior_of_latents_from_end_to_end(images, trained, tmp_path):
     assert prior.error_spectrum(2).power.shape[1] == 2
 
 
+def test_a_run_keeps_the_autoencoder_that_it_began_with(images, trained, tmp_path):
+    """A file that another one replaces in its midst does nothing to it; going on with the other one is refused, unless the
+    state is of a version that did not keep note of it."""
+    file, out = tmp_path / "a.safetensors", tmp_path / "out"
+    file.write_bytes(trained.read_bytes())
+    run, coder = latent_settings(images, trained, latent={"autoencoder": str(file)}), load_autoencoder(trained)
+
+    def replace(progress, trainer):
+        other = load_autoencoder(trained)
+        other.encoder[1].bias += 0.5
+        save_autoencoder(file, other, other.card)
+
+    prior, x = load_prior(train(run, out, on_step=replace)), torch.rand(2, 1, 8, 8)
+    assert torch.equal(prior.encode(x), coder.encode(x))
+    longer = latent_settings(images, trained, latent={"autoencoder": str(file)}, optimiser={"steps": 6, "batch": 8})
+    with pytest.raises(InputError, match=r"state\.safetensors: belongs to a run with another latent\.autoencoder, its weights"):
+        train(longer, out)
+    tensors, metadata = read_tensors(out / "state.safetensors")
+    state = json.loads(metadata["state"])
+    del state["others"]
+    write_tensors(out / "state.safetensors", tensors, {"state": json.dumps(state)})
+    trainer = Trainer(longer, load_data(longer)[0])
+    trainer.resume(out / "state.safetensors")
+    assert trainer.step == 4
+
+
 def test_batches_are_latents_with_their_classes(images, trained):
     source, held, test = load_data(latent_settings(images, trained))
     z, grey, classes = source.batch(40, 8, np.random.default_rng(0), slice(0, None, 2))
@@ -116,9 +176,9 @@ def test_batches_are_latents_with_their_classes(images, trained):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"network": {"kind": "dit", "channels": 3, "patch": 1, "width": 16, "depth": 1, "heads": 1}}, "expected 2, as the"),
     ({"latent": {"autoencoder": "nowhere"}}, "expected the .safetensors file"),
+    ({"loss": {"kind": "hybrid"}}, "hybrid learns variances, and nothing asks a prior of latents for them"),
 ])
 def test_settings_that_do_not_fit(changes, message, images, trained):
-    coder_of.cache_clear()
     with pytest.raises(InputError, match=message):
         load_data(latent_settings(images, trained, **changes))
 

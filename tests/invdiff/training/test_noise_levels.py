@@ -142,3 +142,11 @@ def test_the_running_loss_is_the_mean_square_of_each_band():
 def test_what_makes_no_distribution_is_refused(spec):
     with pytest.raises(ValidationError):
         READ(spec)
+
+
+def test_a_band_that_has_seen_much_forgets_with_each_item():
+    losses = RunningLoss(0.01, 5.0)
+    losses.squares[:], losses.seen[:] = 0.0, 1e6
+    losses.update(np.ones(64), np.full(64, 0.011))
+    assert losses.squares[0] == pytest.approx(1 - 0.995**64)
+    assert (losses.squares[1:] == 0).all()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from invdiff import InputError
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine
+from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors, save_prior
 from invdiff.training import objectives
 from invdiff.training.beginning import build_denoiser
@@ -45,6 +46,20 @@ def test_a_step_to_the_target_ends_where_two_of_the_teacher_do(student, points, 
         once = torch.tensor([sigma, after], dtype=torch.float64)
         (step,) = DDIM()(lambda x, sigma, target=target: target, once, at, lambda: x)
         torch.testing.assert_close(step.x, last.x, rtol=1e-6, atol=1e-6)
+
+
+def test_the_error_counts_by_the_signal_to_noise_ratio_and_one(points, monkeypatch):
+    """Salimans & Ho 2022, Sec. 4, of an image in units of its standard deviation."""
+    monkeypatch.setattr(objectives, "load_prior", lambda name: points.prior)
+    denoiser = points.fit(ANYTHING, 0)
+    objective, generator = ANYTHING.objective(denoiser, NOISE), torch.Generator().manual_seed(0)
+    (x0, noise), sigma = points.draw(4, generator), levels(16)[[0, 5, 10, 15]].float()
+    s = sigma.reshape(-1, 1, 1, 1)
+    x = x0 + s * noise
+    error = (denoiser(x, sigma) - objective.target(x, s, None)) / denoiser.sigma_data
+    ratio = (denoiser.sigma_data / sigma).square()
+    for losses in objective(x0, noise, sigma):
+        torch.testing.assert_close(losses, (ratio + 1) * error.square().mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("student", [1, 2, 4, 16])
@@ -165,6 +180,18 @@ def test_a_run_of_phases_has_one_length(teacher, tmp_path):
     Trainer(settings(teacher), images()).resume(tmp_path / "state.safetensors")
     with pytest.raises(InputError, match="belongs to a run with other settings"):
         Trainer(settings(teacher, 16), images()).resume(tmp_path / "state.safetensors")
+
+
+def test_another_teacher_of_the_same_name_is_noticed(teacher, tmp_path):
+    state, kept = tmp_path / "state.safetensors", Path(teacher).read_bytes()
+    Trainer(settings(teacher), images()).save(state)
+    other = load_prior(teacher)
+    other.network.stem.bias += 1
+    save_prior(teacher, other, other.card)
+    with pytest.raises(InputError, match=r"another loss\.teacher, its weights have changed since; put it back"):
+        Trainer(settings(teacher), images()).resume(state)
+    Path(teacher).write_bytes(kept)
+    Trainer(settings(teacher), images()).resume(state)
 
 
 def test_the_card_says_how_to_sample_and_who_taught(teacher):

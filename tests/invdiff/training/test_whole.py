@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from invdiff import InputError, load_prior
 from invdiff.training.run import load_data, train
@@ -97,6 +98,11 @@ def test_a_conditional_prior_is_trained_and_named_after_its_classes(idx_folder, 
     x = torch.rand(3, 1, 8, 8)
     assert prior(x, 0.5, torch.arange(3)).shape == x.shape
     assert prior.network.label.weight.abs().sum(1).gt(0).all()        # each class was seen, and so was none
+
+
+def test_a_name_for_each_class_or_none_at_all(idx_folder):
+    with pytest.raises(ValidationError, match=r"a name for each of its 3 classes, and data\.class_names has 2"):
+        settings(idx_folder, class_names=["dark", "grey"])
 
 
 @pytest.mark.parametrize(("change", "words"), [({"labels": None}, None), ({"labels": "images.gz"}, "40 whole numbers"),

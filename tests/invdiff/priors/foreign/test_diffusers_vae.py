@@ -58,6 +58,10 @@ def test_folders_that_are_wrong(tmp_path):
     (tmp_path / "wide" / "config.json").write_text(json.dumps({**config, "latent_channels": 8}))
     with pytest.raises(InputError, match="not the weights of the model"):
         load_autoencoder(f"diffusers-vae:{tmp_path / 'wide'}")
+    for changes in ({"layers_per_block": 65}, {"layers_per_block": 65, "block_out_channels": [8]}):
+        (tmp_path / "wide" / "config.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(InputError, match="depths up to 64"):
+            load_autoencoder(f"diffusers-vae:{tmp_path / 'wide'}")
     (tmp_path / "wide" / "config.json").write_text(json.dumps({**config, "_class_name": "VQModel"}))
     with pytest.raises(InputError, match="got a VQModel"):
         load_autoencoder(f"diffusers-vae:{tmp_path / 'wide'}")

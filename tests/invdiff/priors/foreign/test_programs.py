@@ -32,6 +32,19 @@ def make():
 def one(x):
     return x
 
+class Dropping(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, x, sigma):
+        return self.drop(x)
+
+dropping = Dropping()
+
+def make_dropping():
+    return Dropping()
+
 constant = 3
 named = Shrink()
 named.card = {"licence": "mine"}
@@ -157,3 +170,9 @@ def test_a_name_that_is_none_says_what_would_be():
     with pytest.raises(InputError, match="unknown option 'x'"):
         load_prior("natural?x=1")
     assert not isinstance(load_prior("natural"), ForeignDenoiser)
+
+
+@pytest.mark.parametrize("name", ["dropping", "Dropping", "make_dropping"])
+def test_a_plain_module_drops_nothing_out(module, name):
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(load_prior(f"python:{module}:{name}")(x, 0.1), x)
