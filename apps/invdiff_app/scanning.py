@@ -79,7 +79,7 @@ def _choose_settings(scan: Any | None, own: bool) -> dict[str, Any]:
     """Slice, mask and method, by dotted key; also while the scan is awaited, so that none changes meanwhile."""
     number = 0
     if scan:
-        st.caption(words.ABOUT_SCAN.format(scan.format, scan.slices, scan.coils, *scan.size))
+        st.caption(words.ABOUT_SCAN.format(scan.format, *scan.size, scan.slices, scan.coils))
         if scan.slices > 1:
             number = st.slider(words.SLICE, 0, scan.slices - 1, scan.slices // 2, key="slice", bind="query-params")
     operator: dict[str, Any] = {"name": "mri", "acceleration": 1.0}

@@ -31,7 +31,7 @@ from invdiff.mri.scan_prior import ScanPrior
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.priors import load_prior
-from invdiff.restoration import restore
+from invdiff.restoration import residual, restore
 from operators import mri
 
 CLASSICAL = ("zero_filled", "sense", "l1_wavelet", "total_variation", "bart_l1_wavelet")
@@ -66,7 +66,7 @@ def ours(prepared: Prepared, options: argparse.Namespace, truth: Tensor) -> dict
     prior = ScanPrior(load_prior(options.prior), prepared.drawn.support)
     sampler = build_sampler({"name": options.sampler, "steps": options.steps} | options.parameters)
     start = time.perf_counter()
-    result = restore(prepared.drawn.problem, prior, sampler, samples=options.samples, seed=0, device=options.device,
+    result = restore(prepared.lean, prior, sampler, samples=options.samples, seed=0, device=options.device,
                      precision=options.precision, antithetic=True)
     seconds = time.perf_counter() - start
     samples = prepared.drawn.on_scan(result.samples)[0]
@@ -74,7 +74,8 @@ def ours(prepared: Prepared, options: argparse.Namespace, truth: Tensor) -> dict
     first = score(magnitudes(samples[:1])[0][None], truth)
     return {**{k: round(v, 4) for k, v in score(magnitude[None], truth).items()},
             "sample": {k: round(v, 4) for k, v in first.items()}, "seconds": round(seconds, 1),
-            "residual": round(result.report["residual"]["value"], 3), "spearman": spearman(deviation, magnitude, truth[0])}
+            "residual": round(residual(prepared.drawn.problem, result.samples)["value"], 3),
+            "spearman": spearman(deviation, magnitude, truth[0])}
 
 
 def spearman(deviation: Tensor, magnitude: Tensor, truth: Tensor) -> float:

@@ -1,7 +1,7 @@
 """From a slice of raw k-space to a problem: white noise, few coils, coil maps, noise level and scale."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,15 +31,16 @@ class Prepared:
     """A slice as a problem.
 
     problem: of the scaled k-space, as it was measured. weighted: the same, with less weight on k-space where the coil maps
-    explain it less well than the rest, and `problem` itself where that is hardly anywhere. drawn: that, to draw samples with,
-    in fewer coils, and on a finer grid where the scan's is coarse. support (1, 2 M, H, W): 1 where the coils see the image, 0
-    elsewhere. scale: what the data's unit was multiplied by. truth (H, W): magnitude of the fully sampled scan, before a
-    retrospective mask, in the scan's unit; else None. choices: for the report.
+    explain it less well than the rest, and `problem` itself where that is hardly anywhere. drawn: that, on a finer grid where
+    the scan's is coarse. lean: the problem of `drawn` in fewer coils, to draw samples with. support (1, 2 M, H, W): 1 where
+    the coils see the image, 0 elsewhere. scale: what the data's unit was multiplied by. truth (H, W): magnitude of the fully
+    sampled scan, before a retrospective mask, in the scan's unit; else None. choices: for the report.
     """
 
     problem: Problem
     weighted: Problem
     drawn: Drawn
+    lean: Problem
     support: Tensor
     scale: float
     truth: Tensor | None
@@ -69,10 +70,9 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
     else:
         drawn = drawn_on(weighted, seen.maps, seen.kspace if seen.calibration is None else seen.calibration, settings.grid)
         choices["drawn_on"] = list(drawn.support.shape[-2:])
-    if settings.coils is None:
-        drawn = replace(drawn, problem=in_fewer_coils(drawn.problem))
-        choices["coils"] = {**seen.coils, "drawn_with": drawn.problem.y.shape[2]}
-    return Prepared(problem, weighted, drawn, support, scale, truth, choices)
+    lean = drawn.problem if settings.coils else in_fewer_coils(drawn.problem)
+    choices["coils"] = {**seen.coils, "drawn_with": lean.y.shape[2]}
+    return Prepared(problem, weighted, drawn, lean, support, scale, truth, choices)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from invdiff.mri.scan_prior import ScanPrior
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import SimulatedScan
 from invdiff.posterior import Sampler
-from invdiff.restoration import Progress, Stop, restore
+from invdiff.restoration import Progress, Stop, residual, restore
 from invdiff.trust import Appraisal, appraise
 from operators import mri
 
@@ -162,18 +162,19 @@ def _restored(scan: Scan, number: int, recipe: Recipe, slices: Slices,
     prepared = prepare(scan, number, recipe.settings, recipe.sigma_y)
     kept, classical = slices.beside(number), _classical(prepared, recipe.baselines)
     drawn = prepared.drawn
-    result = restore(drawn.problem, ScanPrior(recipe.prior, drawn.support), recipe.sampler, samples=recipe.samples,
+    result = restore(prepared.lean, ScanPrior(recipe.prior, drawn.support), recipe.sampler, samples=recipe.samples,
                      seed=stream_seed(recipe.seed, number, 0), device=recipe.device, batch_size=recipe.batch_size,
                      precision=recipe.precision, antithetic=recipe.antithetic, on_step=watch, checkpoint=kept)
     if result.samples.shape[1] < recipe.samples and (kept or len(slices)):
         raise Stop                                              # only a slice that is alone may be short of samples
     samples, where = drawn.on_scan(result.samples), result.report["device"]
+    judged = drawn.problem.to(where)                            # by all coils
     appraisal = appraise(prepared.weighted.to(where), ScanPrior(recipe.prior, prepared.support), samples, recipe.reference,
                          look=recipe.look, probes=0 if recipe.look else PROBES,
-                         explained=(drawn.problem.to(where), result.samples), scale=prepared.scale)
+                         explained=(judged, result.samples), scale=prepared.scale)
     tensors = _tensors(scan, number, prepared, samples[0], classical, appraisal)
     return tensors, {"slice": number, "seconds": round(time.perf_counter() - began, 3), "preparation": dict(prepared.choices),
-                     "run": result.report, "appraisal": appraisal.report}
+                     "run": {**result.report, "residual": residual(judged, result.samples)}, "appraisal": appraisal.report}
 
 
 def _nothing(scan: Scan, recipe: Recipe, samples: int) -> dict[str, Tensor]:

@@ -53,6 +53,5 @@ def test_coils_that_all_count_stay():
 def test_a_slice_is_judged_by_all_coils_and_a_number_asked_for_is_kept():
     scan = scan_of(kspace(coils=12), mask=lines(), noise_scan=noise(12, 2000))
     usual, all_coils = (prepare(scan, 0, ScanSettings(coils=count)) for count in (None, 12))
-    assert usual.problem.y.shape[2] == all_coils.drawn.problem.y.shape[2] == 12
-    assert usual.choices["coils"]["drawn_with"] == usual.drawn.problem.y.shape[2] < 12
-    assert "drawn_with" not in all_coils.choices["coils"]
+    assert usual.drawn.problem.y.shape[2] == all_coils.lean.y.shape[2] == all_coils.choices["coils"]["drawn_with"] == 12
+    assert usual.choices["coils"]["drawn_with"] == usual.lean.y.shape[2] < 12
