@@ -96,7 +96,7 @@ class Problem:
     @cached_property
     def mean_gain(self) -> float:
         """Of a linear operator, the mean of the squared singular values, tr(A^T A) / n, as one random image shows it."""
-        x = torch.randn((1, *self.image_shape), generator=torch.Generator().manual_seed(0)).to(self.y)
+        x = torch.randn((1, *self.image_shape), dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(self.y)
         x = x.expand(len(self.y), *self.image_shape)        # an operator may have a mask for each measurement
         return float(self.physics.A(x).square().sum() / x.square().sum())
 
@@ -111,8 +111,8 @@ class Problem:
         for _ in range(DESCENT_STEPS):
             seen = physics.A(x)
             gradient = physics.A_vjp(x, y - seen)
-            near = 1e-3 / gradient.abs().amax().clamp_min(1e-30)
-            change = ((physics.A(x + near * gradient) - seen) / near).flatten(1)
+            near = 1e-3 / gradient.abs().amax(tuple(range(1, x.ndim)), keepdim=True).clamp_min(1e-30)
+            change = (physics.A(x + near * gradient) - seen).flatten(1) / near.flatten(1)
             along = ((y - seen).flatten(1) * change).sum(1) / change.square().sum(1).clamp_min(1e-30)
             x = x + along.reshape(-1, *[1] * (x.ndim - 1)) * gradient
         return x
@@ -120,7 +120,7 @@ class Problem:
     def observed(self) -> Tensor:
         """True where an entry of y carries a measurement: the operator can reach it. Shape of A(x), batch 1 or B."""
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand((self.y.shape[0], *self.image_shape), generator=generator) + 0.5
+        x = torch.rand((self.y.shape[0], *self.image_shape), dtype=torch.float32, generator=generator) + 0.5
         return self.physics.A(x.to(self.y)) != 0
 
     def measured(self) -> "Problem":
@@ -136,7 +136,6 @@ class Problem:
     def to(self, device: torch.device | str) -> "Problem":
         """The same on a device, in float32; an operator that is elsewhere or of another precision is copied."""
         y, physics = self.y.to(device, torch.float32), self.physics
-        y = y.clone() if y.is_inference() else y        # of which no gradient could be taken
         held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point() or t.is_complex()]
         if any(t.device != y.device or t.dtype != _single(t).dtype for t in held):
             physics = copy.deepcopy(physics).to(device)._apply(_single)
@@ -158,7 +157,7 @@ def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Prob
     if not isinstance(clean, Tensor):
         raise ValueError(f"physics: expected one that gives a tensor (B, ...), got {type(clean).__name__} from "
                          f"{type(physics).__name__}")
-    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean)
+    noise = torch.randn(clean.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(seed)).to(clean)
     problem = Problem(physics, clean, sigma_y)
     return Problem(physics, clean + sigma_y * noise * problem.observed(), sigma_y)
 

@@ -209,7 +209,8 @@ class _Run:
             identity["samples"] = samples
         if self.antithetic:
             identity["antithetic"] = True
-        picture = torch.rand(self.problem.image_shape, generator=torch.Generator().manual_seed(0)).to(self.problem.y)
+        picture = self.problem.y.new_empty(self.problem.image_shape, device="cpu")
+        picture = picture.uniform_(generator=torch.Generator().manual_seed(0)).to(self.problem.y)
         with torch.no_grad():
             latent = latent_of(self.prior)
             known = latent.encode(picture[None]) if latent else picture[None]

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,17 +55,22 @@ def png(pixels: np.ndarray) -> bytes:
 
 def without(strokes: Sequence[Mapping[str, Any]], size: Sequence[int]) -> np.ndarray:
     """A mask of `size` (H, W), uint8: black where strokes of a round brush go, white elsewhere. Strokes have `points` (x, y)
-    and a `width`, both in shares of the picture's sides, and so fit any size; the width is a share of W."""
+    and a `width`, both in shares of the picture's sides, and so fit any size; the width is a share of W. A browser may send
+    any number: of those far off, the nearest that may matter is taken."""
     height, width = size
     mask = Image.new("L", (width, height), 255)
     brush = ImageDraw.Draw(mask)
     for stroke in strokes:
-        points = [(x * width, y * height) for x, y in stroke["points"]]
-        radius = stroke["width"] * width / 2
+        points = [(_within(x, -1, 2) * width, _within(y, -1, 2) * height) for x, y in stroke["points"]]
+        radius = _within(stroke["width"], 0, 1) * width / 2
         brush.line(points, 0, max(round(2 * radius), 1))
         for x, y in points:
             brush.ellipse((x - radius, y - radius, x + radius, y + radius), 0)
     return np.asarray(mask)
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high) if math.isfinite(value) else low
 
 
 def data_url(pixels: np.ndarray) -> str:

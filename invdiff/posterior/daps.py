@@ -48,7 +48,7 @@ class DAPS(Sampler):
                 levels = self.schedule(count, min(self.sigma_min, sigma), sigma)
                 *_, end = self.integrator(prior, levels, x, lambda: noise.normal(shape))
                 if spectrum is None:
-                    power = torch.full((1, shape[-2], shape[-1] // 2 + 1), (float(self.r or 1) * sigma) ** 2, device=x.device)
+                    power = x.new_full((1, shape[-2], shape[-1] // 2 + 1), (float(self.r or 1) * sigma) ** 2)
                 else:
                     power = spectrum.at(sigma, (shape[-2], shape[-1]), x.device)
                 x0 = given_data(end.x, power, noise.normal)

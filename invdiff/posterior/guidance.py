@@ -137,7 +137,7 @@ def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: T
         problem.calls.operator += 2 * len(residual)
         s = physics.mask
         return physics.V(variance * s / (variance * s.square() + noise) * physics.U_adjoint(residual))
-    v = torch.as_tensor(variance).reshape(-1, *[1] * (residual.ndim - 1))       # as it is for measurements
+    v = torch.as_tensor(variance).to(residual).reshape(-1, *[1] * (residual.ndim - 1))      # as it is for measurements
     weights = conjugate_gradients(lambda w: v * problem.A(problem.A_adjoint(w)) + noise * w, residual,
                                   tolerance=1e-3, iterations=50).x
     return variance * problem.A_adjoint(weights)

@@ -54,7 +54,7 @@ class Whitened:
 
     def __init__(self, problem: Problem, power: Tensor, noise: float, scale: Tensor | None = None):
         self.problem, self.size, self.noise, self.scale = problem, problem.image_shape[-2:], noise, scale
-        root, pairs = power.sqrt(), torch.full((power.shape[-1],), 2**0.5, device=power.device)
+        root, pairs = power.sqrt(), power.new_full((power.shape[-1],), 2**0.5)
         pairs[0] = 1.0
         if self.size[1] % 2 == 0:
             pairs[-1] = 1.0

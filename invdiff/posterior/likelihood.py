@@ -43,7 +43,7 @@ def squared_norm(problem: Problem, x: Tensor, iterations: int = POWER_ITERATIONS
 
     From below, and within a few per cent as a rule. Starts from a fixed vector, so that it is the same for every batch.
     """
-    v = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x).expand_as(x)
+    v = torch.randn(x.shape[1:], dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(x).expand_as(x)
     product = _gauss_newton(problem, x)
     size = length(v)
     for _ in range(iterations):
@@ -86,7 +86,7 @@ def mean_power(spectrum: ErrorSpectrum, sigma: float, like: Tensor) -> Tensor:
     height, width = like.shape[-2:]
     power = spectrum.at(sigma, (height, width), like.device)
     # rfft2 keeps one of each pair of conjugate frequencies; columns 0 and, for even widths, W / 2 have no partner
-    weight = torch.full((width // 2 + 1,), 2.0, device=like.device)
+    weight = power.new_full((width // 2 + 1,), 2.0)
     weight[0] = 1.0
     if width % 2 == 0:
         weight[-1] = 1.0

@@ -29,7 +29,7 @@ class Surplus:
         self.size = (problem.image_shape[-2], problem.image_shape[-1])
         self.values = problem.observed().flatten(1).sum(1).to(problem.y.dtype).clamp_min(1)
         self.gain = getattr(problem.physics, "response_power", None)         # of a circular filter
-        probe = torch.randn((1, *problem.image_shape), generator=torch.Generator().manual_seed(0))
+        probe = torch.randn((1, *problem.image_shape), dtype=torch.float32, generator=torch.Generator().manual_seed(0))
         self.probe = probe.to(problem.y).expand(len(problem.y), *problem.image_shape)
 
     @staticmethod

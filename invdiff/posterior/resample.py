@@ -61,7 +61,7 @@ class ReSample(Sampler):
                 if spectrum:
                     power = spectrum.at(sigma, shape[-2:], z.device)
                 else:           # of white latents of unit variance
-                    power = torch.full((1, shape[-2], shape[-1] // 2 + 1), sigma**2 / (1 + sigma**2), device=z.device)
+                    power = z.new_full((1, shape[-2], shape[-1] // 2 + 1), sigma**2 / (1 + sigma**2))
                 mean, posed = free, hidden
                 if self.draw:
                     mean = free + root_noise(power, noise.normal(shape))

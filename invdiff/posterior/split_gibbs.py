@@ -59,7 +59,7 @@ class SplitGibbs(Sampler):
                 if basis is not None:
                     z = likelihood_draw(basis, x, rho, noise.normal)
                 else:
-                    power = torch.full((1, shape[-2], shape[-1] // 2 + 1), rho**2, device=x.device)
+                    power = x.new_full((1, shape[-2], shape[-1] // 2 + 1), rho**2)
                     z = given_data(x, power, noise.normal)
                 # a network is not to be asked far below the levels that it knows: there it may amplify
                 levels = self.schedule(self.prior_steps, max(DEEPEST * rho, self.sigma_min / 2), rho)

@@ -115,7 +115,7 @@ class _Particles:
 
     def draw(self, shape: Sequence[int]) -> Tensor:
         """Standard normal noise (count, *shape)."""
-        return torch.randn((self.count, *shape), generator=self._generator).to(self.device)
+        return torch.randn((self.count, *shape), dtype=torch.float32, generator=self._generator).to(self.device)
 
     def weigh(self, log_factor: Tensor) -> None:
         self._log_weights = self._log_weights + log_factor

@@ -2,26 +2,36 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from deepinv.models import Denoiser
 from torch import Tensor, nn
 
+_LOCK = Lock()
+_RUNS: WeakKeyDictionary[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = WeakKeyDictionary()
+
 
 @contextmanager
 def in_use(prior: nn.Module) -> Iterator[None]:
-    """For a run: the prior in evaluation mode, gradients possible, float32 torch's default. Afterwards each is what it was."""
-    modes, number = [(module, module.training) for module in prior.modules()], torch.get_default_dtype()
-    prior.eval()
-    torch.set_default_dtype(torch.float32)
+    """For a run: the prior in evaluation mode, and gradients possible. After the last of several at a time it is as it was."""
+    with _LOCK:
+        runs, modes = _RUNS.get(prior) or (0, [(module, module.training) for module in prior.modules()])
+        _RUNS[prior] = runs + 1, modes
+        prior.eval()
     try:
         with torch.inference_mode(False):
             yield
     finally:
-        torch.set_default_dtype(number)
-        for module, training in modes:
-            module.training = training
+        with _LOCK:
+            runs, modes = _RUNS.pop(prior)
+            if runs > 1:
+                _RUNS[prior] = runs - 1, modes
+            else:
+                for module, training in modes:
+                    module.training = training
 
 
 class Counted(Denoiser):

@@ -5,13 +5,14 @@ of the colours (luminance and two chrominances). That is the covariance which sp
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from deepinv.models import Denoiser
-from torch import Tensor
+from torch import Tensor, nn
 
 from invdiff.priors import local_error
 from invdiff.priors.counted import in_use
@@ -170,7 +171,7 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
     for sigma in sigmas:
         clean = torch.stack(list(images))
         noise = torch.stack([torch.randn(image.shape, generator=generator, dtype=torch.float32) for image in images]).to(clean)
-        with in_use(denoiser):
+        with in_use(denoiser) if isinstance(denoiser, nn.Module) else nullcontext():       # or a plain function
             estimates = torch.cat([denoiser(x[None], sigma) for x in clean + sigma * noise]).float()
         errors = estimates - clean
         coefficients.append(local_error.fit(estimates.cpu(), errors.cpu()))

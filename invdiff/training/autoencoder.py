@@ -19,7 +19,7 @@ from invdiff.training.data import load_whole
 from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.settings import Frozen, Name
-from invdiff.training.short import finished_short, recorded, run_short
+from invdiff.training.short import finished_short, run_of, run_short
 
 
 class ImageSettings(Frozen):
@@ -74,6 +74,7 @@ class AutoencoderTrainer:
         s = self.settings = settings
         self.device = torch.device(device)
         self.images, self.test = (load_whole(s.data.path, key, s.network.channels) for key in (s.data.key, s.data.test))
+        self.run = run_of(s, self.images, self.test)
         torch.manual_seed(s.seed)
         self.network = Autoencoder(**s.network.model_dump()).to(self.device).to(memory_format=torch.channels_last)
         height, width = self.images.shape[-2:]
@@ -130,8 +131,8 @@ def train_autoencoder(settings: AutoencoderSettings, output: str | Path, device:
     """
     output = Path(output)
     path = output / f"{settings.name}.safetensors"
-    if not finished_short(settings, output):
-        trainer = AutoencoderTrainer(settings, device)
+    trainer = AutoencoderTrainer(settings, device)
+    if not finished_short(path, trainer.run):
         run_short(trainer, output, on_step)
         trainer.average.standardise(*latent_statistics(trainer.average, trainer.images))
         save_autoencoder(path, trainer.average, make_card(trainer))
@@ -143,8 +144,7 @@ def make_card(trainer: AutoencoderTrainer) -> dict[str, Any]:
     s = trainer.settings
     return {"name": s.name, "data": s.data.description, "licence": s.data.licence, "use": s.use,
             "psnr": {"mean": reconstruction_psnr(trainer.average, trainer.test), "images": len(trainer.test)},
-            "training": {"settings": recorded(s), "minutes": round(trainer.seconds / 60, 2),
-                         "hardware": hardware(trainer.device)}}
+            "training": {**trainer.run, "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device)}}
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from invdiff.training.data import load_whole
 from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.settings import Frozen, Name
-from invdiff.training.short import finished_short, recorded, run_short
+from invdiff.training.short import finished_short, run_of, run_short
 from invdiff.training.whole import read_labels
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)      # of the card's accuracies
@@ -94,11 +94,10 @@ class ClassifierTrainer:
         torch.manual_seed(s.seed)
         self.architecture = {"classes": classes, **s.network.model_dump(mode="json")}
         self.network = Classifier(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
-        self.before = None      # how the weights were trained that it begins with
-        if s.initial:
-            earlier = self._earlier(s.initial)
+        earlier = self._earlier(s.initial) if s.initial else None
+        if earlier:
             self.network.load_state_dict(earlier.state_dict())
-            self.before = training_of(earlier)
+        self.run = run_of(s, self.images, self.labels, *self.test, initial=earlier and earlier.card["training"])
         self.averages = Averages(self.network, (s.ema_gamma,))
         self.average = self.averages.copies[0]
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=s.rate, weight_decay=s.weight_decay)
@@ -154,18 +153,11 @@ def train_classifier(settings: ClassifierSettings, output: str | Path, device: s
     """
     output = Path(output)
     path = output / f"{settings.name}.safetensors"
-    before = training_of(load_classifier(settings.initial)) if settings.initial else None
-    if not finished_short(settings, output, before):
-        trainer = ClassifierTrainer(settings, device)
+    trainer = ClassifierTrainer(settings, device)
+    if not finished_short(path, trainer.run):
         run_short(trainer, output, on_step)
         save_classifier(path, trainer.average, make_card(trainer))
     return path
-
-
-def training_of(classifier: Classifier) -> dict[str, Any]:
-    """What another's card keeps of how a classifier was trained."""
-    known = classifier.card["training"]
-    return {key: known[key] for key in ("settings", "minutes", "initial") if key in known}
 
 
 def make_card(trainer: ClassifierTrainer) -> dict[str, Any]:
@@ -176,8 +168,7 @@ def make_card(trainer: ClassifierTrainer) -> dict[str, Any]:
         "name": s.name, "architecture": trainer.architecture, "classes": list(s.data.class_names),
         "sigma_range": [0.0, s.high], "data": s.data.description, "licence": s.data.licence, "use": s.use,
         "accuracy": {f"{level:g}": accuracy(trainer.average, images, labels, level) for level in LEVELS},
-        "training": {"settings": recorded(s), "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device),
-                     **({"initial": trainer.before} if trainer.before else {})},
+        "training": {**trainer.run, "minutes": round(trainer.seconds / 60, 2), "hardware": hardware(trainer.device)},
     }
 
 

@@ -1,9 +1,12 @@
 """Trainings of minutes, of an autoencoder or a classifier: their loop, and what tells that one is done."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from invdiff.errors import InputError
 from invdiff.priors.checkpoint import read_card
@@ -51,15 +54,20 @@ def _log(output: Path) -> Any:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
 
 
-def recorded(settings: Any) -> dict[str, Any]:
-    """What a card says of a run's settings: not where anything lay."""
-    return settings.model_dump(mode="json", exclude={"data": {"path"}, "initial": True})
+def run_of(settings: Any, *arrays: np.ndarray, initial: Any = None) -> dict[str, Any]:
+    """What makes two runs the same one, for the card: the settings, but not where anything lay, a digest of the data, and, if
+    it begins with the weights of an earlier one, `initial`, that one's."""
+    data = hashlib.sha256()
+    for array in arrays:
+        data.update(f"{array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    said = settings.model_dump(mode="json", exclude={"data": {"path"}, "initial": True})
+    return {"settings": said, "data": data.hexdigest(), **({"initial": initial} if initial else {})}
 
 
-def finished_short(settings: Any, output: Path, before: Mapping[str, Any] | None = None) -> bool:
-    """Does `output` hold what a run of these settings made? before: how the weights were trained that it begins with."""
+def finished_short(path: Path, run: dict[str, Any]) -> bool:
+    """Is the file at `path` what this run made?"""
     try:
-        made = read_card(output / f"{settings.name}.safetensors").get("training", {})
+        made = read_card(path).get("training")
     except InputError:
         return False
-    return made.get("settings") == recorded(settings) and made.get("initial") == before
+    return isinstance(made, dict) and all(made.get(key) == run.get(key) for key in ("settings", "data", "initial"))

@@ -272,3 +272,14 @@ def test_a_slice_of_a_volume_is_taken_for_an_image(tmp_path):
         file["reconstruction_rss"] = volume.T
     assert "--truth file1-slice1.npy" in command(upload(page(), "file1.h5", (tmp_path / "file1.h5").read_bytes()))
     assert not upload(page(), "bad.nii.gz", b"\x1f\x8bno volume").exception
+
+
+@pytest.mark.parametrize("stroke", [{"width": 1e6, "points": [[0.5, 0.5]]}, {"width": float("nan"), "points": [[0.5, 0.5]]},
+                                    {"width": -3, "points": [[0.5, 0.5]]}, {"width": 0.1, "points": [[1e12, float("inf")]]}])
+def test_numbers_that_no_brush_makes_neither_fail_nor_take_long(stroke):
+    """A mask of 8 x 8 pixels; a brush as wide as the picture covers the places around."""
+    from invdiff_app.pictures import without
+
+    mask = without([stroke], (8, 8))
+    assert mask.shape == (8, 8)
+    assert (mask == 0).sum() > 40 if stroke["width"] == 1e6 else (mask == 255).sum() > 40

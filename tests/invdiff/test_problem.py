@@ -33,6 +33,30 @@ def test_a_measurement_is_a_tensor():
         simulate(inpainting().stack(inpainting()), torch.zeros(1, *SIZE), 0.1)
 
 
+def test_an_estimate_does_not_depend_on_its_neighbours():
+    """deepinv's iterations end for all of a batch at once, ours for each; and a step of gradients is not of a batch either."""
+    class Rows(LinearPhysics):
+        matrix = torch.randn(24, 48, generator=torch.Generator().manual_seed(0)) / 7
+
+        def A(self, x, **kwargs):
+            return x.flatten(1) @ self.matrix.T
+
+        def A_adjoint(self, y, **kwargs):
+            return (y @ self.matrix).reshape(-1, *SIZE)
+
+    class Squared(Physics):
+        img_size = SIZE
+
+        def A(self, x, **kwargs):
+            return x.square()
+
+    x = torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0, 0.01]).reshape(2, 1, 1, 1)
+    linear, squared = simulate(Rows(img_size=SIZE), x, 0.0), simulate(Squared(), x, 0.0)
+    assert torch.equal(linear.estimate(), operators.least_squares(linear.physics, linear.y).x)
+    alone = torch.cat([squared.rows(torch.tensor([j])).estimate() for j in range(2)])
+    torch.testing.assert_close(squared.estimate(), alone, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("gain", [0.3, 30.0])
 def test_an_estimate_without_a_pseudo_inverse(gain):
     """By gradients, whatever the operator's scale; in closed form where there is one."""

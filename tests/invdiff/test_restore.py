@@ -1,9 +1,10 @@
 import json
+import threading
 
 import pytest
 import torch
 from deepinv.models import Denoiser
-from deepinv.physics import LinearPhysics
+from deepinv.physics import Blur, LinearPhysics
 
 import invdiff
 import operators
@@ -11,6 +12,7 @@ from invdiff.errors import InputError
 from invdiff.io.results import load_arrays
 from invdiff.posterior import DDRM, DPS, DiffPIR, MomentMatching, PiGDM, TwistedSMC
 from invdiff.priors.analytic import GaussianPrior
+from invdiff.priors.counted import in_use
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
 
@@ -75,7 +77,7 @@ def test_the_count_of_one_run_is_not_that_of_two():
 
 @pytest.mark.parametrize("sampler", [MomentMatching(steps=3), PiGDM(steps=3), DPS(steps=3)], ids=lambda s: type(s).__name__)
 def test_how_torch_and_the_prior_are_set_changes_nothing(sampler):
-    """Evaluation mode, gradients and float32 for the run, and afterwards all as it was."""
+    """Evaluation mode and gradients for the run, and afterwards all as it was; numbers are float32 whatever the default is."""
     class Trained(Denoiser):
         def __init__(self):
             super().__init__()
@@ -92,12 +94,36 @@ def test_how_torch_and_the_prior_are_set_changes_nothing(sampler):
     try:
         with torch.inference_mode():
             second = restore(posed, net, sampler).samples
-        assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(first, second)
     assert (net.training, net.layers[0].training, net.layers[1].training) == (True, False, True)
     assert (net.layers[0].running_mean == 0).all()
+
+
+def test_two_runs_at_a_time_leave_a_prior_in_evaluation_mode_until_the_last_has_ended():
+    net, first_in, first_may_end, seen = torch.nn.Dropout(0.5), threading.Event(), threading.Event(), []
+
+    def first():
+        with in_use(net):
+            first_in.set()
+            first_may_end.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert first_in.wait(10)
+    with in_use(net):
+        first_may_end.set()
+        thread.join(10)
+        seen.append(net.training)
+    assert (seen, net.training) == ([False], True)
+
+
+def test_a_kernel_for_each_measurement_that_refuses_in_its_own_way():
+    """deepinv's Blur asserts that there are as many kernels as images."""
+    kernels = torch.stack([torch.eye(3)[None] / 3, torch.ones(1, 3, 3) / 9])
+    posed = simulate(Blur(filter=kernels, padding="circular", img_size=SIZE), torch.full((2, *SIZE), 0.5), 0.05)
+    assert restore(posed, prior(), DPS(steps=3), samples=2, batch_size=1).samples.isfinite().all()
 
 
 def test_a_parameter_for_each_measurement_may_hide_anywhere():

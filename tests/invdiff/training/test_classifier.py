@@ -12,6 +12,8 @@ import torch
 
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import load_classifier
+from invdiff.io.idx import read_idx
+from invdiff.priors.checkpoint import write_tensors
 from invdiff.training.classifier import (
     ClassifierSettings,
     ClassifierTrainer,
@@ -20,6 +22,7 @@ from invdiff.training.classifier import (
     moved,
     train_classifier,
 )
+from invdiff.training.short import finished_short
 
 FASHION = Path(__file__).parents[4] / "shared" / "data" / "fashion_mnist"
 
@@ -107,6 +110,19 @@ def test_what_is_done_is_not_done_again(data):
     train_classifier(settings(data, steps=2), data / "other")
     train(begun)
     assert len(taken) == 2
+    labels = read_idx(data / "train-labels.gz")
+    write_idx(data / "train-labels.gz", labels[::-1])                   # other data of the same names
+    train(begun)
+    assert len(taken) == 2
+
+
+@pytest.mark.parametrize("card", [{"training": None}, {"training": []}, {"training": {"settings": 3}}, []])
+def test_a_card_of_another_kind_is_no_finished_run(data, card):
+    given = settings(data, steps=1)
+    path = data / "run" / "halves.safetensors"
+    write_tensors(path, {"x": torch.zeros(1)}, {"format": "x", "card": json.dumps(card)})
+    assert not finished_short(path, ClassifierTrainer(given).run)
+    assert "accuracy" in load_classifier(train_classifier(given, data / "run")).card
 
 
 def test_half_of_a_batch_is_clean_and_the_rest_log_uniform(data):
