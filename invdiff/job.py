@@ -109,7 +109,9 @@ def pose_truth(config: RunConfig, truth: Tensor, seed: int) -> Problem:
 
 def _measured(config: RunConfig, path: str, factor: int) -> Problem:
     """The problem of a measurement in a file, for an image of the size that it, or else `size`, tells."""
-    y = _photo(path) if config.size is None else load_array(path)
+    sized = config.size is not None
+    y = load_array(path) if sized and path.endswith(".npy") else _photo(path, "" if sized else "; of what is no image, such as "
+                                                                      "sums of pixels, say the image's size, --set size=[H,W]")
     if config.size is not None:
         sizes = [(channels, *config.size) for channels in (3, 1)]
     else:
@@ -217,11 +219,11 @@ def score(result: Result, picture: Tensor, truth: Tensor | None, bounds: tuple[T
     return scores | {"baselines": {}}
 
 
-def _photo(path: str) -> Tensor:
+def _photo(path: str, otherwise: str = "") -> Tensor:
     image = load_image(path)
     if float(image.abs().max()) > 4:
-        raise InputError(f"{path}: values reach {float(image.abs().max()):g}; expected white to be 1, so divide by the "
-                         "white level")
+        raise InputError(f"{path}: values reach {float(image.abs().max()):g}; expected white to be 1, so divide by the white "
+                         f"level{otherwise}")
     return image
 
 

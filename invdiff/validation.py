@@ -89,7 +89,7 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         known = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
         return f"{'.'.join([*path, 'kind'])}: unknown kind {first['ctx']['tag']!r}; {nearest(first['ctx']['tag'], known)}"
     if first["type"] == "value_error":          # ours, which says what it got
-        return f"{'.'.join(path)}: {first['ctx']['error']}"
+        return ": ".join(filter(None, ['.'.join(path), str(first["ctx"]["error"])]))        # of the whole, or of a field
     if first["type"] == "missing":
         return f"{'.'.join(path)} is missing"
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"

@@ -152,6 +152,10 @@ def test_a_broken_config_file_is_refused_by_its_name(text, said, tmp_path):
     assert said in refused(path=path)
 
 
+def test_what_is_wrong_with_a_whole_sampler_is_said_without_a_key():
+    assert refused("sampler.name=daps", "sampler.start_sigma=0.3").startswith("sampler: DAPS cannot begin")
+
+
 def test_a_missing_config_file_is_refused():
     assert "nowhere.yaml" in refused(path="nowhere.yaml")
 

@@ -79,6 +79,20 @@ def test_an_array_of_counts_is_refused(tmp_path):
         posed("deblur", f"input={tmp_path / 'counts.npy'}", "sigma_y=0.1")
 
 
+def test_what_is_no_image_wants_its_size_said_and_an_image_may_have_it(photo, tmp_path):
+    y, _ = posed("cs", f"truth={photo}", "operator.name=gaussian_sensing", "operator.rate=0.1")
+    np.save(tmp_path / "sums.npy", 10 * y.y[0].numpy())
+    given = [f"input={tmp_path / 'sums.npy'}", "sigma_y=0.1", "operator.name=gaussian_sensing", "operator.rate=0.1"]
+    with pytest.raises(InputError, match=r"say the image's size, --set size=\[H,W\]"):
+        posed("cs", *given)
+    assert posed("cs", *given, f"size=[{y.image_shape[1]},{y.image_shape[2]}]")[0].image_shape == y.image_shape
+    height, width = load_image(photo).shape[-2:]
+    larger, _ = posed("deblur", f"input={photo}", "sigma_y=0.1", "operator.boundary=valid",
+                      f"size=[{height + 16},{width + 16}]")
+    assert larger.image_shape == (3, height + 16, width + 16)
+    assert torch.equal(larger.y, load_image(photo))
+
+
 def test_a_grey_image_stays_grey(tmp_path):
     np.save(tmp_path / "grey.npy", np.full((16, 20), 0.25))
     problem, truth = posed("denoise", f"truth={tmp_path / 'grey.npy'}")

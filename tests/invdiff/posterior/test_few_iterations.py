@@ -4,7 +4,11 @@ import pytest
 from toys import assert_moments_close, natural_prior, pose, sample
 
 import operators
+from invdiff.io.images import sample_image
 from invdiff.posterior import MomentMatching
+from invdiff.priors import load_prior
+from invdiff.problem import simulate
+from invdiff.restoration import restore
 
 SIZE, LARGE = (1, 12, 12), (1, 32, 32)
 MASKS = {
@@ -34,3 +38,12 @@ def test_they_are_few():
         sample(MomentMatching(steps=20, **accuracy), prior, problem, 1)
         counts.append((problem.calls.operator - before) / 21)
     assert counts[0] < 16 < counts[1]
+
+
+def test_solves_for_dense_random_sums_go_on_until_they_have_converged():
+    """Ended after 20 iterations, samples of this were 500 times as bright as the image."""
+    x = sample_image("astronaut", 128)[..., :32, :32]
+    problem = simulate(operators.GaussianSensing((3, 32, 32), 0.5), x, 0.0)
+    result = restore(problem, load_prior("natural"), MomentMatching(covariance="low-rank", rank=1, steps=6))
+    assert result.report["residual"]["value"] < 0.01
+    assert (result.samples[:, 0] - x).square().mean() < 0.1**2
