@@ -109,9 +109,8 @@ def pose_truth(config: RunConfig, truth: Tensor, seed: int) -> Problem:
 
 def _measured(config: RunConfig, path: str, factor: int) -> Problem:
     """The problem of a measurement in a file, for an image of the size that it, or else `size`, tells."""
-    sized = config.size is not None
-    y = load_array(path) if sized and path.endswith(".npy") else _photo(path, "" if sized else "; of what is no image, such as "
-                                                                      "sums of pixels, say the image's size, --set size=[H,W]")
+    sums = "" if config.size else "; of what is no image, such as sums of pixels, say the image's size, --set size=[H,W]"
+    y = load_array(path) if config.size and Path(path).suffix.lower() == ".npy" else _photo(path, sums)
     if config.size is not None:
         sizes = [(channels, *config.size) for channels in (3, 1)]
     else:

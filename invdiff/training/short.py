@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from invdiff.errors import InputError
+from invdiff.io.files import make_folder
 from invdiff.priors.checkpoint import read_card
 from invdiff.training.processes import asking
 
@@ -31,7 +32,8 @@ def run_short(trainer: ShortTrainer, output: Path, on_step: Callable[[int, float
     Raises InputError where it diverges or `output` cannot be written, and KeyboardInterrupt.
     """
     steps, asked, means = trainer.settings.steps, list[bool](), dict[str, float]()
-    with _log(output) as log, asking(lambda: asked.append(True)):
+    make_folder(output)
+    with (output / "log.jsonl").open("w", encoding="utf-8") as log, asking(lambda: asked.append(True)):
         for number in range(steps):
             share = max(_FORGET, 1 / (number + 1))
             for name, value in trainer.step(number).items():
@@ -44,14 +46,6 @@ def run_short(trainer: ShortTrainer, output: Path, on_step: Callable[[int, float
                 on_step(number + 1, next(iter(means.values())))
             if asked:
                 raise KeyboardInterrupt
-
-
-def _log(output: Path) -> Any:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        return (output / "log.jsonl").open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
 
 
 def run_of(settings: Any, *arrays: np.ndarray, initial: Any = None) -> dict[str, Any]:

@@ -1,26 +1,17 @@
 """Consistency losses against the closed form of a Gaussian's probability flow, and on a mixture from noise to samples."""
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 
-from invdiff import InputError
 from invdiff.diffusion.consistency import Consistency
 from invdiff.diffusion.integrators import Renoise
 from invdiff.diffusion.schedules import Karras
-from invdiff.priors.checkpoint import read_tensors
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training import objectives
 from invdiff.training.consistency import ConsistencyLoss
-from invdiff.training.loop import Trainer
 from invdiff.training.noise_levels import LogNormal
-from invdiff.training.run import make_card
-from invdiff.training.settings import TrainSettings
-from invdiff.training.whole import WholeImages
 
 MEAN, STD = 0.4, 0.3
 NOISE = LogNormal(low=0.002, high=40.0)
@@ -190,117 +181,3 @@ def test_a_mixture_is_sampled_in_two_calls(kind, points, monkeypatch):
         assert near > share
         torch.testing.assert_close(shares, points.prior.weights, atol=0.1, rtol=0)
         assert points.share_near(points.prior, Consistency(), torch.tensor(levels))[0] < of_the_mean
-
-
-def settings(steps=8, loss=None, **changes):
-    return TrainSettings.model_validate({
-        "name": "few", "data": {"path": "nowhere", "patch": [8], "labels": "labels"}, "precision": "fp32",
-        "network": {"channels": 1, "widths": [8, 8], "depths": [1, 1], "embedding": 16, "classes": 3},
-        "noise": {"sigma_data": 0.3}, "loss": loss or {"kind": "consistency_training"},
-        "optimiser": {"steps": steps, "batch": 4, "rate": 2e-3, "warmup": 2}, **changes})
-
-
-def images():
-    pictures = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3)).astype(np.uint8)
-    return WholeImages(list(pictures), 1, np.arange(12) % 3)
-
-
-@pytest.fixture
-def teacher(tmp_path):
-    """The file of a small prior of three classes."""
-    from invdiff.priors.checkpoint import save_prior
-    from invdiff.training.beginning import build_denoiser
-
-    made = settings(loss={"kind": "edm"})
-    torch.manual_seed(1)
-    denoiser = build_denoiser(made)
-    for parameter in denoiser.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    card = {"architecture": made.network.model_dump(), "preconditioning": {"sigma_data": 0.3, "centre": 0.5}}
-    save_prior(tmp_path / "teacher.safetensors", denoiser, card)
-    return str(tmp_path / "teacher.safetensors")
-
-
-def run(trainer, count=10**9):
-    for _ in zip(range(count), trainer.steps(), strict=False):
-        pass
-
-
-def stored(trainer, folder):
-    trainer.save(folder / "compare.safetensors")
-    return read_tensors(folder / "compare.safetensors")[0]
-
-
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_a_resumed_distillation_is_the_unbroken_one_bit_for_bit(teacher, tmp_path, guidance):
-    """And the teacher is no part of the state."""
-    loss = {"kind": "consistency_distillation", "teacher": teacher, "first": 4, "last": 16, "guidance": guidance}
-    straight, first, second = (Trainer(settings(loss=loss), images()) for _ in range(3))
-    run(straight)
-    run(first, 3)
-    first.save(tmp_path / "state.safetensors")
-    torch.manual_seed(99)
-    second.resume(tmp_path / "state.safetensors")
-    run(second)
-    here, there = stored(straight, tmp_path), stored(second, tmp_path)
-    assert here.keys() == there.keys()
-    assert not [k for k in here if not torch.equal(here[k], there[k])]
-    assert {k.partition(".")[0] for k in here} == {"net", "average", "optimiser", "losses"}
-
-
-def test_the_card_says_how_to_sample_and_who_taught(teacher):
-    loss = {"kind": "consistency_distillation", "teacher": teacher, "first": 4, "last": 16, "second": 0.3}
-    card = make_card(Trainer(settings(loss=loss), images()))
-    assert card["sampling"] == {"solver": "consistency", "steps": 2, "schedule": {"name": "karras", "rho": 7.0},
-                                "sigma_min": 0.3, "sigma_max": 40.0}
-    assert card["training"]["teacher"]["name"] == Path(teacher).name
-    assert len(card["training"]["teacher"]["weights"]) >= 16
-    assert "sampling" not in make_card(Trainer(settings(loss={"kind": "edm"}), images()))
-
-
-def test_how_it_is_sampled_may_change_when_the_run_is_over(teacher, tmp_path):
-    loss = {"kind": "consistency_distillation", "teacher": teacher, "first": 4, "last": 16}
-    Trainer(settings(loss=loss), images()).save(tmp_path / "state.safetensors")
-    again = Trainer(settings(loss=loss | {"second": 0.8, "steps": 3}), images())
-    again.resume(tmp_path / "state.safetensors")
-    assert make_card(again)["sampling"]["sigma_min"] == 0.8
-    with pytest.raises(InputError, match="belongs to a run with other settings"):
-        Trainer(settings(loss=loss | {"last": 32}), images()).resume(tmp_path / "state.safetensors")
-
-
-def test_guidance_moves_the_target_by_the_class(teacher):
-    loss = {"kind": "consistency_distillation", "teacher": teacher}
-    plain, guided = (Trainer(settings(loss=loss | {"guidance": w}), images()).loss for w in (1.0, 3.0))
-    x, sigma, classes = torch.rand(2, 1, 8, 8), torch.full((2, 1, 1, 1), 0.5), torch.tensor([1, -1])
-    moved = (plain.teacher(x, sigma, classes) - guided.teacher(x, sigma, classes)).abs().amax((1, 2, 3))
-    assert moved[0] > 1e-4
-    assert moved[1] < 1e-6                   # an image without its class is not guided
-    free, told = (plain.teacher(x, sigma, c) for c in (None, classes))
-    torch.testing.assert_close(guided.teacher(x, sigma, classes)[0], (free + 3 * (told - free))[0], rtol=1e-4, atol=1e-5)
-    limited = Trainer(settings(loss=loss | {"guidance": 3.0, "guidance_interval": (0.6, 2.0)}), images()).loss.teacher
-    sigma, classes = torch.tensor([0.5, 0.7]).reshape(2, 1, 1, 1), torch.tensor([1, 1])
-    torch.testing.assert_close(limited(x, sigma, classes)[0], plain.teacher(x, sigma, classes)[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(limited(x, sigma, classes)[1], guided.teacher(x, sigma, classes)[1], rtol=1e-4, atol=1e-5)
-
-
-def test_a_second_level_above_the_first_is_refused_as_the_run_begins():
-    loss, noise = {"kind": "consistency_training", "second": 20.0}, {"high": 10.0, "sigma_data": 0.3}
-    with pytest.raises(InputError, match=r"loss\.second: expected at most noise\.high = 10, where sampling begins, got 20"):
-        Trainer(settings(loss=loss, noise=noise), images())
-    Trainer(settings(loss=loss | {"steps": 1}, noise=noise), images())          # there is no second
-
-
-def test_what_cannot_be_distilled_is_an_input_error(tiny_prior):
-    with pytest.raises(ValidationError, match="teacher: expected a prior for consistency_distillation"):
-        ConsistencyLoss(kind="consistency_distillation")
-    with pytest.raises(ValidationError, match=r"teacher: expected a prior .* none for consistency_training"):
-        ConsistencyLoss(kind="consistency_training", teacher="natural")
-    with pytest.raises(ValidationError, match="expected the lowest noise level and then the highest"):
-        ConsistencyLoss(kind="consistency_training", guidance_interval=(2.0, 0.3))
-    with pytest.raises(ValidationError, match="last: expected at least first = 20, got 10"):
-        ConsistencyLoss(kind="consistency_training", first=20, last=10)
-    with pytest.raises(InputError, match="no prior is called 'nobody'"):
-        Trainer(settings(loss={"kind": "consistency_distillation", "teacher": "nobody"}), images())
-    unknowing = str(tiny_prior(1, 0.5))
-    with pytest.raises(InputError, match=r"loss\.teacher: .* knows 0 classes; expected as many as network\.classes, 3"):
-        Trainer(settings(loss={"kind": "consistency_distillation", "teacher": unknowing, "guidance": 2.0}), images())
