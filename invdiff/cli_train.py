@@ -67,7 +67,7 @@ def _run_stages(stages: Sequence[Any], output: Path, device: str) -> None:
 
 
 def _run_stage(settings: Any, folder: Path, device: str) -> None:
-    from invdiff.training.identity import saved_step
+    from invdiff.training.identity import saved_state
     from invdiff.training.run import train as run
 
     view, state = View(settings), folder / "state.safetensors"
@@ -75,7 +75,7 @@ def _run_stage(settings: Any, folder: Path, device: str) -> None:
         with closing(view):
             run(settings, folder, device, on_step=view.show)
     except KeyboardInterrupt:
-        if step := saved_step(state, settings):
+        if step := saved_state(state, settings).get("step"):
             _say(f"{state}: the state after step {step}; the same command goes on from there", err=True)
         raise
     if not view.shown:

@@ -206,7 +206,7 @@ def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
     try:
         return OPERATORS[parameters.pop("name")](img_size, **parameters)
     except ValueError as error:
-        raise InputError(f"operator: {error}") from error
+        raise InputError(f"operator: {str(error).replace('img_size', 'the image', 1)}") from error
 
 
 def build_sampler(spec: Mapping[str, Any]) -> Sampler:

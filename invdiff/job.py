@@ -120,7 +120,7 @@ def _measured(config: RunConfig, path: str, factor: int) -> Problem:
     refusals = []
     for size in sizes:
         try:
-            physics = build_operator(config.operator, size)
+            physics = _built(config, size, y)
         except InputError as error:
             refusals.append(error)
             continue
@@ -130,6 +130,19 @@ def _measured(config: RunConfig, path: str, factor: int) -> Problem:
         raise refusals[0]
     raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {config.operator['name']} does not give for an image of "
                      f"{sizes[0]}; if the image's size is another one, say --set size=[H,W]")
+
+
+def _built(config: RunConfig, size: tuple[int, ...], y: Tensor) -> Physics:
+    """The operator for an image of a size (C, H, W), or for one that is larger by what its measurement lacks of y: a border
+    that no measurement speaks of. Raises InputError."""
+    physics = build_operator(config.operator, size)
+    measured = physics.measurement_size
+    if config.size or len(measured) != 3:
+        return physics
+    border = [n - m for n, m in zip(y.shape[-2:], measured[-2:], strict=True)]
+    if min(border) < 0 or max(border) == 0:
+        return physics
+    return build_operator(config.operator, (size[0], size[1] + border[0], size[2] + border[1]))
 
 
 def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
@@ -195,6 +208,9 @@ def _start(config: RunConfig, problem: Problem) -> Tensor | None:
     if config.start is None:
         return None
     estimate = _photo(config.start)
+    factor = int(config.operator.get("factor", 1))
+    if all(0 <= n - m < factor for n, m in zip(estimate.shape[-2:], problem.image_shape[-2:], strict=True)):
+        estimate = estimate[..., : problem.image_shape[1], : problem.image_shape[2]]        # whole blocks, as of a truth
     if tuple(estimate.shape[1:]) != problem.image_shape:
         raise InputError(f"start: expected an image of {problem.image_shape}, and {config.start} is "
                          f"{tuple(estimate.shape[1:])}")

@@ -159,7 +159,8 @@ def sample_images(path: str | Path) -> Images:
         return Images(images, None, name)
     arrays = _arrays(path)
     if "images" not in arrays:
-        raise InputError(f"{path}: expected an array called images, got {', '.join(arrays) or 'none'}")
+        raise InputError(f"{path}: expected an array called images, got {', '.join(arrays) or 'none'}; rename it, or "
+                         "give a .npy file")
     pixels, classes = _channels_first(path, arrays["images"]), arrays.get("classes")
     if classes is not None and (classes.shape != (len(pixels),) or classes.dtype.kind not in "iu"):
         raise InputError(f"{path}: classes: expected {len(pixels)} whole numbers, got {classes.dtype} {classes.shape}")
@@ -176,7 +177,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         if isinstance(found, np.ndarray):
             return {"images": found}
         with found:
-            return {name: found[name] for name in found.files if name in ("images", "classes")}
+            return {name: found[name] if name in ("images", "classes") else np.empty(0) for name in found.files}
     except InputError:
         raise
     except FileNotFoundError as error:

@@ -54,15 +54,15 @@ def check_others(where: Path | str, before: dict[str, str], now: dict[str, str])
                              "another --output, or delete the state")
 
 
-def saved_step(path: Path, settings: TrainSettings) -> int | None:
-    """The step after which the state of this run was saved; None if there is none, or another run's."""
+def saved_state(path: Path, settings: TrainSettings) -> dict[str, Any]:
+    """What the state of this run says of itself, such as its `step`; nothing if there is none, or another run's."""
     if not path.exists():
-        return None
+        return {}
     try:
         state = json.loads(read_tensors(path)[1].get("state", "{}"))
     except (InputError, ValueError):
-        return None
-    return None if difference(state.get("settings"), settings) else state.get("step")
+        return {}
+    return {} if difference(state.get("settings"), settings) else state
 
 
 def _first(before: dict[str, Any], now: dict[str, Any], holder: str = "") -> str | None:

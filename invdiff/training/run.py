@@ -8,24 +8,20 @@ from pathlib import Path
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.evaluation.denoising import denoising_table
 from invdiff.io.files import make_folder
-from invdiff.machine import hardware
 from invdiff.priors import load_prior
-from invdiff.priors.calibrated import LEVELS
-from invdiff.priors.checkpoint import read_card, save_prior
-from invdiff.priors.latent import save_latent_prior
-from invdiff.priors.spectrum import measure_spectrum
-from invdiff.training.averages import relative_width
+from invdiff.priors.autoencoder import load_autoencoder
+from invdiff.priors.calibration import fingerprint
+from invdiff.priors.checkpoint import read_card
 from invdiff.training.complex_data import ComplexPatches, open_complex, open_magnitudes, to_channels
 from invdiff.training.data import Patches, to_grey, to_rgb
-from invdiff.training.identity import saved_step
+from invdiff.training.export import export, settings_told
+from invdiff.training.identity import saved_state
 from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.latents import Latents, autoencoder, encoded
 from invdiff.training.loop import Progress, Trainer
-from invdiff.training.monitor import Monitor, best_average, centre_crops, sample_sheet
+from invdiff.training.monitor import Monitor
 from invdiff.training.processes import asking
-from invdiff.training.samples import save_sheet
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages, read_labels
 
@@ -70,8 +66,23 @@ def finished(settings: TrainSettings, output: Path) -> int | None:
     except InputError:
         return None
     steps = settings.optimiser.steps
-    same = made.get("settings") == json.loads(json.dumps(_settings(settings))) and made.get("steps") == steps
-    return steps if same and saved_step(output / "state.safetensors", settings) == steps else None
+    same = made.get("settings") == json.loads(json.dumps(settings_told(settings))) and made.get("steps") == steps
+    state = saved_state(output / "state.safetensors", settings)
+    return steps if same and state.get("step") == steps and not _retrained(settings, state.get("others", {})) else None
+
+
+def _retrained(settings: TrainSettings, before: dict[str, str]) -> bool:
+    """Has a network that the run asked, and did not train, other weights than then? One that is gone has not."""
+    named: dict[str, tuple] = {"loss.teacher": (load_prior, getattr(settings.loss, "teacher", None)),
+                               "latent.autoencoder": (load_autoencoder, settings.latent and settings.latent.autoencoder)}
+    for key, (load, name) in named.items():
+        if name and key in before:
+            try:
+                if fingerprint(load(name)) != before[key]:
+                    return True
+            except InputError:
+                pass
+    return False
 
 
 def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,
@@ -161,78 +172,3 @@ def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:
         for images in sets:
             for i in range(len(images)):
                 images[i]
-
-
-def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> None:
-    """Write the averaged weights as a prior; its card holds error spectra on `held` and a denoising table on `test`."""
-    smallest = min(min(i.shape[1:]) for i in held)
-    crops = centre_crops(held, 256 if smallest >= 256 else min(64, smallest)).to(trainer.device)
-    number = choose_average(trainer, crops)
-    denoiser = trainer.averages.copies[number].eval()
-    card = make_card(trainer, number)
-    source = f"measured on {len(crops)} held-back training images"
-    card["spectrum"] = measure_spectrum(denoiser, list(crops), LEVELS, source).to_dict()
-    if trainer.settings.network.channels == 3 and not trainer.settings.latent:
-        grey = [crop.mean(0, keepdim=True) for crop in crops]
-        card["spectrum_grey"] = measure_spectrum(denoiser, grey, LEVELS, source).to_dict()
-    if test:
-        images = [image.to(trainer.device) for image in test]
-        kind = {"sigma": "of 255", "images": f"{len(images)} of {trainer.settings.data.test}, whole"}
-        card["denoising"] = {"psnr": denoising_table(denoiser, images)} | kind
-    if trainer.settings.monitor.sheet:
-        card["samples"] = f"{path.stem}.png"
-        save_sheet(path.with_suffix(".png"), sample_sheet(trainer, denoiser))
-    if trainer.coder:
-        save_latent_prior(path, denoiser, trainer.coder, card)
-    else:
-        save_prior(path, denoiser, card)
-
-
-def choose_average(trainer: Trainer, crops: Tensor) -> int:
-    """The number of the average that `optimiser.ema_export` asks for."""
-    wanted = trainer.settings.optimiser.ema_export
-    if wanted == "best":
-        return best_average(trainer, crops)
-    return 0 if wanted is None else trainer.averages.gammas.index(wanted)
-
-
-def make_card(trainer: Trainer, average: int = 0) -> dict:
-    """What a user must know of the prior: architecture, data, licence, how it was trained."""
-    s = trainer.settings
-    gamma = trainer.averages.gammas[average]
-    few = s.loss.sampling(s.noise, trainer.step, s.optimiser.steps)
-    return {
-        "name": s.name, "architecture": s.network.model_dump(),
-        "preconditioning": {"sigma_data": s.noise.sigma_data, "centre": s.noise.centre},
-        "sigma_range": [s.noise.low, s.noise.high],
-        **({"image_size": [max(s.data.patch)] * 2} if s.latent else {}),
-        **({"image_size": [s.data.patch[0]] * 2} if s.network.channels == 1 or s.data.labels else {}),
-        **({"classes": list(s.data.class_names) or [str(i) for i in range(trainer.denoiser.classes)]}
-           if trainer.denoiser.classes else {}),
-        **({"sampling": few.to_dict()} if few else {}),
-        "data": s.data.description, "licence": s.data.licence, "use": s.use,
-        "training": {"settings": _settings(s), "steps": trainer.step,
-                     "average": {"gamma": gamma, "relative_width": round(relative_width(gamma), 4)},
-                     "hours": round(trainer.seconds / 3600, 3), "hardware": hardware(trainer.device),
-                     "processes": trainer.processes.count, "log": trainer.log,
-                     **({"initial": earlier(s.initial)} if s.initial else {}), **trainer.loss.about()},
-    }
-
-
-def _settings(settings: TrainSettings) -> dict:
-    """Settings as the card has them: where data and other priors lay says nothing to others."""
-    found = settings.model_dump(mode="json", exclude={"data": {"path"}, "latent": {"autoencoder"}})
-    for holder, key in ((found, "initial"), (found["loss"], "teacher")):
-        if holder.get(key):
-            holder[key] = Path(holder[key]).name
-    return found
-
-
-def earlier(initial: str) -> dict:
-    """What is known of the training of the prior that a run began with; its name alone if it is not there any more."""
-    try:
-        card = load_prior(initial).card
-    except InputError:
-        return {"name": Path(initial).name}
-    known = card.get("training", {})
-    return {"name": card.get("name", initial), **{k: known[k] for k in ("steps", "hours", "hardware", "initial") if k in known}}

@@ -61,6 +61,15 @@ def test_a_truth_is_cropped_to_whole_blocks(photo):
     assert torch.equal(truth, load_image(photo)[..., :20, :32])
 
 
+def test_an_estimate_to_start_from_is_cropped_as_the_truth_is(photo, tiny_prior):
+    given = [f"truth={photo}", "operator.factor=4", f"prior={tiny_prior(channels=3, centre=0.5)}", "samples=1",
+             "sampler.steps=2", "sampler.start_sigma=0.1"]
+    whole = run(run_config("sr", None, [*given, f"start={photo}"])).result
+    blocks = photo.with_name("blocks.png")
+    save_image(blocks, load_image(photo)[0, :, :20, :32])
+    assert torch.equal(whole.samples, run(run_config("sr", None, [*given, f"start={blocks}"])).result.samples)
+
+
 def test_a_measurement_is_restored_at_factor_times_its_size(photo):
     problem, truth = posed("sr", f"input={photo}", "sigma_y=0.01", "operator.factor=3")
     assert truth is None
@@ -87,10 +96,10 @@ def test_what_is_no_image_wants_its_size_said_and_an_image_may_have_it(photo, tm
         posed("cs", *given)
     assert posed("cs", *given, f"size=[{y.image_shape[1]},{y.image_shape[2]}]")[0].image_shape == y.image_shape
     height, width = load_image(photo).shape[-2:]
-    larger, _ = posed("deblur", f"input={photo}", "sigma_y=0.1", "operator.boundary=valid",
-                      f"size=[{height + 16},{width + 16}]")
-    assert larger.image_shape == (3, height + 16, width + 16)
-    assert torch.equal(larger.y, load_image(photo))
+    for size in ((), (f"size=[{height + 16},{width + 16}]",)):         # which is found without a word
+        larger, _ = posed("deblur", f"input={photo}", "sigma_y=0.1", "operator.boundary=valid", *size)
+        assert larger.image_shape == (3, height + 16, width + 16)
+        assert torch.equal(larger.y, load_image(photo))
 
 
 def test_a_grey_image_stays_grey(tmp_path):

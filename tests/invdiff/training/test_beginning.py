@@ -9,8 +9,8 @@ from toy_run import patches, run, settings
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import save_prior
+from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
-from invdiff.training.run import make_card
 from invdiff.training.settings import TrainSettings
 
 

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from invdiff import InputError
 from invdiff.priors.checkpoint import read_tensors
 from invdiff.training.consistency import ConsistencyLoss
+from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
-from invdiff.training.run import make_card
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
 

@@ -13,8 +13,8 @@ from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors, save_prior, write_tensors
 from invdiff.training import loop
 from invdiff.training.beginning import build_denoiser
+from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer, learning_rate_factor
-from invdiff.training.run import make_card
 
 
 def tensors(trainer, folder):

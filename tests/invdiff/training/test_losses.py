@@ -13,6 +13,7 @@ from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.unet import UNet
 from invdiff.training.beginning import build_denoiser
+from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
 from invdiff.training.losses import (
     EDMLoss,
@@ -24,7 +25,6 @@ from invdiff.training.losses import (
     VelocityLoss,
 )
 from invdiff.training.noise_levels import LogNormal, LogUniform
-from invdiff.training.run import make_card
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
 

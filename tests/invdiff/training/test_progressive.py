@@ -15,10 +15,11 @@ from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors, save_prior
 from invdiff.training import objectives
 from invdiff.training.beginning import build_denoiser
+from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
 from invdiff.training.noise_levels import LogNormal
 from invdiff.training.progressive import ProgressiveLoss, level
-from invdiff.training.run import make_card
+from invdiff.training.run import finished
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
 
@@ -192,6 +193,21 @@ def test_another_teacher_of_the_same_name_is_noticed(teacher, tmp_path):
         Trainer(settings(teacher), images()).resume(state)
     Path(teacher).write_bytes(kept)
     Trainer(settings(teacher), images()).resume(state)
+
+
+def test_a_finished_run_is_none_once_its_teacher_is_another(teacher, tmp_path):
+    given = settings(teacher)
+    trainer = Trainer(given, images())
+    run(trainer)
+    trainer.save(tmp_path / "state.safetensors")
+    save_prior(tmp_path / f"{given.name}.safetensors", trainer.average, make_card(trainer))
+    assert finished(given, tmp_path) == given.optimiser.steps
+    other = load_prior(teacher)
+    other.network.stem.bias += 1
+    save_prior(teacher, other, other.card)
+    assert finished(given, tmp_path) is None
+    Path(teacher).unlink()
+    assert finished(given, tmp_path) == given.optimiser.steps      # there is nothing to compare with
 
 
 def test_the_card_says_how_to_sample_and_who_taught(teacher):
