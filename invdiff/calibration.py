@@ -17,7 +17,7 @@ from invdiff.config import RunConfig, build_sampler, calibration_beside, tasks
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
 from invdiff.evaluation.novelty import Reference
-from invdiff.io.files import replacing
+from invdiff.io.files import write_text
 from invdiff.paths import cache_folder
 from invdiff.priors.calibration import fingerprint
 from invdiff.validation import validate
@@ -157,8 +157,7 @@ def write_calibration(path: str | Path, calibration: Calibration) -> None:
     """Write a record, whole or not at all. Raises InputError where it cannot be written."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(calibration.model_dump_json(indent=1), encoding="utf-8")
+        write_text(path, calibration.model_dump_json(indent=1))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose a place where you may write") from error
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff.cli_options import Assign, Config, Device, Precision, Prior, Sampler, Samples, Task, resolve
 from invdiff.errors import InputError
 
 OTHERS = 10         # images of another kind that are looked at
@@ -13,8 +14,8 @@ OTHERS = 10         # images of another kind that are looked at
 def calibrate(
     data: Annotated[Path, typer.Option(help="Clean images that the prior was not trained on: a folder or an HDF5 file; of "
                                             "scans, slices in HDF5, NIfTI or DICOM.")],
-    task: Annotated[str | None, typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML config, instead of --task.")] = None,
+    task: Task = None,
+    config: Config = None,
     key: Annotated[str | None, typer.Option(help="Dataset of an HDF5 file [default: test_jpeg, of scans test].")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Images; every other one calibrates, the rest check.")] = 64,
     size: Annotated[int, typer.Option(help="Height and width of the central crops, pixels.")] = 128,
@@ -23,12 +24,12 @@ def calibrate(
                                                      "not just on average.")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="PATH or PATH:KEY of images of another kind: how many of 10 does the "
                                                           "warning find? Repeatable.")] = None,
-    assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. operator.sigma=1.6; repeatable.")] = None,
-    prior: Annotated[str | None, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Posterior sampler.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Posterior samples to draw.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,
+    assign: Assign = None,
+    prior: Prior = None,
+    sampler: Sampler = None,
+    samples: Samples = None,
+    device: Device = None,
+    precision: Precision = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here, and not where the task finds it.")] = None,
 ) -> None:
     """Restore images that are known, find how wide the 90 % intervals must be to cover 90 %, and what is usual, and keep it
@@ -39,16 +40,16 @@ def calibrate(
     from invdiff.calibrating import calibrate as run
     from invdiff.calibrating import detected, known_images
     from invdiff.calibration import place, write_calibration
-    from invdiff.config import calibration_beside, run_config
+    from invdiff.config import calibration_beside
     from invdiff.io.partial import remove_partial
     from invdiff.paths import cache_folder
 
     for option, value, least in (("count", count, 2), ("size", size, 16)):
         if value < least:
             raise InputError(f"--{option}: expected at least {least}, got {value}")
-    given = {"prior": prior, "sampler.name": sampler, "samples": samples, "device": device, "precision": precision}
-    options = [f"{name}={value}" for name, value in given.items() if value is not None]
-    resolved = run_config(task, config, [*options, *(assign or [])]).model_copy(update={"calibration": None})
+    given = {"prior": prior, "sampler": sampler and {"name": sampler}, "samples": samples, "device": device,
+             "precision": precision}
+    resolved = resolve(task, config, assign, given).model_copy(update={"calibration": None})
     if resolved.sigma_y in (None, "auto"):
         raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
     images = known_images(resolved, data, key, count, size)

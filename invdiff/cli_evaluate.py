@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff.cli_options import Device, Guidance, Precision, Prior, Seed, Solver, Steps
 from invdiff.errors import InputError
 
 DEFAULT = "fid,kid,is,pr,dc,accuracy"
@@ -21,19 +22,15 @@ Assign = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g.
 
 
 def evaluate(data: Data,
-             prior: Annotated[str | None, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = None,
+             prior: Prior = None,
              samples: Drawn = None,
              count: Annotated[int | None, typer.Option("--count", "-n", help="How many to draw [default: 10000].")] = None,
-             solver: Annotated[str | None, typer.Option(help="ddim, ddpm, heun, dpmpp_2m, dpmpp_2m_sde ...")] = None,
-             steps: Annotated[int | None, typer.Option(help="Noise levels to visit.")] = None, klass: Class = None,
-             guidance: Annotated[float | None, typer.Option(help="Strength of guidance by the class; 1 is none.")] = None,
+             solver: Solver = None, steps: Steps = None, klass: Class = None, guidance: Guidance = None,
              features: Annotated[str, typer.Option(help="A classifier's name or file, inception, or inception:FILE.")]
              = "fashion-classifier", metrics: Annotated[str, typer.Option(help="Some of them.")] = DEFAULT, key: Key = None,
              kept_apart: Floor = None, assign: Assign = None,
              batch_size: Annotated[int | None, typer.Option(help="Images drawn, and looked at, together.")] = None,
-             seed: Annotated[int | None, typer.Option(help="Random seed, 0 or larger.")] = None,
-             device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None,
-             precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the prior's network.")] = None,
+             seed: Seed = None, device: Device = None, precision: Precision = None,
              likelihood: Annotated[int | None, typer.Option(help="Instead of drawing: bits a dimension of so many of the "
                                                                  "images kept apart, by the bound and by the flow.")] = None,
              output: Annotated[Path | None, typer.Option("--output", "-o", help="The scores as JSON.")] = None) -> None:

@@ -5,19 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff.cli_options import Device, Guidance, Precision, Seed, Solver, Steps
+
 
 def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = "natural",
            count: Annotated[int | None, typer.Option("--count", "-n", help="How many images.")] = None,
-           solver: Annotated[str | None, typer.Option(help="ddim, ddpm, heun, dpmpp_2m, dpmpp_2m_sde ...")] = None,
-           steps: Annotated[int | None, typer.Option(help="Noise levels to visit.")] = None,
+           solver: Solver = None,
+           steps: Steps = None,
            klass: Annotated[str | None, typer.Option("--class", help="Number or name; each: in turn; any: no class.")] = None,
-           guidance: Annotated[float | None, typer.Option(help="Strength of guidance by the class; 1 is none.")] = None,
+           guidance: Guidance = None,
            size: Annotated[str | None, typer.Option(help="HEIGHTxWIDTH in pixels, where the prior takes any.")] = None,
            assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. schedule=cosine, solver.eta=0.5, "
                                                                         "guidance_interval=[0.3,2]; repeatable.")] = None,
-           seed: Annotated[int | None, typer.Option(help="Random seed, 0 or larger.")] = None,
-           device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None,
-           precision: Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")] = None,
+           seed: Seed = None,
+           device: Device = None,
+           precision: Precision = None,
            output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.")] = Path("samples")) -> None:
     """Draw images from a prior: a sheet, the numbers and a report."""
     from invdiff.io.results import check_output

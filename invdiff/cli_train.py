@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff.cli_options import Device
+
 _FORGET = 0.02      # share of a new item in a band's running loss
 
 
@@ -16,7 +18,7 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
           data: Annotated[Path | None, typer.Option(help="Folder of images or HDF5 file; overrides data.path.")] = None,
           assign: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. loss.kind=v; repeatable.")] = None,
           output: Annotated[Path | None, typer.Option("--output", "-o", help="[default: runs/NAME]")] = None,
-          device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")] = None) -> None:
+          device: Device = None) -> None:
     """Train a prior, or what the config's `kind` says. Started again with the same output folder, a prior goes on where it was
     stopped or killed; an autoencoder or a classifier that was, begins anew.
 

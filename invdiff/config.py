@@ -135,6 +135,7 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
     """
     if (task is None) == (path is None):
         raise InputError(f"expected a task or a config, one of the two; tasks: {', '.join(tasks())}")
+    assignments = [_by_name(assignment) for assignment in assignments]
     own: dict[str, Any] = {}
     if path is None:
         if task not in tasks():
@@ -156,8 +157,17 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
     if operator["name"] in SCANS and config.input is None and config.truth is None and operator["acceleration"] is None:
         operator["acceleration"] = SAMPLE_ACCELERATION                  # the bundled scan is fully sampled
     config = config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
-    (_check_scan if config.is_scan else _check_image)(config, str(path), noise_given)
+    if config.is_scan:
+        _check_scan(config)
+    else:
+        _check_image(config, str(path), noise_given)
     return config
+
+
+def _by_name(assignment: str) -> str:
+    """`sampler.name=dps` of `sampler=dps`."""
+    key, _, value = (text.strip() for text in assignment.partition("="))
+    return f"{key}.name={value}" if key in ("operator", "sampler") and value.isidentifier() else assignment
 
 
 def _for_another(part: str, spec: Any, assignments: Sequence[str]) -> dict[str, Any]:
@@ -171,7 +181,7 @@ def _for_another(part: str, spec: Any, assignments: Sequence[str]) -> dict[str, 
     return {part: {key: value for key, value in spec.items() if key in known}}
 
 
-def _check_scan(config: RunConfig, path: str, noise_given: bool) -> None:
+def _check_scan(config: RunConfig) -> None:
     for name in ("size", "start", "other_priors"):
         if getattr(config, name):
             raise InputError(f"{name}: belongs to images; leave it out for a scan")

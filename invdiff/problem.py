@@ -1,7 +1,7 @@
 """What is known: the operator, the measurement and its noise."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -99,6 +99,12 @@ class Problem:
         x = torch.randn((1, *self.image_shape), dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(self.y)
         x = x.expand(len(self.y), *self.image_shape)        # an operator may have a mask for each measurement
         return float(self.physics.A(x).square().sum() / x.square().sum())
+
+    def of(self, y: Tensor) -> "Problem":
+        """The same for another measurement of a linear operator, of whose gain it is not asked again."""
+        other = replace(self, y=y)
+        other.__dict__["mean_gain"] = self.mean_gain
+        return other
 
     def estimate(self) -> Tensor:
         """A^+ y, (B, C, H, W); a rough one, by gradients from grey, where an operator is not linear and has none."""

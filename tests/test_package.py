@@ -31,7 +31,8 @@ LEVELS = [
     {"evaluation.mri_comparison", "evaluation.scan_comparison", "evaluation.crops", "evaluation.quality"},
     {"calibrating"},
     {"evaluation.benchmark"},
-    {"cli_app", "cli_benchmark", "cli_calibrate", "cli_figures", "cli_priors", "cli_sample", "cli_train"},
+    {"cli_options"},
+    {"cli_app", "cli_benchmark", "cli_calibrate", "cli_figures", "cli_priors", "cli_restore", "cli_sample", "cli_train"},
     {"cli_evaluate"},
     {"cli"},
 ]

@@ -49,6 +49,8 @@ def show(job: Job) -> None:
     if "truth" in tensors:
         pictures[words.TRUTH] = windowed(tensors["truth"], low * top, high * top)
     panels(pictures, f"scan_{job.id}", captions, least=190)
+    if "covered" in made.report["metrics"]:
+        st.write(words.COVERED.format(made.report["metrics"]["covered"], made.report["interval"]["level"]))
     _downloads(job, made)
     repeat(made.config)
 

@@ -14,7 +14,6 @@ ONE_JOB = "One job at a time: wait for yours to finish, or stop it first."
 ITS_PAGE = "Go to the page {}"
 QUEUE_FULL = "Too many jobs are waiting; try again in a few minutes."
 JOB_GONE = "The job in this address is finished and forgotten, or was never here; start another one."
-NOT_FOR_DIAGNOSIS = "Research use, not for diagnosis."
 STARTING = "Loading the library, once …"
 
 # settings
@@ -94,7 +93,6 @@ VALUES = "{} values, noise {:g}"
 # a run
 START = "Restore"
 STOP = "Stop"
-AGAIN = "Change the settings"
 QUEUED = "Waiting: {} before this one."
 LOADING = "Loading the prior …"
 STOPPING = "Stopping …"

@@ -6,6 +6,7 @@ ABOUT = ("From raw k-space to images: coil maps, noise level, posterior samples,
 NOTICE = "Research use, not for diagnosis."
 SOURCE = "Scan"
 SOURCES = {"phantom": "Phantom of ellipses", "head": "Head drawn by the prior", "upload": "A file of yours"}
+COVERED = "{:.1%} of the true head lies within the {:.0%} interval."
 SOURCE_NOTES = {"phantom": "An analytic head, eight coils, fully sampled, with noise.",
                 "head": "A head that never was, drawn by the prior `brain`; what is measured on it flatters that prior.",
                 "upload": "fastMRI or ISMRMRD HDF5, .npy, .npz or .mat with complex k-space."}
@@ -14,7 +15,6 @@ UPLOAD_FIRST = "Choose a file of k-space, and it is shown here."
 IS_PICTURE = "images are for the page Restore"
 PRIVATE = "It stays on the server while this page is open, and a result for half an hour at most. Who was scanned is left out."
 SLICE = "Slice"
-UNDERSAMPLE = "Undersampling"
 FULL = "As it is, without a mask"
 ACCELERATION = "Acceleration"
 PATTERN = "Pattern"
@@ -46,7 +46,6 @@ SPREAD = "Spread (std)"
 SPREAD_CAPTION = "black is 0, bright {:.3f} of the brightest"
 FILLED_CAPTION = "what no measurement speaks of; black is 0, bright {:.3f} of the brightest"
 TRUTH = "Fully sampled"
-SHOWN_SLICE = "Slice shown"
 SCORES = "PSNR {:.2f} dB, SSIM {:.3f}"
 DOWNLOAD = "Download"
 DOWNLOAD_ALL = "Everything (.zip)"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from invdiff.io.files import replacing
+from invdiff.io.files import write_text
 
 GAUSSIAN = ("In {steps} steps; of a stationary prior, or one that is white or rough where a row says so. mean: its distance "
             "from the posterior's, over sqrt(tr C). cov: |sample covariance - C| / |C|, in the Frobenius norm. Beside them "
@@ -73,5 +73,4 @@ def to_markdown(record: dict) -> str:
 def save(record: dict, path: Path) -> None:
     """The page at `path` and the record beside it, as .json; each whole or not at all."""
     for target, text in ((path.with_suffix(".json"), json.dumps(record, indent=1)), (path, to_markdown(record))):
-        with replacing(target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(target, text)

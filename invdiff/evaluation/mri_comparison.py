@@ -20,7 +20,7 @@ import operators
 from invdiff.config import build_sampler, run_config
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import baseline, tuned
-from invdiff.io.files import make_folder, replacing
+from invdiff.io.files import make_folder, write_text
 from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.priors import EDMDenoiser, load_prior
@@ -157,8 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     page = to_markdown(record)
     for path, text in ((options.output.with_suffix(".json"), json.dumps(record, indent=1)), (options.output, page)):
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
     Console().print(Markdown(page))
     return 0
 

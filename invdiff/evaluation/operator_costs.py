@@ -19,7 +19,7 @@ from torch import Tensor
 
 import operators
 from invdiff.evaluation.costs import OPERATIONS, OURS, Calls, Case, calls_of, measure, milliseconds, to_markdown
-from invdiff.io.files import replacing
+from invdiff.io.files import write_text
 from invdiff.machine import hardware, versions
 from operators.mri import sampling
 
@@ -177,8 +177,7 @@ def main() -> None:
             results[case.name] = measure(case, arguments.seconds)
             print(case.name, {by: [milliseconds(c.get(op)) for op in OPERATIONS]      # noqa: T201
                               for by, c in results[case.name].items()}, flush=True)
-    with replacing(arguments.output) as temporary:
-        temporary.write_text(to_markdown(results, hardware(torch.device("cpu")), _versions()), encoding="utf-8")
+    write_text(arguments.output, to_markdown(results, hardware(torch.device("cpu")), _versions()))
 
 
 def _versions() -> str:

@@ -22,7 +22,7 @@ from invdiff.evaluation.generative.features import FeatureNetwork, feature_netwo
 from invdiff.evaluation.generative.plots import save_plot
 from invdiff.evaluation.generative.tables import quality_markdown
 from invdiff.evaluation.image_sets import drawn_images, reference
-from invdiff.io.files import make_folder, replacing
+from invdiff.io.files import make_folder, write_text
 from invdiff.io.results import write_json
 from invdiff.machine import find_device, hardware, versions
 from invdiff.sample_config import SampleConfig, draw, sample_config
@@ -104,8 +104,7 @@ def _earlier(path: Path, made: dict[str, Any]) -> dict[str, Any]:
 
 def _save(record: dict[str, Any], output: Path) -> None:
     write_json(output.with_suffix(".json"), record)
-    with replacing(output) as temporary:
-        temporary.write_text(quality_markdown(record, output.with_suffix(".svg").name), encoding="utf-8")
+    write_text(output, quality_markdown(record, output.with_suffix(".svg").name))
 
 
 def parse_rows(texts: Sequence[str], given: Mapping[str, Any]) -> dict[str, SampleConfig]:

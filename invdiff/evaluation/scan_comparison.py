@@ -23,7 +23,7 @@ from invdiff.config import build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import tuned
 from invdiff.evaluation.mri_metrics import score
-from invdiff.io.files import make_folder, replacing
+from invdiff.io.files import make_folder, write_text
 from invdiff.io.scans import open_scan
 from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.preparing import Prepared, prepare
@@ -105,8 +105,7 @@ def measure(options: argparse.Namespace, say: Console) -> dict[str, Any]:
             case = f"{path.stem}, {mask}"
             record["cases"][case] = compare(path, mask, options, record["cases"].get(case, {}))
             say.print(f"{case}: {best(record['cases'][case], options.label)}", highlight=False)
-            with replacing(options.output.with_suffix(".json")) as temporary:
-                temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+            write_text(options.output.with_suffix(".json"), json.dumps(record, indent=1))
     return record
 
 
@@ -181,8 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
     page = to_markdown(record, options.label)
-    with replacing(options.output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(options.output, page)
     Console().print(Markdown(page))
     return 0
 

@@ -33,3 +33,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 file, complete or absent."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from invdiff.errors import InputError
-from invdiff.io.files import replacing, sibling
+from invdiff.io.files import replacing, sibling, write_text
 
 MAX_BYTES = 2**33    # of arrays in one file: 8 GiB
 
@@ -169,8 +169,7 @@ def _plain_dataset(path: Path, file: Any, name: str) -> Any:
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     """Writes strict JSON, in the order given: NaN and infinities become null. The file is complete or absent."""
     text = json.dumps(_plain(data, finite=True), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def write_yaml(path: str | Path, data: Mapping[str, Any]) -> None:
@@ -178,8 +177,7 @@ def write_yaml(path: str | Path, data: Mapping[str, Any]) -> None:
     import yaml
 
     text = yaml.safe_dump(_plain(data, finite=False), sort_keys=False, allow_unicode=True)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _plain(value: Any, finite: bool) -> Any:

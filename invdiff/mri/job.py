@@ -81,9 +81,9 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     header = scan.header if config.keep_identity else replace(scan.header, identity={})
     header = replace(header, affine=_from_slice(header.affine, numbers[0]))
     runs = report_of(slices)
+    interval = interval_of(calibration, config, runs["samples"])
     report = {"task": config.task, "prior": config.prior, "seed": config.seed, **runs,
-              "sampler": config.sampler["name"], "metrics": score_volume(slices),
-              "interval": interval_of(calibration, config, runs["samples"]),
+              "sampler": config.sampler["name"], "metrics": score_volume(slices, interval["factor"]), "interval": interval,
               "scan": _about(scan, numbers[: len(slices)], header), "notice": DESCRIPTION,
               "config": config.model_dump(mode="json")}
     return Reconstruction(config, slices, report, header)

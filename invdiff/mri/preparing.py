@@ -60,7 +60,7 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
     whitening = _whitening(scan, number, raw, mask, settings, settings.noise or unsaid)
     seen = _seen(scan, number, raw, mask, whitening, settings)
     truth = None if settings.acceleration is None else _truth(scan, raw.kspace, whitening, settings)
-    choices: dict[str, Any] = {"noise": whitening.source, "coils": seen.coils}
+    choices: dict[str, Any] = {"noise": whitening.source}
     if mask is not None:
         choices["sampling"] = sampling.report(mask)
     problem, weighted, scale = _scaled(scan, seen, whitening, sigma_y, choices)

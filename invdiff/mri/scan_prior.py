@@ -6,6 +6,7 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
+from invdiff.priors.counted import known_spectrum
 from operators import mri
 
 LEVELS = 32             # a unit of log sigma has so many, each with its turn: more than a sampler has steps there
@@ -57,8 +58,7 @@ class ScanPrior(Denoiser):
 
     def error_spectrum(self, channels: int) -> Any:
         """The prior's own, for all images alike; None where it has none."""
-        measured = getattr(self.prior, "error_spectrum", None)
-        spectrum, sets = measured(2) if measured else None, channels // 2
+        spectrum, sets = known_spectrum(self.prior, 2), channels // 2
         return spectrum if spectrum is None or sets == 1 else Repeated(spectrum, sets)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -19,12 +20,14 @@ def estimates(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in (known | restored).items()}
 
 
-def score_volume(slices: Slices) -> dict[str, Any]:
-    """fastMRI's scores of each estimate over the volume; {} without a truth, or where slices are too small for SSIM."""
+def score_volume(slices: Slices, factor: float) -> dict[str, Any]:
+    """fastMRI's scores of each estimate over the volume, and of several samples the share of the heads' pixels whose truth is
+    within the interval of that factor; {} without a truth, or where slices are too small for SSIM."""
     truths = [float(tensors["truth"].max()) for tensors, _ in slices if "truth" in tensors]
     if not truths or max(truths) <= 0:
         return {}
     scores: dict[str, VolumeScores] = {}
+    inside, pixels = 0, 0
     for tensors, _ in slices:
         truth = tensors["truth"].numpy()
         if min(truth.shape) < WINDOW:
@@ -32,9 +35,14 @@ def score_volume(slices: Slices) -> dict[str, Any]:
         head = head_mask(truth[None])[0] if truth.min() < truth.max() else None
         for name, image in estimates(tensors).items():
             scores.setdefault(name, VolumeScores(max(truths))).add(image, truth, head)
+        if head is not None and len(tensors["samples"]) > 1:
+            magnitude, deviation = magnitudes(tensors["samples"])
+            within = (tensors["truth"] - magnitude).abs() <= factor * deviation
+            inside, pixels = inside + int(within[torch.from_numpy(head)].sum()), pixels + int(head.sum())
     made = {name: score.result() for name, score in scores.items()}
     own = {name: made.pop(name) for name in ("zero_filled", "restored", "sample")}
-    return {"measurement": own.pop("zero_filled"), **own, "baselines": made}
+    covered = {"covered": inside / pixels} if pixels else {}
+    return {"measurement": own.pop("zero_filled"), **own, **covered, "baselines": made}
 
 
 def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.diffusion.integrators import Step
 from invdiff.diffusion.randomness import Streams
-from invdiff.posterior.guidance import prox
+from invdiff.posterior.covariance import prox
 from invdiff.posterior.likelihood import misfit, squared_norm
 from invdiff.posterior.sampler import Sampler, for_chains
 from invdiff.problem import Problem
@@ -58,6 +58,6 @@ class AnnealedLangevin(Sampler):
 def _pull(problem: Problem, x: Tensor, sigma: float) -> Tensor:
     """sigma^2 J^T G^-1 (y - A(x))."""
     if isinstance(problem.physics, LinearPhysics):
-        return prox(problem, problem.physics, problem.y - problem.A(x), sigma**2)
+        return prox(problem, problem.y - problem.A(x), sigma**2)
     _, pulled = misfit(problem, x)
     return pulled * (sigma**2 / (problem.sigma_y**2 + sigma**2 * squared_norm(problem, x)).clamp_min(1e-30))

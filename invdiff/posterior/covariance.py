@@ -10,6 +10,7 @@ from deepinv.physics import DecomposablePhysics
 from torch import Tensor
 
 from invdiff.posterior.image_space import condition_in_image_space
+from invdiff.priors.counted import known_spectrum
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
 from operators import conjugate_gradients
@@ -17,9 +18,7 @@ from operators import conjugate_gradients
 
 def spectrum_for(prior: Denoiser, problem: Problem) -> ErrorSpectrum:
     """The error spectrum on the prior's card, or else a stationary model of the image behind this measurement."""
-    measured = getattr(prior, "error_spectrum", None)
-    spectrum = measured(problem.image_shape[0]) if measured else None
-    return spectrum or model_spectrum(problem.estimate())
+    return known_spectrum(prior, problem.image_shape[0]) or model_spectrum(problem.estimate())
 
 
 class StationaryCovariance:
@@ -122,17 +121,17 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Te
     w = torch.zeros_like(r) if start is None else start
     u = r.new_zeros(len(r), *problem.image_shape) if start is None else pull(start)
     left = r if start is None else r - problem.A(u) - noise * w
-    p, rz, target = torch.zeros_like(r), torch.ones_like(_dot(r, r)), tolerance**2 * _dot(r, r)
+    p, rz, target = torch.zeros_like(r), torch.ones_like(dots(r, r)), tolerance**2 * dots(r, r)
     for _ in range(iterations):
-        active = _dot(left, left) > target              # an item that is done is left alone, whatever the others do
+        active = dots(left, left) > target              # an item that is done is left alone, whatever the others do
         if not active.any():
             break
         z = prepare(left) if prepare else left
-        old, rz = rz, _dot(left, z)
+        old, rz = rz, dots(left, z)
         p = z + torch.where(active, rz / old, 0) * p
         pulled = pull(p)
         q = problem.A(pulled) + noise * p
-        curvature = _dot(p, q)
+        curvature = dots(p, q)
         active = active & (curvature > 0)
         step = torch.where(active, rz / torch.where(active, curvature, 1), 0)
         w, left = w + step * p, left - step * q
@@ -150,7 +149,20 @@ def _condition_in_closed_form(problem: Problem, covariance: StationaryCovariance
     return rotate_colours_back(torch.fft.irfft2(spectrum, s=covariance.size))
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def prox(problem: Problem, residual: Tensor, variance: Tensor | float) -> Tensor:
+    """v A^T (v A A^T + sigma_y^2 I)^-1 residual, for a white covariance v I: by the operator's SVD, or by CG."""
+    physics, noise = problem.physics, problem.noise_variance
+    if isinstance(physics, DecomposablePhysics):
+        problem.calls.operator += 2 * len(residual)
+        s = physics.mask
+        return physics.V(variance * s / (variance * s.square() + noise) * physics.U_adjoint(residual))
+    v = torch.as_tensor(variance).to(residual).reshape(-1, *[1] * (residual.ndim - 1))      # as it is for measurements
+    weights = conjugate_gradients(lambda w: v * problem.A(problem.A_adjoint(w)) + noise * w, residual,
+                                  tolerance=1e-3, iterations=50).x
+    return variance * problem.A_adjoint(weights)
+
+
+def dots(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of each item, (B, 1, ...)."""
     return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
 

@@ -8,8 +8,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, SerializeAsAny
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, Integrator, Renoise
-from invdiff.posterior.covariance import spectrum_for
-from invdiff.posterior.guidance import prox
+from invdiff.posterior.covariance import prox, spectrum_for
 from invdiff.posterior.likelihood import NONLINEAR, mean_power
 from invdiff.posterior.sampler import Sampler
 from invdiff.problem import Problem, require
@@ -31,12 +30,12 @@ class DiffPIR(Sampler):
     integrator: SerializeAsAny[Integrator] = Renoise(zeta=1.0)
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
-        physics = require(problem.physics, LinearPhysics, "DiffPIR", NONLINEAR)
+        require(problem.physics, LinearPhysics, "DiffPIR", NONLINEAR)
         spectrum = None if self.strength else spectrum_for(prior, problem)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             x0 = prior(x, sigma)
             variance = mean_power(spectrum, sigma, x) if spectrum else sigma**2 / (self.strength or 1)
-            return x0 + prox(problem, physics, problem.y - problem.A(x0), variance)
+            return x0 + prox(problem, problem.y - problem.A(x0), variance)
 
         return denoise

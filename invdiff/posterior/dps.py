@@ -11,7 +11,8 @@ from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, Step
 from invdiff.diffusion.randomness import Streams
-from invdiff.posterior.likelihood import misfit
+from invdiff.posterior.covariance import dots
+from invdiff.posterior.likelihood import length, misfit
 from invdiff.posterior.sampler import Sampler, for_chains
 from invdiff.problem import Problem
 
@@ -50,9 +51,7 @@ class DPS(Sampler):
             x, x0 = _tracked(prior, x, sigma)
             r, u = misfit(problem, x0.detach())
             (g,) = torch.autograd.grad(x0, x, u)
-            # a network's Jacobian may not be positive; then its size counts
-            along = torch.maximum(_inner(u, g), LEAST_COSINE * (_inner(u, u) * _inner(g, g)).sqrt())
-            error = sigma**2 * along / _inner(r, r).clamp_min(1e-30)
+            error = sigma**2 * along(u, g) / length(r).square().clamp_min(1e-30)
             return x0.detach() + sigma**2 * g / (problem.sigma_y**2 + error).clamp_min(1e-30)
 
         return denoise
@@ -71,15 +70,16 @@ class DPS(Sampler):
             x0 = x0.detach()
             (step,) = self.integrator(_always(x0), torch.tensor([sigma, after], dtype=torch.float64), x.detach(),
                                       lambda: noise.normal(shape))
-            # Algorithm 1 is in the variance-preserving frame and for [-1, 1]: both changes of scale are in `length`
-            length = float(self.strength or 0) * 1000 / self.num_steps / 2 * (x0[0].numel() / PAPER_PIXELS) ** 0.5
-            length *= ((1 + 4 * sigma**2) * (1 + 4 * after**2)) ** 0.5
-            x = step.x - length * gradient
+            # Algorithm 1 is in the variance-preserving frame and for [-1, 1]: both changes of scale are in `stride`
+            stride = float(self.strength or 0) * 1000 / self.num_steps / 2 * (x0[0].numel() / PAPER_PIXELS) ** 0.5
+            stride *= ((1 + 4 * sigma**2) * (1 + 4 * after**2)) ** 0.5
+            x = step.x - stride * gradient
             yield Step(after, x, x0)
 
 
-def _inner(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).flatten(1).sum(1).reshape(-1, 1, 1, 1)
+def along(u: Tensor, g: Tensor) -> Tensor:
+    """u^T J u for g = J^T u, where a network's Jacobian may not be positive; then its size counts. (B, 1, 1, 1)."""
+    return torch.maximum(dots(u, g), LEAST_COSINE * (dots(u, u) * dots(g, g)).sqrt())
 
 
 def _tracked(prior: Denoiser, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:

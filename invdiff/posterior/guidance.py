@@ -5,12 +5,11 @@ With r = y - A D and C the covariance of x0 given x, Gaussian conditioning gives
 and the rules differ in what they put for C. Any integrator runs on the result.
 """
 
-from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
 from deepinv.models import Denoiser
-from deepinv.physics import DecomposablePhysics, LinearPhysics
+from deepinv.physics import LinearPhysics
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from invdiff.posterior.covariance import (
     StationaryCovariance,
     condition,
     has_closed_form,
+    prox,
     selects_orthonormal_rows,
     spectrum_for,
 )
@@ -27,7 +27,7 @@ from invdiff.posterior.misfit import Surplus
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.problem import Problem, require
-from operators import Inpainting, conjugate_gradients
+from operators import Inpainting
 
 HIGH = 1.0          # a noise level above an image's own range
 
@@ -53,11 +53,12 @@ class MomentMatching(Sampler):
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "MomentMatching", NONLINEAR)
-        if self.covariance in ("local", "spectral"):
-            return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=self.cg_tolerance,
-                                 iterations=self.cg_iterations)
-        return _RULES[self.covariance](prior, problem, tolerance=self.cg_tolerance, iterations=self.cg_iterations,
-                                       rank=self.rank)
+        tolerance, iterations = self.cg_tolerance, self.cg_iterations
+        if self.covariance == "exact":
+            return exact_rule(prior, problem, tolerance=tolerance, iterations=iterations)
+        if self.covariance == "low-rank":
+            return low_rank_rule(prior, problem, tolerance=tolerance, iterations=iterations, rank=self.rank)
+        return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=tolerance, iterations=iterations)
 
 
 def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: float | None,
@@ -94,9 +95,6 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
     return denoise
 
 
-_RULES: dict[str, Callable[..., Denoise]] = {"exact": exact_rule, "low-rank": low_rank_rule}
-
-
 class PiGDM(Sampler):
     """Pseudo-inverse guidance (Song et al. 2023): sigma^2 dD/dx A^T (r^2 A A^T + sigma_y^2 I)^-1 (y - A D).
 
@@ -111,7 +109,7 @@ class PiGDM(Sampler):
     about: ClassVar[str] = "pseudo-inverse guidance, one network call and its gradient a step"
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
-        physics = require(problem.physics, LinearPhysics, "PiGDM", NONLINEAR)
+        require(problem.physics, LinearPhysics, "PiGDM", NONLINEAR)
         spectrum = spectrum_for(prior, problem)
         size = (problem.image_shape[-2], problem.image_shape[-1])
 
@@ -121,23 +119,10 @@ class PiGDM(Sampler):
                 x = x.detach().requires_grad_()
                 x0 = prior(x, sigma)
                 residual = problem.y - problem.A(x0.detach())
-                pull = prox(problem, physics, residual, variance)
+                pull = prox(problem, residual, variance)
                 (gradient,) = torch.autograd.grad((x0 * pull).sum(), x)
             correction = sigma**2 / variance * gradient
             longer = length(correction) / length(pull).clamp_min(torch.finfo(pull.dtype).tiny)
             return x0.detach() + correction / longer.clamp_min(1)
 
         return denoise
-
-
-def prox(problem: Problem, physics: LinearPhysics, residual: Tensor, variance: Tensor | float) -> Tensor:
-    """v A^T (v A A^T + sigma_y^2 I)^-1 residual, for a white covariance v I: by the operator's SVD, or by CG."""
-    noise = problem.noise_variance
-    if isinstance(physics, DecomposablePhysics):
-        problem.calls.operator += 2 * len(residual)
-        s = physics.mask
-        return physics.V(variance * s / (variance * s.square() + noise) * physics.U_adjoint(residual))
-    v = torch.as_tensor(variance).to(residual).reshape(-1, *[1] * (residual.ndim - 1))      # as it is for measurements
-    weights = conjugate_gradients(lambda w: v * problem.A(problem.A_adjoint(w)) + noise * w, residual,
-                                  tolerance=1e-3, iterations=50).x
-    return variance * problem.A_adjoint(weights)

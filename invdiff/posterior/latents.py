@@ -9,9 +9,8 @@ from deepinv.physics import Physics
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.posterior.covariance import StationaryCovariance
-from invdiff.posterior.guidance import prox
-from invdiff.posterior.likelihood import is_linear
+from invdiff.posterior.covariance import StationaryCovariance, prox
+from invdiff.posterior.likelihood import Linearised, is_linear
 from invdiff.priors.latent import LatentPrior, latent_of
 from invdiff.problem import Problem
 from operators import conjugate_gradients
@@ -63,35 +62,12 @@ def image_of(latent: LatentPrior, problem: Problem, z: Tensor, noise: Callable[[
     x = latent.decode(z)
     if not latent.error or not is_linear(problem):
         return x
-    physics: Any = problem.physics
     left = problem.y - problem.A(x)
     if noise:                   # both perturbed, and put right by what they miss: no square root of a covariance is needed
         e = latent.error * noise(problem.image_shape)
         left = left - problem.A(e) - problem.sigma_y * problem.observed() * noise(problem.y.shape[1:])
         x = x + e
-    return x + prox(problem, physics, left, latent.error**2)
-
-
-class Linearised:
-    """A(z + v) = value + J v of a differentiable operator, about z (B, ...)."""
-
-    def __init__(self, problem: Problem, z: Tensor):
-        self.problem = problem
-        with torch.enable_grad():
-            self.z = z.detach().requires_grad_()
-            self.value = problem.A(self.z)
-            self.weights = torch.zeros_like(self.value, requires_grad=True)
-            (self.pulled,) = torch.autograd.grad(self.value, self.z, self.weights, create_graph=True)
-
-    def push(self, v: Tensor) -> Tensor:
-        """J v: the derivative of the linear w -> J^T w."""
-        self.problem.calls.operator += len(v)
-        return torch.autograd.grad(self.pulled, self.weights, v, retain_graph=True)[0]
-
-    def pull(self, w: Tensor) -> Tensor:
-        """J^T w."""
-        self.problem.calls.operator += len(w)
-        return torch.autograd.grad(self.value, self.z, w, retain_graph=True)[0]
+    return x + prox(problem, left, latent.error**2)
 
 
 def most_likely(problem: Problem, mean: Tensor, power: Tensor, newton_steps: int, *, tolerance: float = 1e-3,

@@ -4,7 +4,6 @@ Linear operators answer in closed form or by conjugate gradients, differentiable
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import torch
 from deepinv.physics import LinearPhysics
@@ -52,22 +51,34 @@ def squared_norm(problem: Problem, x: Tensor, iterations: int = POWER_ITERATIONS
     return size
 
 
+class Linearised:
+    """A(z + v) = value + J v of a differentiable operator, about z (B, ...)."""
+
+    def __init__(self, problem: Problem, z: Tensor):
+        self.problem = problem
+        with torch.enable_grad():
+            self.z = z.detach().requires_grad_()
+            self.value = problem.A(self.z)
+            self.weights = torch.zeros_like(self.value, requires_grad=True)
+            (self.pulled,) = torch.autograd.grad(self.value, self.z, self.weights, create_graph=True)
+
+    def push(self, v: Tensor) -> Tensor:
+        """J v: the derivative of the linear w -> J^T w."""
+        self.problem.calls.operator += len(v)
+        return torch.autograd.grad(self.pulled, self.weights, v, retain_graph=True)[0]
+
+    def pull(self, w: Tensor) -> Tensor:
+        """J^T w."""
+        self.problem.calls.operator += len(w)
+        return torch.autograd.grad(self.value, self.z, w, retain_graph=True)[0]
+
+
 def _gauss_newton(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """v -> J^T J v at x."""
     if is_linear(problem):
-        return lambda v: problem.A_adjoint(problem.A(v))
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        predicted = problem.A(x)
-        weights = torch.zeros_like(predicted, requires_grad=True)
-        (pulled,) = torch.autograd.grad(predicted, x, weights, create_graph=True)
-
-    def product(v: Tensor) -> Tensor:
-        """J^T J v; J v is the derivative of the linear w -> J^T w."""
-        problem.calls.operator += 2 * len(v)
-        (pushed,) = torch.autograd.grad(pulled, weights, v, retain_graph=True)
-        return torch.autograd.grad(predicted, x, pushed, retain_graph=True)[0]
-
-    return product
+        return problem.A_adjoint_A
+    at = Linearised(problem, x)
+    return lambda v: at.pull(at.push(v))
 
 
 def length(v: Tensor) -> Tensor:
@@ -112,7 +123,7 @@ class GivenData:
         if not is_linear(self._problem):
             return self._langevin(mean, covariance, root, noise)
         z = mean + root(noise(mean.shape[1:]))
-        perturbed = replace(self._problem, y=self._problem.y + self._noise_level * noise(self._problem.y.shape[1:]))
+        perturbed = self._problem.of(self._problem.y + self._noise_level * noise(self._problem.y.shape[1:]))
         return z + condition(perturbed, covariance, z, tolerance=self._tolerance, iterations=self._iterations)[0]
 
     def _langevin(self, mean: Tensor, covariance: StationaryCovariance, root: StationaryCovariance, noise: Draw) -> Tensor:

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import StationaryCovariance, solve
+from invdiff.posterior.covariance import StationaryCovariance, dots, solve
 from invdiff.posterior.image_space import Whitened, solve_whitened
 from invdiff.problem import Problem
 
@@ -169,11 +169,6 @@ class ImageConditioning(Conditioning):
 
     def _reach(self, column: Tensor) -> tuple[Tensor, Tensor]:
         return column, self.problem.A_adjoint_A(column)
-
-
-def dots(u: Tensor, v: Tensor) -> Tensor:
-    """Inner products of each item, (B, 1, 1, 1)."""
-    return (u * v).flatten(1).sum(1).reshape(-1, 1, 1, 1)
 
 
 def inner(columns: Sequence[Tensor], x: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, Step
 from invdiff.diffusion.randomness import Streams
-from invdiff.posterior.dps import LEAST_COSINE
+from invdiff.posterior.covariance import dots
+from invdiff.posterior.dps import along
 from invdiff.posterior.latents import image_of, in_latents
-from invdiff.posterior.likelihood import is_linear, misfit, squared_norm
+from invdiff.posterior.likelihood import is_linear, length, misfit, squared_norm
 from invdiff.posterior.sampler import Sampler, for_chains
 from invdiff.priors.latent import LatentPrior
 from invdiff.problem import Problem
@@ -57,7 +58,8 @@ class PSLD(Sampler):
         glue = self.glue if is_linear(problem) else 0.0
         size = squared_norm(problem, torch.zeros(1, *problem.image_shape).to(problem.y).expand(len(problem.y), -1, -1, -1))
 
-        def denoise(z: Tensor, sigma: float) -> Tensor:
+        def denoise(z: Tensor, sigma: float | Tensor) -> Tensor:
+            variance = torch.as_tensor(sigma).to(z).square().reshape(-1, 1, 1, 1)       # of each chain, where steps adapt
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 z0 = prior(z, sigma)
@@ -65,13 +67,11 @@ class PSLD(Sampler):
             pull = u
             if glue:
                 v = glue_pull(latent, problem, z0.detach(), size)
-                pull = u + glue * v * (_inner(u, u) / _inner(v, v).clamp_min(1e-30)).sqrt()
+                pull = u + glue * v * (dots(u, u) / dots(v, v).clamp_min(1e-30)).sqrt()
             (g,) = torch.autograd.grad(z0, z, pull)
-            share = _inner(u, pull) / _inner(u, u).clamp_min(1e-30)
-            # a network's Jacobian may not be positive; then its size counts
-            along = torch.maximum(_inner(u, g), LEAST_COSINE * (_inner(u, u) * _inner(g, g)).sqrt())
-            error = sigma**2 * along / _inner(r, r).clamp_min(1e-30)
-            return z0.detach() + sigma**2 * g / (share * hidden.sigma_y**2 + error).clamp_min(1e-30)
+            share = dots(u, pull) / dots(u, u).clamp_min(1e-30)
+            error = variance * along(u, g) / length(r).square().clamp_min(1e-30)
+            return z0.detach() + variance * g / (share * hidden.sigma_y**2 + error).clamp_min(1e-30)
 
         return denoise
 
@@ -84,7 +84,3 @@ def glue_pull(latent: LatentPrior, problem: Problem, z0: Tensor, size: Tensor) -
         filled = x + problem.A_adjoint(problem.y - problem.A(x)) / size
         q = at - latent.encode(filled)
         return -torch.autograd.grad(q.square().sum() / 2, at)[0]
-
-
-def _inner(u: Tensor, v: Tensor) -> Tensor:
-    return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))

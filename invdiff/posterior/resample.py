@@ -15,6 +15,7 @@ from invdiff.diffusion.randomness import Streams
 from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.latents import image_of, in_latents, most_likely
 from invdiff.posterior.sampler import Sampler, for_chains
+from invdiff.priors.counted import known_spectrum
 from invdiff.problem import Problem
 
 
@@ -50,8 +51,7 @@ class ReSample(Sampler):
         problem = for_chains(problem, seeds)
         latent, hidden = in_latents(prior, problem, "ReSample")
         noise, shape = Streams(seeds, problem.y.device), hidden.image_shape
-        measured = getattr(prior, "error_spectrum", None)
-        spectrum = measured(shape[0]) if measured else None
+        spectrum = known_spectrum(prior, shape[0])
         sigmas = self.schedule(self.num_steps, self.sigma_min, self.sigma_max).tolist()
         with torch.no_grad():
             level = hidden.sigma_y * problem.observed()         # what was not measured has no noise

@@ -17,19 +17,21 @@ from invdiff.posterior.covariance import (
     StationaryCovariance,
     has_closed_form,
     in_image_space,
+    preconditioner,
     selects_orthonormal_rows,
     solve,
     spectrum_for,
 )
 from invdiff.posterior.likelihood import length
 from invdiff.posterior.low_rank import Conditioning, ImageConditioning, LowRankCovariance
+from invdiff.priors.counted import known_spectrum
 from invdiff.problem import Problem
 from operators import conjugate_gradients
 
 FEW_ROWS = 32       # values in a measurement up to which A C A^T is built, a backward pass for each
 
 
-class Linearised:
+class DenoiserAt:
     """D at x, and products with C there at the cost of a backward pass. The graph lives as long as the object."""
 
     def __init__(self, prior: Denoiser, x: Tensor, sigma: float):
@@ -95,7 +97,7 @@ class Rows:
         count = int(problem.observed().sum()) - self.left.shape[2]
         return -(float(left.square().sum()) / noise + count * math.log(2 * math.pi * noise)) / 2
 
-    def root(self, at: Linearised) -> Tensor:
+    def root(self, at: DenoiserAt) -> Tensor:
         """R (B, n, k) with R R^T V = C V: the part of C that A sees. By k Jacobian products."""
         units = self.basis.to(at.x0).unbind(2)                                                      # k of (b, n)
         columns = [at.transposed(v.reshape(-1, *at.x0.shape[1:]).expand_as(at.x0)).flatten(1) for v in units]
@@ -108,8 +110,7 @@ class Rows:
         return self.basis @ (vectors * values.sqrt()[:, None]) + outside @ (vectors / values.sqrt()[:, None])
 
 
-def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None,
-               rank: int) -> Denoise:
+def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None) -> Denoise:
     """D + C A^T (A C A^T + sigma_y^2 I)^-1 (y - A D) with the Tweedie covariance C (Rozet et al. 2024, Eq. 14; Boys et al.
     2023). Direct for measurements of a few values; else by conjugate gradients, three backward passes an iteration."""
     if problem.y[0].numel() <= FEW_ROWS:
@@ -118,7 +119,7 @@ def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, it
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
-        at, noise = Linearised(prior, x, sigma), problem.noise_variance
+        at, noise = DenoiserAt(prior, x, sigma), problem.noise_variance
         residual = problem.y - problem.A(at.x0)
         weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w, residual, weights,
                                       tolerance=tolerance or 1e-2, iterations=iterations or 20,
@@ -150,7 +151,7 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal start
-        at = Linearised(prior, x, sigma)
+        at = DenoiserAt(prior, x, sigma)
         covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
         solves = kind(problem, covariance, *accuracy)
         start = solves.base(solves.residual(at.x0), start)
@@ -163,7 +164,7 @@ def _direct_rule(prior: Denoiser, problem: Problem) -> Denoise:
     rows = Rows.of(problem)
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
-        at = Linearised(prior, x, sigma)
+        at = DenoiserAt(prior, x, sigma)
         root = rows.root(at)
         seen = rows.scale[..., None] * (rows.basis.mT @ root)                                        # (B, k, k)
         noise = problem.noise_variance * torch.eye(seen.shape[1], dtype=torch.float64)
@@ -175,18 +176,12 @@ def _direct_rule(prior: Denoiser, problem: Problem) -> Denoise:
 
 def _preconditioner(prior: Denoiser, problem: Problem, x: Tensor, sigma: float) -> Callable[[Tensor], Tensor] | None:
     """About (A C A^T + sigma_y^2 I)^-1, where the spectrum of the prior's error is known and gives it in closed form."""
-    measured = getattr(prior, "error_spectrum", None)
-    spectrum = measured(x.shape[1]) if measured else None
+    spectrum = known_spectrum(prior, x.shape[1])
     if spectrum is None:
         return None
     size = (x.shape[-2], x.shape[-1])
     covariance = StationaryCovariance(spectrum.at(sigma, size, x.device), size)
-    if getattr(problem.physics, "solve_stationary", None) is not None:
-        return lambda v: solve(problem, covariance, v)
-    if selects_orthonormal_rows(problem.physics):
-        noise = problem.noise_variance
-        return lambda v: problem.A(covariance.inverse(problem.A_adjoint(v), noise))
-    return None
+    return (lambda v: solve(problem, covariance, v)) if has_closed_form(problem) else preconditioner(problem, covariance)
 
 
 def product(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.low_rank import Conditioning, Draw, LowRankCovariance, inner
-from invdiff.posterior.tweedie import Linearised, Rows, product
+from invdiff.posterior.tweedie import DenoiserAt, Rows, product
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
 
@@ -57,7 +57,7 @@ class DenseTwist:
     """
 
     def __init__(self, prior: Denoiser, problem: Problem, rows: Rows, x: Tensor, sigma: float, draw: Draw):
-        at = Linearised(prior, x, sigma)
+        at = DenoiserAt(prior, x, sigma)
         self.rows, self.x, self.x0, self.sigma = rows, x, at.x0, sigma
         self.noise = problem.noise_variance
         self.root = rows.root(at)                                               # R, (P, n, k)
@@ -65,7 +65,7 @@ class DenseTwist:
         self.residual = rows.residual(problem, at.x0)                           # (P, k)
         self.log_twist = self._log_normal(self.residual, self._seen())
 
-    def _left_white(self, at: Linearised, probe: Tensor) -> float:
+    def _left_white(self, at: DenoiserAt, probe: Tensor) -> float:
         """The mean variance beside the rows, of C - R R^T."""
         free = self.rows.basis.shape[1] - self.rows.basis.shape[2]
         probe = self._beside(probe)
@@ -133,7 +133,7 @@ class StationaryTwist:
         self.model, self.x, self.sigma = model, x, sigma
         self.covariance = LowRankCovariance(model.base(sigma, x.device), len(x))
         self.conditioning = model.conditioning(self.covariance)
-        at = Linearised(prior, x, sigma) if model.rank else None
+        at = DenoiserAt(prior, x, sigma) if model.rank else None
         self.x0 = at.x0 if at else prior(x, sigma)
         self.residual = self.conditioning.residual(self.x0)                     # (P, ...)
         weights = self.conditioning.base(self.residual)

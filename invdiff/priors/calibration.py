@@ -13,7 +13,7 @@ from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.io.files import replacing
+from invdiff.io.files import write_text
 from invdiff.paths import cache_folder
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.denoiser import EDMDenoiser
@@ -42,7 +42,7 @@ def measure(name: str, prior: Denoiser, images: Sequence[Tensor], source: str, d
     """The record of a prior's error spectra on clean images, all of one size: (3, H, W) in [0, 1], or complex ones, (2, H, W).
 
     A prior of three channels is measured on colour and on grey images, one of one channel on grey ones; the prior's card
-    tells. `on_call` is called after each of `calls(prior, images)` network calls.
+    tells. `on_call` is called after each of `calls(name, prior, images)` network calls.
 
     Raises:
         InputError: the prior is for images of other channels, or its estimates are not finite.
@@ -110,8 +110,7 @@ def write_record(path: str | Path, record: dict[str, Any]) -> None:
     """A record as JSON, written whole or not at all. Raises InputError where it cannot be written."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(record), encoding="utf-8")
+        write_text(path, json.dumps(record))
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose a place where you may write") from error
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.priors.counted import known_spectrum
 from invdiff.priors.denoiser import own_sampling
 from invdiff.priors.spectrum import ErrorSpectrum
 
@@ -79,8 +80,7 @@ class Guided(Denoiser):
 
     def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
         """That of the prior without a class: no smaller than it would be with one."""
-        measured = getattr(self.prior, "error_spectrum", None)
-        return measured(channels) if measured else None
+        return known_spectrum(self.prior, channels)
 
 
 class ClassifierGuided(Denoiser):

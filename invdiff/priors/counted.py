@@ -34,6 +34,12 @@ def in_use(prior: nn.Module) -> Iterator[None]:
                     module.training = training
 
 
+def known_spectrum(prior: Denoiser, channels: int) -> Any:
+    """The `ErrorSpectrum` on a prior's card for images of so many channels; None where there is none."""
+    measured = getattr(prior, "error_spectrum", None)
+    return measured(channels) if measured else None
+
+
 class Counted(Denoiser):
     """A prior under a precision, that answers for its spectrum and card and counts images.
 
@@ -76,5 +82,4 @@ class Counted(Denoiser):
         self.gradients += len(product)
 
     def error_spectrum(self, channels: int) -> Any:
-        measured = getattr(self.prior, "error_spectrum", None)
-        return measured(channels) if measured else None
+        return known_spectrum(self.prior, channels)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from invdiff.errors import InputError
 from invdiff.priors.autoencoder import build_autoencoder, half_precision
 from invdiff.priors.checkpoint import card_of, check_card, filled, matching, read_tensors, write_tensors
+from invdiff.priors.counted import known_spectrum
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network
 
@@ -82,8 +83,7 @@ class LatentPrior(Denoiser):
 
     def error_spectrum(self, channels: int) -> Any:
         """The measured error spectrum of D(z, sigma) - z0, or None."""
-        measured = getattr(self.denoiser, "error_spectrum", None)
-        return measured(channels) if measured else None
+        return known_spectrum(self.denoiser, channels)
 
 
 def refusal(reason: str) -> InputError:

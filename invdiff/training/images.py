@@ -213,6 +213,9 @@ def decode(data: bytes, name: str) -> np.ndarray:
         if image.mode.startswith("I"):          # Pillow's own conversion clips at 255
             deep = np.asarray(image).astype(np.int64)
             image = Image.fromarray(((deep.clip(0, 65535) + 128) // 257).astype(np.uint8))
+        if image.has_transparency_data:         # over white, as where images are restored
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return np.asarray(image.convert("RGB"))
     except _UNREADABLE as error:
         raise InputError(f"{name}: not a readable image ({error})") from error

@@ -7,7 +7,7 @@ import yaml
 from invdiff_app import operators_shown, spec, text
 from typer.testing import CliRunner
 
-from invdiff import cli
+from invdiff import cli, cli_restore
 from invdiff.config import SAMPLERS, RunConfig, run_config, tasks
 
 GIVEN = [
@@ -29,7 +29,7 @@ def test_the_command_line_says_what_the_page_says(task, given, monkeypatch, tmp_
     def stop(config, partial):
         raise Resolved(config)
 
-    monkeypatch.setattr(cli, "_run_with_progress", stop)
+    monkeypatch.setattr(cli_restore, "_run_with_progress", stop)
     monkeypatch.chdir(tmp_path)
     config = spec.resolve(task, given)
     done = CliRunner().invoke(cli.app, shlex.split(spec.command_line(config))[1:])

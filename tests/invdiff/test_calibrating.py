@@ -229,11 +229,13 @@ def test_the_command_line_calibrates_and_restore_uses_it(tmp_path, tiny_prior):
 def test_a_config_has_its_calibration_beside_it(tmp_path, tiny_prior):
     options = photos(tmp_path / "photos", tiny_prior)
     config = tmp_path / "mine.yaml"
-    config.write_text("task: mine\noperator: {name: uniform_blur}\nsigma_y: 0.03\nsamples: 2\n")
+    config.write_text("task: mine\noperator: {name: uniform_blur}\nsigma_y: 0.03\nsamples: 2\n"
+                      "sampler: {name: moment_matching, rank: 2}\n")
     done = CliRunner().invoke(app, ["calibrate", "--config", str(config), "--data", str(tmp_path / "photos"), "--size", "24",
-                                    *options])
+                                    "--sampler", "moment_matching", *options])
     assert done.exit_code == 0, done.output
-    resolved = run_config(None, config, [f"prior={options[-1]}", options[1]])
+    resolved = run_config(None, config, ["sampler={name: moment_matching}", f"prior={options[-1]}", options[1]])
+    assert read_calibration(tmp_path / "mine.calibration.json").sampler == resolved.sampler         # as with restore --sampler
     assert resolved.calibration == str(tmp_path / "mine.calibration.json")
     assert find_calibration(resolved, load_prior(options[-1])).task == "mine"
 

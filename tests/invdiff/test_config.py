@@ -88,6 +88,7 @@ def test_another_sampler_takes_its_own_defaults():
     assert build_sampler(run_config("deblur", None, ["sampler.name=diffpir"]).sampler) == DiffPIR()
     steps = run_config("deblur", None, ["sampler.steps=7", "sampler.name=diffpir"])
     assert build_sampler(steps.sampler) == DiffPIR(steps=7)
+    assert run_config("deblur", None, ["sampler.steps=7", "sampler=diffpir"]) == steps
     same = run_config("deblur", None, ["sampler.name=moment_matching"])
     assert build_sampler(same.sampler) == build_sampler(run_config("deblur").sampler)
 
@@ -96,6 +97,7 @@ def test_another_operator_takes_what_it_knows_of_the_task_s():
     """`keep` of the task inpaint is no box's, and `factor` of sr is that of the bicubic one, too."""
     assert run_config("inpaint", None, ["operator.name=box_inpainting"]).operator["name"] == "box_inpainting"
     assert run_config("inpaint", None, ["operator.name=row_inpainting"]).operator["keep"] == 0.5
+    assert run_config("inpaint", None, ["operator=row_inpainting"]).operator["keep"] == 0.5
     assert run_config("inpaint", None, ["operator.keep=0.3", "operator.name=row_inpainting"]).operator["keep"] == 0.3
     assert run_config("sr", None, ["operator.name=bicubic_super_resolution"]).operator["factor"] == 2
     with pytest.raises(InputError, match="unknown key 'keep'"):

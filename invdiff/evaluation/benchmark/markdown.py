@@ -9,7 +9,7 @@ from invdiff.evaluation.benchmark.record import Record
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.benchmark.summary import COLUMNS, Line, best, cost, described, facts, missing, sections
 from invdiff.evaluation.metrics import METRICS
-from invdiff.io.files import replacing
+from invdiff.io.files import write_text
 
 SHOWN_LEVEL = 90        # percent, of the intervals whose coverage has a column
 NOTE = ("Means over the images: of the estimate, the mean of the samples, and in brackets of a single sample. **Bold** is the "
@@ -21,8 +21,7 @@ NOTE = ("Means over the images: of the estimate, the mean of the samples, and in
 def write_markdown(record: Record, config: BenchmarkConfig) -> Path:
     """report.md in the record's folder, whole or not at all, of the rows that there are."""
     target = record.folder / "report.md"
-    with replacing(target) as temporary:
-        temporary.write_text(to_markdown(record, config), encoding="utf-8")
+    write_text(target, to_markdown(record, config))
     return target
 
 

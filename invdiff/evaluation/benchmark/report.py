@@ -15,7 +15,7 @@ from invdiff.evaluation.benchmark.record import Record
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.benchmark.summary import COLUMNS, Line, Variant, best, cost, described, facts, missing, sections
 from invdiff.evaluation.metrics import METRICS
-from invdiff.io.files import replacing
+from invdiff.io.files import write_text
 
 SHOWN = 128             # pixels of a picture's side in the page
 NOTE = ("Means over the images. The large numbers are of the estimate, the mean of the samples; the small ones below them of a "
@@ -33,8 +33,7 @@ def write_report(record: Record, config: BenchmarkConfig) -> Path:
     links = " ".join(f'<a href="#task{i + 1}">{escape(task["name"])}</a>' for i, task in enumerate(config.full_tasks))
     body = [f"<h1>{escape(title)}</h1>", _head(record, config), f'<p class="soft">{NOTE}</p>', f"<nav>{links}</nav>", *shown]
     target = record.folder / "report.html"
-    with replacing(target) as temporary:
-        temporary.write_text(page(escape(title), "\n".join(body)), encoding="utf-8")
+    write_text(target, page(escape(title), "\n".join(body)))
     return target
 
 

@@ -80,6 +80,8 @@ def test_the_scores_are_those_of_the_arrays_and_restoring_helps(restore, work):
     for got, image in ((metrics["measurement"], arrays["zero_filled"][:, 0]), (metrics["restored"], arrays["magnitude"][:, 0]),
                        (metrics["sample"], sample), (metrics["baselines"]["sense"], arrays["sense"][:, 0])):
         assert got == pytest.approx(score(image, truth, heads), rel=1e-4)
+    within = (arrays["lower"][:, 0] <= truth) & (truth <= arrays["upper"][:, 0])
+    assert metrics["covered"] == pytest.approx(within[heads].mean(), abs=2e-3)        # result.h5 rounds to float32
     assert metrics["restored"]["psnr"] > metrics["measurement"]["psnr"] + 1
     full = mri.rss(mri.ifft(kspace(2, size=(64, 64)), (-2, -1))).numpy()
     assert close(truth * heads, full * heads) < 0.1                                   # in the unit of the scan

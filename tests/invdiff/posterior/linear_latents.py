@@ -34,12 +34,11 @@ def latent_prior(card=None):
     return LatentPrior(latents, coder, card), GaussianPrior(torch.full((1, 8, 8), 0.5), cov.float())
 
 
-def suited(sampler, prior):
+def suited(sampler, prior, channels=1):
     """The prior; for samplers that draw latents, with the identity for an autoencoder."""
     if not sampler.latents:
         return prior
-    channels = prior.mean.shape[0] if hasattr(prior, "mean") else 1
-    same = LatentPrior(prior, Same(channels))
+    same = LatentPrior(prior, Same(prior.mean.shape[0] if hasattr(prior, "mean") else channels))
     for name in ("mean", "values", "vectors"):
         setattr(same, name, getattr(prior, name, None))
     return same

@@ -85,6 +85,12 @@ def test_a_sampler_uses_the_integrator_that_it_takes(name, monkeypatch):
         list(build_sampler(spec).steps(white_prior(), problem, [0]))
 
 
+def test_ddnm_of_noisy_data_takes_no_integrator():
+    problem = pose("inpainting", white_prior(), 0.1)
+    with pytest.raises(InputError, match="integrator: DDNM with sigma_y > 0 goes from level to level in a way of its own"):
+        next(build_sampler({"name": "ddnm", "integrator": "heun"}).steps(white_prior(), problem, [0]))
+
+
 def test_adaptive_steps_take_no_operator_with_parameters_of_each():
     size = (1, 8, 8)
     masks = torch.stack([operators.random_mask(size, 0.5, s) for s in (0, 1)])

@@ -8,8 +8,10 @@ from toys import OPERATORS, assert_moments_close, draw, natural_prior, pose, sam
 
 import operators
 from invdiff import InputError
+from invdiff.diffusion.integrators import RK45
 from invdiff.posterior import DPS, PSLD, MomentMatching, ReSample
-from invdiff.posterior.latents import Linearised, image_of, in_latents, most_likely
+from invdiff.posterior.latents import image_of, in_latents, most_likely
+from invdiff.posterior.likelihood import Linearised
 from invdiff.posterior.psld import glue_pull
 from invdiff.posterior.sampler import for_chains
 from invdiff.priors import Guided
@@ -71,6 +73,16 @@ def test_psld_without_glue_is_dps_in_latents():
     same = LatentPrior(prior, Same())
     alone = sample(DPS(steps=10, sigma_max=20.0, sigma_min=0.02), prior, problem, 2)
     torch.testing.assert_close(sample(PSLD(steps=10, glue=0), same, problem, 2), alone, rtol=0, atol=1e-4)
+
+
+def test_psld_with_adaptive_steps_draws_each_chain_for_itself():
+    """Two chains, as many as the latents are wide: levels of theirs must not be taken for columns."""
+    latents, images = latent_prior()
+    problem = pose("blur", images, 0.05)
+    adaptive = PSLD(steps=4, integrator=RK45())
+    *_, both = adaptive.steps(latents, problem, [0, 1])
+    *_, alone = adaptive.steps(latents, problem, [1])
+    torch.testing.assert_close(both.x0[1:], alone.x0, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

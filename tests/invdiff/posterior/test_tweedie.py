@@ -12,7 +12,7 @@ from invdiff.io.images import sample_image
 from invdiff.posterior import MomentMatching
 from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.low_rank import Conditioning, LowRankCovariance
-from invdiff.posterior.tweedie import Linearised, Rows
+from invdiff.posterior.tweedie import DenoiserAt, Rows
 from invdiff.priors import load_prior
 from invdiff.priors.analytic import operator_matrix
 from invdiff.problem import Problem
@@ -48,7 +48,7 @@ def test_products_with_the_covariance_are_those_of_the_jacobian():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(6, 6, generator=generator)
     x, v = torch.randn(2, 3, 1, 2, 3, generator=generator)
-    at = Linearised(Linear(matrix), x, 0.5)
+    at = DenoiserAt(Linear(matrix), x, 0.5)
     torch.testing.assert_close(at.x0.flatten(1), x.flatten(1) @ matrix.T)
     torch.testing.assert_close(at.transposed(v).flatten(1), 0.25 * v.flatten(1) @ matrix)
     torch.testing.assert_close(at.symmetric(v).flatten(1), 0.125 * v.flatten(1) @ (matrix + matrix.T))
@@ -61,7 +61,7 @@ def test_a_prior_without_a_gradient_is_refused():
             return super().forward(x, sigma).detach()
 
     with pytest.raises(ValueError, match=r"Detached gives no gradient by x.*covariance spectral needs none"):
-        Linearised(Detached(torch.eye(6)), torch.zeros(1, 1, 2, 3), 0.5)
+        DenoiserAt(Detached(torch.eye(6)), torch.zeros(1, 1, 2, 3), 0.5)
 
 
 @pytest.mark.parametrize("operator", LINEAR)
@@ -78,7 +78,7 @@ def test_rows_are_the_operator_and_their_root_the_covariance_it_sees(operator):
         problem.y.flatten().double() - a @ prior.mean.flatten().double()), rtol=1e-4, atol=1e-5)
     cov, sigma = prior.cov.double(), 0.3
     c = cov - cov @ torch.linalg.inv(cov + sigma**2 * torch.eye(len(cov))) @ cov
-    root = rows.root(Linearised(prior, draw(prior, 2), sigma))
+    root = rows.root(DenoiserAt(prior, draw(prior, 2), sigma))
     basis = rows.basis[0]
     for r in root:
         assert (r @ (r.T @ basis) - c @ basis).norm() < 1e-4 * (c @ basis).norm()

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from invdiff.errors import InputError
+from invdiff.io.images import load_image, to_uint8
 from invdiff.training.data import Patches, load_images, load_whole, to_grey, to_rgb
 from invdiff.training.run import load_data
 from invdiff.training.settings import TrainSettings
@@ -52,6 +53,16 @@ def test_sixteen_bits_are_rounded_to_eight_and_floats_refused(tmp_path):
     (tmp_path / "float.tif").write_bytes(encoded(grey.astype(np.float32) / 255, "TIFF"))
     with pytest.raises(InputError, match=r"float.tif: holds floats; save 8 or 16 bits"):
         load_images(tmp_path)
+
+
+def test_transparent_pixels_are_white_as_where_images_are_restored(tmp_path):
+    pixels = np.concatenate([picture(5, 7), np.zeros((5, 7, 1), np.uint8)], 2)
+    pixels[:2, :, 3] = 255
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "cut.png")
+    (image,) = load_images(tmp_path)
+    np.testing.assert_array_equal(image[:2], pixels[:2, :, :3])
+    assert (image[2:] == 255).all()
+    np.testing.assert_array_equal(image, to_uint8(load_image(tmp_path / "cut.png")))
 
 
 def test_a_network_of_one_channel_sees_the_brightness_of_whole_images(tmp_path):
