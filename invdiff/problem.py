@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import torch
@@ -48,10 +49,11 @@ class Problem:
                 raise ValueError(f"sigma_y: expected one noise level, got {self.sigma_y.numel()}; restore what has others one "
                                  "by one")
             object.__setattr__(self, "sigma_y", float(self.sigma_y))
-        if not 0 <= self.sigma_y < float("inf"):
-            raise ValueError(f"sigma_y: expected a noise level >= 0 in the measurement's units, got {self.sigma_y}")
+        if not isinstance(self.sigma_y, Real) or not 0 <= self.sigma_y < float("inf"):
+            raise ValueError(f"sigma_y: expected a noise level >= 0 in the measurement's units, got {self.sigma_y!r}")
         if not isinstance(self.y, Tensor):
-            raise ValueError(f"y: expected a tensor (B, ...), got {type(self.y).__name__}")
+            raise ValueError(f"y: expected a tensor (B, ...), got {type(self.y).__name__}; what several operators measure is "
+                             "to be one tensor")
         if not self.y.is_floating_point():
             raise ValueError(f"y: expected float32, with complex values as two channels, got {self.y.dtype}")
         bad = int((~torch.isfinite(self.y)).sum())
@@ -88,6 +90,12 @@ class Problem:
         self.calls.operator += 2 * len(x)
         return self.physics.A_adjoint_A(x)
 
+    def A_dagger(self, y: Tensor) -> Tensor:
+        """A^+ y of a linear operator; by iterations that end for each measurement, where deepinv's would for all at once."""
+        if type(self.physics).A_dagger is LinearPhysics.A_dagger:
+            return least_squares(self.physics, y).x
+        return self.physics.A_dagger(y)
+
     @cached_property
     def pulled(self) -> Tensor:
         """A^T y, (B, C, H, W), of a linear operator."""
@@ -109,8 +117,8 @@ class Problem:
     def estimate(self) -> Tensor:
         """A^+ y, (B, C, H, W); a rough one, by gradients from grey, where an operator is not linear and has none."""
         physics, y = self.physics, self.y
-        if type(physics).A_dagger is LinearPhysics.A_dagger:        # whose iterations end for all measurements at once
-            return least_squares(physics, y).x
+        if isinstance(physics, LinearPhysics):
+            return self.A_dagger(y)
         if hasattr(physics, "A_adjoint") or type(physics).A_dagger is not Physics.A_dagger:
             return physics.A_dagger(y)
         x = y.new_full((len(y), *self.image_shape), 0.5)

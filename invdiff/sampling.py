@@ -59,7 +59,7 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
            sigma_min: float | None = None, sigma_max: float | None = None, size: tuple[int, int] | None = None,
            classes: Sequence[int] | None = None, guidance: float = 1.0, guidance_interval: tuple[float, float] | None = None,
            seed: int = 0, batch_size: int | None = None, device: str = "auto", precision: str = "fp32",
-           on_step: Callable[[Progress], object] | None = None) -> Samples:
+           channels: int | None = None, on_step: Callable[[Progress], object] | None = None) -> Samples:
     """Draw images from a prior.
 
     Args:
@@ -73,6 +73,7 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
         guidance_interval: noise levels, lowest and highest, at which it acts; without it, at all.
         seed: integer >= 0. Image i depends on (seed, i) and its class, and on nothing beside it.
         batch_size: images drawn together.
+        channels: of the images, for a denoiser that does not say; 3 without it.
         on_step: called after each step. `Stop` raised by it ends the run with the images that are finished.
 
     Raises:
@@ -90,7 +91,7 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     fewest = 2 if integrator.adaptive else 1            # which goes from the first level to the last in steps of its own
     sigmas = _levels(schedule or Karras(), max(steps, fewest), sigma_min or low, sigma_max or high)
     guided = partial(Guided, scale=guidance, interval=guidance_interval or (0.0, math.inf))
-    draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size), guided, seed, where, precision, on_step)
+    draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size, channels), guided, seed, where, precision, on_step)
     height, width = draw.shape[-2:]
     together = batch_size or max(1, (_PIXELS_ON_CPU if where.type == "cpu" else _PIXELS) // (height * width))
     images: list[Tensor] = []
@@ -182,11 +183,11 @@ def _labels(prior: Denoiser, classes: Sequence[int] | None, count: int, guidance
     return labels
 
 
-def _shape(prior: Any, size: tuple[int, int] | None) -> tuple[int, ...]:
+def _shape(prior: Any, size: tuple[int, int] | None, channels: int | None) -> tuple[int, ...]:
     card = getattr(prior, "card", {})
     height, width = image_size(prior, size)
     if min(height, width) < 1:
         raise InputError(f"size: expected positive numbers of pixels, got {height} x {width}")
     if getattr(prior, "latent", False):
         return tuple(prior.latent_shape((height, width)))
-    return (channels_of(prior) or card.get("architecture", {}).get("channels") or 3, height, width)
+    return (channels or channels_of(prior) or card.get("architecture", {}).get("channels") or 3, height, width)

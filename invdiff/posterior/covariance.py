@@ -154,8 +154,9 @@ def prox(problem: Problem, residual: Tensor, variance: Tensor | float) -> Tensor
     physics, noise = problem.physics, problem.noise_variance
     if isinstance(physics, DecomposablePhysics):
         problem.calls.operator += 2 * len(residual)
-        s = physics.mask
-        return physics.V(variance * s / (variance * s.square() + noise) * physics.U_adjoint(residual))
+        s, c = physics.mask, physics.U_adjoint(residual)
+        v = torch.as_tensor(variance).to(residual).reshape(-1, *[1] * (c.ndim - 1))         # whatever shape theirs have
+        return physics.V(v * s / (v * s.square() + noise) * c)
     v = torch.as_tensor(variance).to(residual).reshape(-1, *[1] * (residual.ndim - 1))      # as it is for measurements
     weights = conjugate_gradients(lambda w: v * problem.A(problem.A_adjoint(w)) + noise * w, residual,
                                   tolerance=1e-3, iterations=50).x

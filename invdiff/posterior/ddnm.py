@@ -35,12 +35,12 @@ class DDNM(Sampler):
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         """The rule for noiseless data."""
-        physics = require(problem.physics, LinearPhysics, "DDNM", NONLINEAR)
+        require(problem.physics, LinearPhysics, "DDNM", NONLINEAR)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             x0 = prior(x, sigma)
             problem.calls.operator += len(x)
-            return x0 + physics.A_dagger(problem.y - problem.A(x0))
+            return x0 + problem.A_dagger(problem.y - problem.A(x0))
 
         return denoise
 

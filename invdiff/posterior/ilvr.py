@@ -49,11 +49,11 @@ Refine = Callable[[Tensor, float, Tensor], Tensor]      # from a state, its leve
 
 def _replace(problem: Problem) -> Refine:
     """For noiseless data, A^+ y + sigma n in the row space."""
-    physics = require(problem.physics, LinearPhysics, "ILVR", NONLINEAR)
+    require(problem.physics, LinearPhysics, "ILVR", NONLINEAR)
 
     def refine(x: Tensor, sigma: float, draw: Tensor) -> Tensor:
         problem.calls.operator += len(x)
-        return x + physics.A_dagger(problem.y + problem.A(sigma * draw - x))
+        return x + problem.A_dagger(problem.y + problem.A(sigma * draw - x))
 
     return refine
 

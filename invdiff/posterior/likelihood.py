@@ -9,6 +9,7 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+from invdiff.errors import InputError
 from invdiff.posterior.covariance import StationaryCovariance, condition
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
@@ -30,11 +31,18 @@ def misfit(problem: Problem, x: Tensor) -> tuple[Tensor, Tensor]:
         return r, problem.A_adjoint(r)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        predicted = problem.A(x)
+        predicted = _differentiable(problem, problem.A(x))
         r = (problem.y - predicted).detach()
         (pulled,) = torch.autograd.grad(predicted, x, r)
     problem.calls.operator += len(x)
     return r, pulled
+
+
+def _differentiable(problem: Problem, predicted: Tensor) -> Tensor:
+    if not predicted.requires_grad:
+        raise InputError(f"{type(problem.physics).__name__} gives no gradient of A(x) by x; expected a differentiable "
+                         "operator")
+    return predicted
 
 
 def squared_norm(problem: Problem, x: Tensor, iterations: int = POWER_ITERATIONS) -> Tensor:
@@ -58,7 +66,7 @@ class Linearised:
         self.problem = problem
         with torch.enable_grad():
             self.z = z.detach().requires_grad_()
-            self.value = problem.A(self.z)
+            self.value = _differentiable(problem, problem.A(self.z))
             self.weights = torch.zeros_like(self.value, requires_grad=True)
             (self.pulled,) = torch.autograd.grad(self.value, self.z, self.weights, create_graph=True)
 

@@ -59,8 +59,8 @@ class Sampler(BaseModel):
 
     def _check_warm_start(self) -> None:
         if type(self).steps is not Sampler.steps:
-            raise InputError(f"{type(self).__name__} cannot begin from an estimate; those that guide a denoiser can, such as "
-                             "moment_matching, pigdm, diffpir")
+            raise InputError(f"{type(self).__name__} cannot begin from an estimate; moment_matching, pigdm, diffpir and dds "
+                             "can")
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         """Draw one posterior sample for each seed; the last step's x0 is the sample.

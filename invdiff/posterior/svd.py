@@ -52,8 +52,8 @@ def components(problem: Problem, sampler: str, alternatives: str) -> Components:
     """The components of a problem with a measurement for each chain. Raises InputError if the operator has no real SVD."""
     require(problem.physics, LinearPhysics, sampler, NONLINEAR)
     if not has_components(problem):
-        kind = "that of {} is complex" if isinstance(problem.physics, DecomposablePhysics) else "{} has none"
-        raise InputError(f"{sampler} needs an operator with an SVD over the reals, and "
+        kind = "that of {} is no such one" if isinstance(problem.physics, DecomposablePhysics) else "{} has none"
+        raise InputError(f"{sampler} needs an operator with an SVD over the reals, of as many components as pixels, and "
                          f"{kind.format(type(problem.physics).__name__)}; these would work: {alternatives}")
     physics, y = problem.physics, problem.y
     mask = torch.as_tensor(physics.mask, device=y.device)

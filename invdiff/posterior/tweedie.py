@@ -28,6 +28,9 @@ from invdiff.priors.counted import known_spectrum
 from invdiff.problem import Problem
 from operators import conjugate_gradients
 
+# Where noise is small and steps are few, what a network's Jacobian says along one direction can throw the rest far off: a
+# correction so many times as long as the spectrum's own is not taken, but that one.
+LONGEST = 2.0
 FEW_ROWS = 32       # values in a measurement up to which A C A^T is built, a backward pass for each
 
 
@@ -155,7 +158,9 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
         covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
         solves = kind(problem, covariance, *accuracy)
         start = solves.base(solves.residual(at.x0), start)
-        return at.x0 + covariance(solves.image(solves.learn(start, at.transposed, rank)))
+        plain = covariance.base(solves.image(start))
+        correction = covariance(solves.image(solves.learn(start, at.transposed, rank)))
+        return at.x0 + torch.where(length(correction) > LONGEST * length(plain), plain, correction)
 
     return denoise
 

@@ -27,6 +27,7 @@ class GaussianPrior(Denoiser):
         self.register_buffer("values", values.clamp_min(0).to(cov.dtype))
         self.register_buffer("vectors", vectors.to(cov.dtype))
         self.power = power
+        self.channels, self.card = len(mean), {"image_size": list(mean.shape[1:])}
 
     @classmethod
     def stationary(cls, mean: Tensor, power: Tensor) -> "GaussianPrior":
@@ -74,6 +75,7 @@ class MixturePrior(Denoiser):
         self.register_buffer("weights", weights / weights.sum())
         self.register_buffer("means", means)
         self.register_buffer("variance", torch.as_tensor(variance, dtype=means.dtype).expand(len(means)).clone())
+        self.channels, self.card = means.shape[1], {"image_size": list(means.shape[2:])}
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """E[x0 | x] for x (B, C, H, W), sigma a float or (B,)."""

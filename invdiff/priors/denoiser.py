@@ -83,9 +83,11 @@ class EDMDenoiser(Denoiser):
         return self.centre + z * (self.sigma_data**2 / total) + f * (s * self.sigma_data / total.sqrt()), variance
 
     def _known(self, sigma: Tensor) -> Tensor:
-        """The levels that the network is told. D(x, 0) is x whatever it says."""
-        highest = (self.card.get("sigma_range") or [0.0, None])[1]
-        return torch.where(sigma == 0, torch.finfo(sigma.dtype).tiny, sigma).clamp_max(highest or torch.inf)
+        """The levels that the network is told, within those it was trained on: beyond, its output is anything. D goes to x as
+        sigma falls whatever it says, if that is bounded."""
+        lowest, highest = self.card.get("sigma_range") or (0.0, torch.inf)
+        known = sigma.clamp(max(lowest, torch.finfo(sigma.dtype).tiny), highest)
+        return torch.where(sigma < 0, torch.nan, known)
 
     def _padded(self, z: Tensor, *labels: Tensor) -> Tensor:
         h, w = z.shape[-2:]

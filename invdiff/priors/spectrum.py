@@ -193,6 +193,8 @@ def model_spectrum(image: Tensor, levels: int = 40, bins: int = 32) -> ErrorSpec
     deviation = rotate_colours(image - image.mean((-2, -1), keepdim=True)).cpu()
     curves = [radial_spectrum(item[None], bins) for item in deviation]
     frequencies, power = curves[0][0], torch.stack([curve for _, curve in curves])                # (F,), (B, K, F)
+    if len(frequencies) == 1:                                   # of a pixel alone: as if all grey levels were as likely
+        frequencies, power = torch.tensor([0.0, 0.5]), torch.full_like(power, 1 / 12).expand(-1, -1, 2)
     shape = frequencies.square() + (0.5 / max(image.shape[-2:])) ** 2
     low = frequencies <= max(0.15, float(frequencies[1]))
     low[0] = False                                              # the ring around zero has lost its mean

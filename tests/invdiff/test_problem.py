@@ -13,9 +13,9 @@ def inpainting(keep=0.5):
     return operators.Inpainting(SIZE, operators.random_mask(SIZE, keep))
 
 
-@pytest.mark.parametrize("sigma_y", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("sigma_y", [-0.1, float("nan"), float("inf"), None, "0.1"])
 def test_a_bad_noise_level_is_refused(sigma_y):
-    with pytest.raises(ValueError, match=rf"sigma_y: expected a noise level >= 0 in the measurement's units, got {sigma_y}"):
+    with pytest.raises(ValueError, match=rf"sigma_y: expected a noise level >= 0 in the measurement's units, got {sigma_y!r}"):
         Problem(inpainting(), torch.zeros(1, *SIZE), sigma_y)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deepinv.models import DRUNet
 from PIL import Image
 
 from invdiff import InputError, Stop, load_prior
@@ -157,6 +158,13 @@ def test_a_card_that_leaves_channels_and_levels_open(monkeypatch):
     assert drawn.images.shape == (1, 3, 8, 12)
     assert drawn.report["sigma_min"] == pytest.approx(0.002)
     assert drawn.report["sigma_max"] == pytest.approx(40)
+
+
+def test_priors_in_closed_form_and_denoisers_that_do_not_say_are_drawn_from():
+    power = torch.rand(8, 5) + 0.5
+    assert sample(GaussianPrior.stationary(torch.full((1, 8, 8), 0.5), power), 2, DDIM(), steps=3).images.shape == (2, 1, 8, 8)
+    grey = DRUNet(in_channels=1, out_channels=1, nc=[4, 4, 4, 4], nb=1, pretrained=None)
+    assert sample(grey, 1, DDIM(), steps=2, size=(16, 16), channels=1).images.shape == (1, 1, 16, 16)
 
 
 def test_whatever_the_caller_s_modes_the_images_are_the_same():

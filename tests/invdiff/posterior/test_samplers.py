@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from toys import KERNEL, OPERATORS, draw, natural_prior, pose
 
 import operators
+from invdiff.errors import InputError
 from invdiff.posterior import (
     DAPS,
     DDNM,
@@ -245,6 +246,33 @@ def test_a_nonlinear_operator_is_refused_or_served(sampler):
     else:
         with pytest.raises(ValueError, match=f"{type(sampler).__name__}.* needs .*Squared .*dps"):
             restore(problem, prior, sampler)
+
+
+def test_a_nonlinear_operator_without_a_gradient_is_refused(sampler):
+    if not isinstance(sampler, SERVE_NONLINEAR):
+        pytest.skip("for linear operators")
+
+    class Detached(deepinv.physics.Physics):
+        img_size = (1, 8, 8)
+
+        def A(self, x, **kwargs):
+            return x.detach()
+
+    prior = suited(sampler, natural_prior())
+    with pytest.raises(InputError, match=r"(Detached|Decoded) gives no gradient"):
+        restore(Problem(Detached(), draw(prior), 0.05), prior, sampler)
+
+
+def test_an_svd_of_deepinv_s_whose_coefficients_have_another_shape(sampler):
+    """A modelled spectrum is one for each measurement, and their half planes are (B, C, H, W // 2 + 1, 2)."""
+    if sampler.latents or isinstance(sampler, NEED_SVD) or sampler.population:
+        pytest.skip("for images, or for operators with real singular values")
+    kernel = deepinv.physics.functional.blur.gaussian_blur(sigma=(0.8, 0.8))
+    x = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x[1] = 0.5 + 0.02 * x[1]
+    problem, prior = simulate(deepinv.physics.BlurFFT((3, 16, 16), filter=kernel), x, 0.05), foreign_denoiser(3)
+    alone, together = (restore(problem, prior, sampler, batch_size=size).samples for size in (1, 3))
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-3 * float(alone.abs().max()))
 
 
 @pytest.mark.parametrize("channels", [1, 3])

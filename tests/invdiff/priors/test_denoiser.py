@@ -3,6 +3,7 @@ import torch
 from deepinv.models import Denoiser
 from torch import nn
 
+from invdiff.priors import load_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.unet import UNet
 
@@ -75,7 +76,7 @@ def test_without_noise_the_image_comes_back_whatever_the_network_says():
     assert denoiser(x, -0.1).isnan().all()
 
 
-def test_above_its_range_the_network_is_told_the_highest_level():
+def test_beyond_its_range_the_network_is_told_the_nearest_level_it_knows():
     told = []
 
     class Spy(Constant):
@@ -86,7 +87,15 @@ def test_above_its_range_the_network_is_told_the_highest_level():
     denoiser = EDMDenoiser(Spy(2.0), sigma_data=0.2)
     denoiser.card = {"sigma_range": [0.01, 10.0]}
     denoiser(torch.zeros(3, 3, 8, 8), torch.tensor([0.001, 5.0, 300.0]))
-    torch.testing.assert_close(told[0], torch.tensor([0.001, 5.0, 10.0]))
+    torch.testing.assert_close(told[0], torch.tensor([0.01, 5.0, 10.0]))
+
+
+@pytest.mark.parametrize("name", ["brain", "fashion", "natural"])
+def test_below_its_range_a_shipped_prior_leaves_images_as_they_are(name):
+    prior = load_prior(name)
+    x = torch.rand(1, prior.channels, 28, 28, generator=torch.Generator().manual_seed(0))
+    for sigma in (1e-3, 1e-4, 1e-6):
+        assert (prior(x, sigma) - x).abs().max() < 100 * sigma
 
 
 def test_far_in_the_noise_only_the_network_counts():

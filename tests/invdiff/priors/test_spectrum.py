@@ -177,8 +177,9 @@ def test_the_model_finds_the_amplitude_of_a_natural_spectrum():
     assert (model.at(sigma, size)[0][:, middle] / wiener[:, middle]).log().abs().max() < 0.5
 
 
-def test_a_model_of_a_flat_image_is_finite():
-    at = model_spectrum(torch.full((1, 1, 8, 8), 0.5)).at(0.1, (8, 8))
+@pytest.mark.parametrize("size", [(8, 8), (1, 1), (1, 2)])
+def test_a_model_of_a_flat_image_is_finite(size):
+    at = model_spectrum(torch.full((1, 1, *size), 0.5)).at(0.1, size)
     assert at.isfinite().all()
     assert (at > 0).all()
 
