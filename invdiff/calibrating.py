@@ -19,7 +19,7 @@ from invdiff.calibration import Calibration, in_pairs, reference_of
 from invdiff.config import RunConfig, build_sampler
 from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.errors import InputError
-from invdiff.evaluation.crops import central_crops, holds_complex
+from invdiff.evaluation.crops import crops_for, holds_complex
 from invdiff.evaluation.intervals import LEVEL, centre_and_spread, conformal_factor, coverage, coverage_curve
 from invdiff.evaluation.mri_metrics import head_mask
 from invdiff.evaluation.novelty import Reference
@@ -35,7 +35,7 @@ from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Recipe, Slices, restore_slices
 from invdiff.priors import load_prior
-from invdiff.priors.calibration import fingerprint
+from invdiff.priors.calibration import channels_of, fingerprint
 from invdiff.restoration import restore
 from invdiff.training.complex_data import open_complex, open_magnitudes
 from invdiff.training.images import Cache
@@ -62,12 +62,13 @@ class Known:
 
 
 def known_images(config: RunConfig, data: str | Path, key: str | None, count: int, size: int) -> Known:
-    """Clean images for a config's task: central crops of photographs, or slices for a scan. Raises InputError."""
+    """Clean images for a config's task: central crops of photographs, of as many channels as its prior is for, or slices for a
+    scan. Raises InputError."""
     name = Path(data).name + (f" ({key})" if key else "")
     if config.is_scan:
         slices = _slices(data, key or "test", count)
         return Known([], slices, f"{slices.slices} slices of {name}")
-    crops = central_crops(data, key or "test_jpeg", count, size)
+    crops = crops_for(channels_of(load_prior(config.prior)), data, key or "test_jpeg", count, size)
     factor = int(config.operator.get("factor", 1))
     whole = size // factor * factor
     source = f"{len(crops)} central crops of {whole} x {whole} from {name}"
@@ -104,19 +105,18 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     with it goes on from there. on_image: called with how many are done, of how many.
 
     Raises:
-        InputError: fewer than two samples or images, numbers out of range, or as the restorations do.
+        InputError: fewer than two samples or images, too few of them for `delta`, numbers out of range, or as the restorations
+            do.
     """
     if config.samples < 2 or len(images) < 2:
         raise InputError(f"calibrate: expected at least 2 samples of at least 2 images, got {config.samples} of {len(images)}")
     if not 0 < level < 1 or (delta is not None and not 0 < delta < 1):
         raise InputError(f"calibrate: expected a level and a delta between 0 and 1, got {level} and {delta}")
+    _check_count(len(images), level, delta)
     prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
     cases = _cases(config, prior, images, checkpoint, on_image)
     half, rest = cases[::2], cases[1::2]
-    try:
-        factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)
-    except ValueError as error:
-        raise InputError(f"calibrate: {error}") from error
+    factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)
     rows = [case["features"] for case in half if "features" in case]
     reference = Reference.fit(torch.stack(rows)) if len(rows) >= FEWEST else None
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
@@ -125,6 +125,21 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
                        factor=factor, delta=delta, antithetic=in_pairs(config),
                        check=_check(rest, factor, config, reference),
                        novelty=reference.to_dict() if reference else None, versions=versions())
+
+
+def _check_count(images: int, level: float, delta: float | None) -> None:
+    """Raises InputError if half of so many images are too few for the guarantee, before any is restored."""
+    try:
+        conformal_factor([np.zeros(1)] * len(range(0, images, 2)), level, delta)
+    except ValueError as error:
+        raise InputError(f"calibrate: {error}, every other of {images}") from error
+
+
+def check_unlike(images: Known) -> None:
+    """Raises InputError if these images, once restored, are too few to learn what is usual, as `detected` has to know."""
+    if len(range(0, len(images), 2)) < FEWEST:
+        raise InputError(f"--unlike: expected at least {2 * FEWEST} images, from which to learn what is usual, got "
+                         f"{len(images)}")
 
 
 def _name(prior: str) -> str:

@@ -30,6 +30,7 @@ app.add_typer(cli_priors.app, name="priors")
 # took 150 s beside another job on the same two cores, and 67 s with this one, which costs nothing where a run is alone.
 SPINS = "10000"
 INTERRUPTED = 130       # what shells report after Ctrl-C, and what typer makes of it
+PIPE_CLOSED = 141       # what they report of a program whose reader wanted no more, as `head` does
 
 
 app.command()(cli_restore.restore)
@@ -42,22 +43,27 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
     """Degrade a clean image as a task does, and write the measurement."""
     import numpy as np
 
-    from invdiff.io.files import replacing
+    from invdiff.io.files import make_folder, replacing
     from invdiff.io.images import save_image
     from invdiff.job import pose
 
-    problem, _ = pose(resolve(task, config, assign, {"truth": truth, "seed": seed}))
+    resolved = resolve(task, config, assign, {"truth": truth, "seed": seed})
+    if resolved.is_scan:
+        raise InputError("simulate: gives measurements of images; a scan of a clean one is simulated and restored at once: "
+                         f"invdiff restore --task {resolved.task} --truth FILE --set sigma_y=0.01")
+    if output.suffix not in (".png", ".npy"):
+        raise InputError(f"{output}: expected a name that ends in .png or .npy")
+    problem, _ = pose(resolved)
+    if output.suffix == ".png" and (problem.y.ndim != 4 or problem.y.shape[1] not in (1, 3)):
+        raise InputError(f"{output}: this measurement, {tuple(problem.y.shape[1:])}, is no image; expected a name that ends in "
+                         ".npy")
+    make_folder(output.parent)
     try:
         if output.suffix == ".npy":
             with replacing(output) as temporary, temporary.open("wb") as file:
                 np.save(file, problem.y[0].numpy())
-        elif output.suffix == ".png":
-            if problem.y.ndim != 4 or problem.y.shape[1] not in (1, 3):
-                raise InputError(f"{output}: this measurement, {tuple(problem.y.shape[1:])}, is no image; expected a name "
-                                 "that ends in .npy")
-            save_image(output, problem.y[0])
         else:
-            raise InputError(f"{output}: expected a name that ends in .png or .npy")
+            save_image(output, problem.y[0])
     except OSError as error:
         raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
     typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[1:]))} values, sigma_y = {problem.sigma_y:g}")
@@ -82,21 +88,22 @@ def tasks() -> None:
     from invdiff.config import tasks as bundled_tasks
     from invdiff.validation import read_yaml
 
-    console, table = Console(), Table(Column("task", no_wrap=True), "operator", "sigma_y", Column("config", no_wrap=True))
+    console, table = Console(), Table(*(Column(name, overflow="fold") for name in ("task", "operator", "sigma_y", "config")))
     for name, path in bundled_tasks().items():
         data = read_yaml(path)
         table.add_row(name, ", ".join(f"{v}" if k == "name" else f"{k}={v}" for k, v in data["operator"].items()),
                       f"{data['sigma_y']}", path.name)
     console.print(table)
     console.print(f"configs in {path.parent}", markup=False, highlight=False, soft_wrap=True)
-    table = Table("sampler", "steps", "what it does")
+    table = Table(*(Column(name, overflow="fold") for name in ("sampler", "steps", "what it does")))
     for name, kind in SAMPLERS.items():
         table.add_row(name, str(kind().num_steps), kind.about)
     console.print(table)
 
 
 def main() -> None:
-    """Entry point: 0 done, 2 the input was at fault (one line says what), 130 interrupted, 1 anything else."""
+    """Entry point: 0 done, 2 the input was at fault (one line says what), 130 interrupted, 141 stdout was closed, 1 anything
+    else."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)      # is read when torch is imported
     usage_error: Any = typer.BadParameter.__base__      # click's, which newer typer brings along under another name
     try:
@@ -104,6 +111,8 @@ def main() -> None:
         if code == INTERRUPTED:
             typer.echo("interrupted", err=True)
         sys.exit(code)
+    except SystemExit as stop:              # by typer or rich, where a pipe is closed; what was to be saved is by then
+        raise SystemExit(PIPE_CLOSED if isinstance(stop.__context__, BrokenPipeError) else stop.code) from None
     except InputError as error:
         message = f"error: {' '.join(str(error).split())}"
     except ImportError as error:            # of what an extra brings along, which says so; anything else is a fault of ours

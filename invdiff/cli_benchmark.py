@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff.cli_options import progress_bar
 from invdiff.errors import InputError
 
 
@@ -37,18 +38,17 @@ def benchmark(
 
 def _images(config: Any, folder: Path, command: str, workers: int) -> None:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeElapsedColumn
 
     from invdiff.evaluation.benchmark.report import row_summary
     from invdiff.evaluation.benchmark.run import run
 
     console = Console()
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("cells"), TimeElapsedColumn(),
-                  console=console, transient=True) as bar:
+    with progress_bar("cells", TimeElapsedColumn()) as bar:
         line = bar.add_task("loading", total=None)
 
         def show(done: int, total: int, row: dict[str, Any]) -> None:
-            bar.console.print(row_summary(row), highlight=False, markup=False, soft_wrap=True)
+            console.print(row_summary(row), highlight=False, markup=False, soft_wrap=True)
             bar.update(line, description="running", completed=done, total=total)
 
         record = run(config, folder, workers=workers, command=command, on_cell=show)

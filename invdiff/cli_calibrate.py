@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Assign, Config, Device, Precision, Prior, Sampler, Samples, Task, resolve
+from invdiff.cli_options import Assign, Config, Device, Precision, Prior, Sampler, Samples, Task, progress_bar, resolve
 from invdiff.errors import InputError
 
 OTHERS = 10         # images of another kind that are looked at
@@ -38,7 +38,7 @@ def calibrate(
     Interrupted, it goes on where it was when started again.
     """
     from invdiff.calibrating import calibrate as run
-    from invdiff.calibrating import detected, known_images
+    from invdiff.calibrating import check_unlike, detected, known_images
     from invdiff.calibration import place, write_calibration
     from invdiff.config import calibration_beside
     from invdiff.io.partial import remove_partial
@@ -54,6 +54,8 @@ def calibrate(
         raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
     images = known_images(resolved, data, key, count, size)
     others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
+    if others:
+        check_unlike(images)
     path = output or (calibration_beside(config) if config else place(resolved))
     partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
     record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, checkpoint=partial,
@@ -76,10 +78,8 @@ def _path_and_key(text: str) -> tuple[str, str | None]:
 
 
 def _with_bar(name: str, work: Any) -> Any:
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        line = bar.add_task(name)
+    with progress_bar("images") as bar:
+        line = bar.add_task(name, total=None)
         return work(lambda done, total: bar.update(line, completed=done, total=total))
 
 

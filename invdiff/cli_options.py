@@ -1,6 +1,7 @@
-"""Options that several commands have, and what a task or a config becomes with them."""
+"""What several commands share: options, what a task or a config becomes with them, and a bar that shows how far it is."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,18 @@ def resolve(task: str | None, config: Path | None, assign: list[str] | None, giv
 
     options = [f"{key}={_yaml(value)}" for key, value in given.items() if value is not None]
     return run_config(task, config, [*options, *(assign or [])])
+
+
+def progress_bar(unit: str, *more: Any, transient: bool = True) -> Any:
+    """A bar that counts units, and `more` columns, or the time that remains; on stderr, and only if that is a terminal. stdout
+    is for results, which may go into a file, or into a pipe that ends before the work does."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+                    *(more or [TimeRemainingColumn()]), console=console, disable=not console.is_terminal, transient=transient,
+                    redirect_stdout=sys.stdout.isatty())
 
 
 def _yaml(value: Any) -> str:

@@ -5,7 +5,20 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Assign, Config, Device, Precision, Prior, Sampler, Samples, Seed, Task, Truth, resolve
+from invdiff.cli_options import (
+    Assign,
+    Config,
+    Device,
+    Precision,
+    Prior,
+    Sampler,
+    Samples,
+    Seed,
+    Task,
+    Truth,
+    progress_bar,
+    resolve,
+)
 from invdiff.errors import InputError
 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: restored/TASK].")]
@@ -34,7 +47,7 @@ def restore(
 
     Interrupted, it keeps the finished samples in OUTPUT.partial, and started again with the same options goes on from there.
     """
-    from invdiff.io.partial import remove_partial
+    from invdiff.io.partial import holds_parts, remove_partial
     from invdiff.io.results import check_output
 
     given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
@@ -44,12 +57,13 @@ def restore(
     folder = output or Path("restored") / resolved.task
     check_output(folder)
     partial = folder.resolve().with_name(f"{folder.resolve().name}.partial")
+    outcome = None
     try:
         outcome = _run_with_progress(resolved, partial)
         outcome.save(folder)
     except BaseException as error:
-        kept = [path for path in (partial, *_beside(partial)) if path.exists()]
-        if kept and not isinstance(error, InputError):          # which may be about what is kept
+        kept = [path for path in (partial, *_beside(partial)) if holds_parts(path)]
+        if kept and (outcome or not isinstance(error, InputError)):     # which may be about what is kept
             typer.echo(f"{kept[0]}: the samples finished so far; the same command goes on from there", err=True)
         raise
     if spare := getattr(outcome, "spare", []):
@@ -70,11 +84,7 @@ def _beside(partial: Path) -> list[Path]:
 
 
 def _run_with_progress(config: Any, partial: Path) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-                  TimeRemainingColumn(), console=Console(), transient=True) as bar:
+    with progress_bar("steps") as bar:
         line = bar.add_task("loading", total=None)
         from invdiff.job import run
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device, Guidance, Precision, Seed, Solver, Steps
+from invdiff.cli_options import Device, Guidance, Precision, Seed, Solver, Steps, progress_bar
 
 
 def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = "natural",
@@ -39,11 +39,7 @@ def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors 
 
 def with_progress(work: Any) -> Any:
     """`work(show)` with a bar that `show`, called with a Progress, moves on."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-                  TimeRemainingColumn(), console=Console(), transient=True) as bar:
+    with progress_bar("steps") as bar:
         line = bar.add_task("drawing", total=None)
         return work(lambda progress: bar.update(line, completed=progress.done, total=progress.total))
 

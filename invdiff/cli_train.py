@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device
+from invdiff.cli_options import Device, progress_bar
 
 _FORGET = 0.02      # share of a new item in a band's running loss
 
@@ -94,11 +94,10 @@ def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Pa
     """`work(show)` and the steps it took, with a bar from the first of them on, that `show(steps done, loss)` moves. In a file
     instead of a terminal: ten lines."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import TextColumn, TimeRemainingColumn
 
     console, taken = Console(), 0
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-                  TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"), console=console) as bar:
+    with progress_bar("steps", TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"), transient=False) as bar:
         line = bar.add_task(settings.name, total=settings.steps, loss=float("nan"), visible=False)
 
         def show(done: int, loss: float) -> None:
@@ -117,11 +116,10 @@ class View:
 
     def __init__(self, settings: Any):
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.console = Console()
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
-                            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self.bar = progress_bar("steps", TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self.line = self.bar.add_task(settings.name, total=settings.optimiser.steps)
         self.live: Any = None
         self.shown, self.validated = False, 0
@@ -146,8 +144,9 @@ class View:
         if progress.step > 1:
             self.console.print(f"going on from step {progress.step - 1}")
         self.bar.reset(self.line, completed=progress.step - 1)      # what is left is judged by this session's speed
-        if self.console.is_terminal:
-            self.live = Live(console=self.console, refresh_per_second=4, get_renderable=self._picture)
+        if self.bar.console.is_terminal:
+            self.live = Live(console=self.bar.console, refresh_per_second=4, get_renderable=self._picture,
+                             redirect_stdout=self.console.is_terminal)
             self.live.start()
 
     def _mix(self, progress: Any) -> None:

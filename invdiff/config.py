@@ -16,7 +16,7 @@ from invdiff.evaluation.mri_baselines import BASELINES
 from invdiff.mri.settings import ScanSettings
 from invdiff.paths import bundled
 from invdiff.posterior import Sampler
-from invdiff.validation import nearest, override, read_yaml, validate
+from invdiff.validation import keys_of, nearest, override, read_yaml, said_of, validate
 
 OPERATORS: dict[str, Callable[..., Physics]] = {
     "denoising": operators.Denoising,
@@ -147,21 +147,36 @@ def run_config(task: str | None = None, path: str | Path | None = None, assignme
         own = {"calibration": str(beside.resolve())} if (beside := calibration_beside(path)).is_file() else {}
     given = {"sampler": DEFAULT_SAMPLER} | own | read_yaml(path)
     given = {k: {"name": v} if k in ("operator", "sampler") and isinstance(v, str) else v for k, v in given.items()}
-    for part in ("operator", "sampler"):
-        given |= _for_another(part, given.get(part), assignments)
-    data = override(given, assignments)
-    config = validate(RunConfig, data, str(path))
-    if config.input is not None and config.truth is not None:
-        raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")
-    operator = _operator_parameters(config.operator)
-    if operator["name"] in SCANS and config.input is None and config.truth is None and operator["acceleration"] is None:
-        operator["acceleration"] = SAMPLE_ACCELERATION                  # the bundled scan is fully sampled
-    config = config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
+    kept = given | _for_another("operator", given, assignments) | _for_another("sampler", given, assignments)
+    config = said_of(path, given, override(kept, assignments), _filled)
     if config.is_scan:
         _check_scan(config)
     else:
         _check_image(config, str(path), noise_given)
     return config
+
+
+def _filled(data: Mapping[str, Any]) -> RunConfig:
+    """The RunConfig of what a file and a command line say, its parts with every parameter."""
+    _check_prefixes(data)
+    config = validate(RunConfig, data, "")
+    if config.input is not None and config.truth is not None:
+        raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")
+    operator = _operator_parameters(config.operator)
+    if operator["name"] in SCANS and config.input is None and config.truth is None and operator["acceleration"] is None:
+        operator["acceleration"] = SAMPLE_ACCELERATION                  # the bundled scan is fully sampled
+    return config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
+
+
+def _check_prefixes(data: Mapping[str, Any]) -> None:
+    """Raise for a parameter of the operator or of the sampler that is given without its prefix."""
+    tables: dict[str, Mapping[str, Any]] = {"operator": OPERATORS | SCANS, "sampler": SAMPLERS}
+    for part, table in tables.items():
+        spec = data.get(part)
+        make = table.get(str(spec.get("name"))) if isinstance(spec, Mapping) else None
+        known = keys_of(_model_of(make)) if make else []
+        if bare := next((key for key in data if key in known and key not in RunConfig.model_fields), None):
+            raise InputError(f"unknown key {bare!r}; did you mean '{part}.{bare}'?")
 
 
 def _by_name(assignment: str) -> str:
@@ -170,11 +185,12 @@ def _by_name(assignment: str) -> str:
     return f"{key}.name={value}" if key in ("operator", "sampler") and value.isidentifier() else assignment
 
 
-def _for_another(part: str, spec: Any, assignments: Sequence[str]) -> dict[str, Any]:
-    """{part: what is left of its spec} if `--set PART.name=` changes the name: an operator's parameters that the new one has,
-    too; a sampler's are its own. Else nothing."""
+def _for_another(part: str, given: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """{part: what is left of its spec in `given`} if `--set PART.name=` changes the name: an operator's parameters that the new
+    one has, too; a sampler's are its own. Else nothing."""
     name = next((value.strip().strip("'\"") for key, _, value in (a.partition("=") for a in reversed(assignments))
                  if key.strip() == f"{part}.name"), None)
+    spec = given.get(part)
     if not name or not isinstance(spec, Mapping) or name == spec.get("name"):
         return {}
     known = inspect.signature(OPERATORS[name]).parameters if part == "operator" and name in OPERATORS else {}
@@ -254,7 +270,9 @@ def describe(sampler: Sampler) -> dict[str, Any]:
 def _named(spec: Mapping[str, Any], table: Mapping[str, Any], where: str,
            also: Iterable[str] = ()) -> tuple[Any, dict[str, Any]]:
     """The table's entry for spec["name"], and the other keys; `also` are names to suggest beside the table's."""
-    name = str(spec.get("name"))
+    if spec.get("name") is None:
+        raise InputError(f"{where}: name is missing; known: {', '.join(sorted(table))}")
+    name = str(spec["name"])
     if name not in table:
         raise InputError(f"{where}: unknown name {name!r}; {nearest(name, [*table, *also])}")
     return table[name], {key: value for key, value in spec.items() if key != "name"}
@@ -265,14 +283,18 @@ def _name_of(thing: object, table: Mapping[str, Any]) -> str:
 
 
 def _operator_parameters(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with every default filled in: an operator's parameters are its constructor's, but for the image's size."""
+    """The spec with every default filled in. Raises InputError."""
     make, given = _named(spec, OPERATORS | SCANS, "operator")
-    if make in SCANS.values():
-        return {"name": spec["name"], **validate(make, given, f"operator {spec['name']}").model_dump()}
+    return {"name": spec["name"], **validate(_model_of(make), given, f"operator {spec['name']}").model_dump()}
+
+
+def _model_of(make: Callable[..., Any]) -> type[BaseModel]:
+    """A sampler's or a scan's parameters are its own, an operator's those of its constructor, but for the image's size."""
+    if isinstance(make, type) and issubclass(make, BaseModel):
+        return make
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(make, eval_str=True).parameters.items():
         if name != "img_size" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[name] = (parameter.annotation, default)
-    model = create_model("Operator", __config__=ConfigDict(extra="forbid"), **fields)
-    return {"name": spec["name"], **validate(model, given, f"operator {spec['name']}").model_dump()}
+    return create_model("Operator", __config__=ConfigDict(extra="forbid"), **fields)

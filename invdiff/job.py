@@ -9,6 +9,7 @@ from typing import Any
 from deepinv.physics import Physics
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 import operators
 from invdiff.calibration import find_calibration, interval_of, reference_of
@@ -58,7 +59,8 @@ class Outcome:
             self.result.write_into(folder, **more)
             write_yaml(folder / "config.yaml", self.config.model_dump())
             save_image(folder / "restored.png", self.result.mean[0])
-            save_image(folder / "measurement.png", self.picture[0])
+            measured = self.result.measurement      # which another run may be given, so nothing is added to it
+            save_image(folder / "measurement.png", (measured if measured.ndim == 4 else self.picture)[0])
             if self.several:
                 heatmap(self.result.std[0]).save(folder / "std.png")
             if self.provenance:
@@ -150,14 +152,19 @@ def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
         return float(config.sigma_y or 0)
     if y.ndim != 4 or not bool(Problem(physics, y, 0.0).observed().all()):
         raise InputError("sigma_y: auto needs a measurement that is an image without missing pixels; give a number")
-    return float(operators.estimate_sigma(y))
+    try:
+        return float(operators.estimate_sigma(y))
+    except ValueError as error:
+        raise InputError(f"sigma_y: auto cannot estimate the noise ({error}); give a number") from error
 
 
 def as_image(problem: Problem) -> Tensor:
-    """The measurement to look at, (B, C, H, W): itself where it is an image, else its back-projection."""
+    """The measurement to look at, (B, C, h, w): itself where it is an image, its edges repeated up to (H, W) where it is of the
+    inner part; else its back-projection."""
     y, (channels, height, width) = problem.y, problem.image_shape
     if y.ndim == 4 and y.shape[1] in {1, channels} and y.shape[2] <= height and y.shape[3] <= width:
-        return y
+        rows, columns = getattr(problem.physics, "border", ((0, 0), (0, 0)))
+        return functional.pad(y, (*columns, *rows), mode="replicate") if any((*rows, *columns)) else y
     return problem.physics.A_dagger(y)
 
 

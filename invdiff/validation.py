@@ -1,7 +1,7 @@
 """YAML in, validated models out, and one sentence for whoever mistyped."""
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -11,13 +11,39 @@ from pydantic import BaseModel, ValidationError
 from invdiff.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+Built = TypeVar("Built")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which the last would count, and one that is no text, as `off` is none in YAML."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            where = f"line {key.start_mark.line + 1}"
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                name = repr(key.value) if isinstance(key, yaml.ScalarNode) else f"a {key.id}"
+                raise InputError(f"{where}: key {name} is no text to YAML; put it into quotes, or leave it out")
+            if key.value in seen:
+                raise InputError(f"{where}: key {key.value!r} is there twice; leave one of them")
+            seen.add(key.value)
+        return node
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)     # safe: it makes plain values alone
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a dict. Raises InputError: missing, not YAML, or not a mapping."""
+    """A YAML file as a dict. Raises InputError: missing, not YAML, not a mapping, or with a key that is no text or is there
+    twice."""
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = _parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -39,7 +65,7 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
         if not equals or not key.strip():
             raise InputError(f"--set {assignment}: expected KEY=VALUE, for example operator.sigma=1.6")
         try:
-            values.append((key.strip(), yaml.safe_load(value)))
+            values.append((key.strip(), _parse(value, f"--set {assignment}")))
         except yaml.YAMLError as error:
             raise InputError(f"--set {assignment}: {value!r} is not a YAML value") from error
     return assign(data, values, "--set ")
@@ -62,11 +88,26 @@ def assign(data: Mapping[str, Any], values: Iterable[tuple[str, Any]], where: st
 
 
 def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
-    """`model(**data)`, with pydantic's complaints as one InputError sentence; unknown keys name the nearest right one."""
+    """`model(**data)`, with pydantic's complaints as one InputError sentence that begins with `where`, unless that is empty;
+    unknown keys name the nearest right one."""
     try:
         return model(**data)
     except ValidationError as error:
-        raise InputError(f"{where}: {_sentence(model, error)}") from error
+        raise InputError(": ".join(filter(None, [where, _sentence(model, error)]))) from error
+
+
+def said_of(path: str | Path, given: Mapping[str, Any], data: Mapping[str, Any], build: Callable[[Any], Built]) -> Built:
+    """`build(data)`, of a file's `given` with what a command line adds. The file is named in an InputError if the mistake is
+    the file's, which it is if it is there without the additions."""
+    try:
+        return build(data)
+    except InputError as error:
+        try:
+            build(given)
+        except InputError as alone:
+            if str(alone) == str(error):
+                raise InputError(f"{path}: {error}") from error
+        raise
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -76,15 +117,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
+def keys_of(model: type[BaseModel], path: Sequence[Any] = ()) -> list[str]:
+    """Names that the (nested) model at `path` accepts; none below a plain value. In a union, a path may name the kind."""
+    models = [model]
+    for part in path:
+        fields = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
+        tagged = [m for m in models if "kind" in m.model_fields and part in get_args(m.model_fields["kind"].annotation)]
+        models = [m for field in fields for m in _models(field.annotation)] if fields else tagged
+    return [field.alias or name for m in models for name, field in m.model_fields.items()]
+
+
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     errors = error.errors()             # what is missing first, be it only because its key is mistyped
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     # a field of several types is followed by the name of the type that complains
-    path = [str(part) for i, part in enumerate(first["loc"]) if isinstance(part, int) or part in _keys(model, first["loc"][:i])]
+    loc = first["loc"]
+    path = [str(part) for i, part in enumerate(loc) if isinstance(part, int) or part in keys_of(model, loc[:i])]
     if first["type"] == "extra_forbidden":
-        *parents, last = first["loc"]
+        *parents, last = loc
         shown = [*path, str(last)] if path[-1:] != [str(last)] else path
-        return f"unknown key {'.'.join(shown)!r}; {nearest(str(last), _keys(model, parents))}"
+        return f"unknown key {'.'.join(shown)!r}; {nearest(str(last), keys_of(model, parents))}"
     if first["type"] == "union_tag_invalid":
         known = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
         return f"{'.'.join([*path, 'kind'])}: unknown kind {first['ctx']['tag']!r}; {nearest(first['ctx']['tag'], known)}"
@@ -93,16 +145,6 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{'.'.join(path)} is missing"
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"
-
-
-def _keys(model: type[BaseModel], path: Sequence[Any]) -> list[str]:
-    """Names that the (nested) model at `path` accepts; none below a plain value. In a union, a path may name the kind."""
-    models = [model]
-    for part in path:
-        fields = [m.model_fields[str(part)] for m in models if str(part) in m.model_fields]
-        tagged = [m for m in models if "kind" in m.model_fields and part in get_args(m.model_fields["kind"].annotation)]
-        models = [m for field in fields for m in _models(field.annotation)] if fields else tagged
-    return [field.alias or name for m in models for name, field in m.model_fields.items()]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

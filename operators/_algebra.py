@@ -14,8 +14,16 @@ RANK_TOLERANCE = 1e-5
 
 
 def per_image(value: float | Tensor, like: Tensor) -> Tensor:
-    """A scalar, (B,) or (B, 1, ..., 1) as a tensor that broadcasts against `like` (B, ...), in its dtype."""
+    """A scalar, (B,) or (B, 1, ..., 1) as a tensor that broadcasts against `like` (B, ...), in its dtype.
+
+    Raises ValueError on a negative number, and on another length. Tensors are not searched for negative ones: to look at one
+    on a GPU takes as long as to use it.
+    """
+    if isinstance(value, int | float) and not value >= 0:
+        raise ValueError(f"gamma or sigma: expected a number >= 0, got {value}")
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    if value.ndim and len(value) not in (1, len(like)):
+        raise ValueError(f"gamma or sigma: expected one, or one for each of {len(like)} images, got {tuple(value.shape)}")
     return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim == 1 else value
 
 

@@ -30,9 +30,10 @@ class Convolution(torch.nn.Module):
 
     def __init__(self, size: tuple[int, int], kernel: Tensor, boundary: str):
         super().__init__()
-        outside = 0 if boundary == "valid" else 1
+        around: Margins = [((k - 1) // 2, k // 2) for k in kernel.shape]
+        nothing: Margins = [(0, 0), (0, 0)]
         self.size, self.boundary = size, boundary
-        self.margins: Margins = [(outside * ((k - 1) // 2), outside * (k // 2)) for k in kernel.shape]  # before and after
+        self.margins, self.border = (nothing, around) if boundary == "valid" else (around, nothing)  # outside of x, and of y
         self.output_size = tuple(n + sum(m) - k + 1 for n, m, k in zip(size, self.margins, kernel.shape, strict=True))
         self.register_buffer("kernel", kernel)
         self.register_buffer("_response", None)

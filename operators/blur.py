@@ -19,6 +19,7 @@ class Blur(DecomposablePhysics):
 
     img_size: (C, H, W). kernel: real (kh, kw), tensor or array, no larger than the image, used as it is (normalise it
     to keep brightness); its centre is (kh // 2, kw // 2). noise_model, device: deepinv's. x and y are (B, C, H, W).
+    Gradients reach x and y, not the kernel.
 
     V is the packed real Fourier basis (see `_algebra.packing`), the singular values are the moduli of the kernel's
     spectrum, and U is V with its phases.

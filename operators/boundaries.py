@@ -94,6 +94,11 @@ class PaddedBlur(IterativePhysics):
         """(kh, kw)."""
         return self.convolution.kernel
 
+    @property
+    def border(self) -> _convolution.Margins:
+        """Rows (above, below) and columns (left, right) of the image on which no pixel of y is centred; some if "valid"."""
+        return self.convolution.border
+
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """The blurred image, (B, C, H, W) or the smaller size of "valid"."""
         _check.images(self, "x", x, self.img_size)
@@ -179,6 +184,11 @@ class SeparableBlur(Separable):
     def kernel(self) -> Tensor:
         """(kh, kw)."""
         return self.convolution.kernel
+
+    @property
+    def border(self) -> _convolution.Margins:
+        """Rows (above, below) and columns (left, right) of the image on which no pixel of y is centred; some if "valid"."""
+        return self.convolution.border
 
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """The blurred image, (B, C, H, W) or the smaller size of "valid"."""

@@ -33,10 +33,11 @@ class JPEG(Physics):
     True runs the codec of Pillow on the CPU image by image, False a model of it in torch, on x's device.
     noise_model, device: deepinv's. x and y are (B, C, H, W), y in [0, 1] in steps of 1/255; x outside [0, 1] is clipped.
 
-    The model rounds where the codec rounds. They differ by the codec's integer arithmetic: on photographs by 0.05 to 0.12 grey
-    levels on average at quality 20, by at most 0.35 at any (measured with libjpeg-turbo). Gradients pass a rounding as if it
-    were the identity (straight-through, Bengio et al. 2013; Shin & Song 2017 smooth it instead) and stop where a value is
-    clipped; `real` has those of the model.
+    The model rounds where the codec rounds, but for constants that the codec has as integers: where a coefficient is half of a
+    step, it may be rounded the other way. On crops of four photographs, new or out of another JPEG, at qualities from 5 to 100,
+    the two differ by 0.004 grey levels in the median, by less than 0.03 on 95 % and by 0.19 at most (measured with
+    libjpeg-turbo). Gradients pass a rounding as if it were the identity (straight-through, Bengio et al. 2013; Shin & Song 2017
+    smooth it instead) and stop where a value is clipped; `real` has those of the model.
     Raises ValueError on values outside these ranges, and when called on a tensor of another size.
     """
 
@@ -64,7 +65,7 @@ class JPEG(Physics):
         super().__init__(noise_model=noise_model)
         self.img_size = self.measurement_size = img_size
         self.quality, self.chroma_subsampling, self.real = quality, bool(chroma_subsampling), bool(real)
-        ycbcr = torch.tensor(_YCBCR, dtype=torch.float64)
+        ycbcr = (torch.tensor(_YCBCR, dtype=torch.float64) * 2**16).round() / 2**16  # as in libjpeg, so that sums are exact
         buffers = {
             "_tables": quantization_tables(quality),
             "_cosines": dct(torch.eye(8, dtype=torch.float64)),
@@ -98,21 +99,29 @@ class JPEG(Physics):
         """The decoded colour image (B, 3, H, W) in 0..255, with the chroma planes shrunk in between."""
         size = levels.shape[-2:]
         ycbcr = _algebra.mix_channels(self._to_ycbcr.to(levels), levels)
-        ycbcr = _round_up(ycbcr + torch.tensor([0.0, 128, 128]).to(levels)[:, None, None]).clamp(0, 255)
+        offset = torch.tensor([0.0, 128 - 2**-16, 128 - 2**-16]).to(levels)  # half a level of chroma is rounded down
+        ycbcr = ycbcr + offset[:, None, None]
+        ycbcr = straight_through((ycbcr + 0.5).floor(), ycbcr).clamp(0, 255)
         luma = self._compress(ycbcr[:, :1], 0)
         chroma = grow(self._compress(shrink(ycbcr[:, 1:]), 1), size)
         decoded = torch.cat([luma, chroma - 128], dim=1)
         return _round_up(_algebra.mix_channels(self._to_rgb.to(decoded), decoded)).clamp(0, 255)
 
     def _compress(self, planes: Tensor, table: int) -> Tensor:
-        """Planes (B, C, h, w) in 0..255 after quantisation of the cosine coefficients of their 8 x 8 blocks."""
+        """Planes (B, C, h, w) in 0..255 after quantisation of the cosine coefficients of their 8 x 8 blocks.
+
+        The codec's transforms have integers in between, coefficients in steps of 1/8, and are sqrt(8) as large along an axis.
+        """
         height, width = planes.shape[-2:]
         cosines, steps = self._cosines.to(planes), self._tables[table].to(planes)
         padded = functional.pad(planes - 128, (0, -width % 8, 0, -height % 8), mode="replicate")
         blocks = padded.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)  # (B, C, h / 8, w / 8, 8, 8)
-        exact = matmul(matmul(cosines.T, blocks), cosines) / steps
+        rows = _round_up(4 * 8**0.5 * matmul(blocks, cosines))
+        exact = _round_up(8**0.5 / 4 * matmul(cosines.T, rows)) / (8 * steps)
         coefficients = straight_through(exact.sign() * _round_up(exact.abs()), exact) * steps
-        decoded = matmul(matmul(cosines, coefficients), cosines.T).transpose(-3, -2).flatten(-2).flatten(-3, -2)
+        columns = _round_up(4 * 8**0.5 * matmul(cosines, coefficients))
+        decoded = matmul(columns, cosines.T) / (4 * 8**0.5)
+        decoded = decoded.transpose(-3, -2).flatten(-2).flatten(-3, -2)
         return _round_up(decoded[..., :height, :width] + 128).clamp(0, 255)
 
 

@@ -5,6 +5,7 @@ any integrator there is a step to yield for each interval: once no chain is abov
 in `info`. A chain at the end waits for the slowest of the batch, and its calls are counted like the others.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal
 
@@ -13,6 +14,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from invdiff.diffusion.ode import dpm_solver
+from invdiff.diffusion.schedules import DDPM_UNITS
 from invdiff.diffusion.stepping import Denoise, DrawNoise, Integrator, Step
 
 FIRST = 0.05            # step in lambda = -log sigma
@@ -64,7 +66,8 @@ class DPMSolverAdaptive(Integrator):
     """DPM-Solver-12 and -23, an order controlled by the one below (Lu et al. 2022a, Appendix C), as many calls a step.
 
     rtol, atol: a step's error is one, root mean square over the values, if it is max(atol, rtol max(|x|, |x before|)), both of
-    the lower order; atol is theirs, 0.0078, in image units.
+    the lower order, and all in their variance-preserving frame, where noise shrinks x to the size of images: in ours what came
+    before would allow any error. atol is theirs, 0.0078, in image units.
     """
 
     adaptive: ClassVar[bool] = True
@@ -78,10 +81,12 @@ class DPMSolverAdaptive(Integrator):
         def attempt(x: Tensor, sigma: Tensor, after: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             x0 = counted(x, sigma)
             *_, low, high = dpm_solver(counted, x, x0, sigma, after, self.order)
-            scale = (self.rtol * torch.maximum(low.abs(), before.abs())).clamp_min(self.atol)
-            return high, (high - low) / scale, x0, low
+            preserving = (1 + (after / DDPM_UNITS) ** 2).rsqrt()
+            low, error = preserving * low, preserving * (high - low)
+            return high, error / (self.rtol * torch.maximum(low.abs(), before.abs())).clamp_min(self.atol), x0, low
 
-        yield from _controlled(attempt, counted, sigmas, x, lambda: x, order=self.order)
+        first = float(sigmas[0])
+        yield from _controlled(attempt, counted, sigmas, x, lambda: x / math.hypot(1, first / DDPM_UNITS), order=self.order)
 
 
 class _Counted:

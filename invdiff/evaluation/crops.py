@@ -9,29 +9,32 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.training.complex_data import open_complex, open_magnitudes, smooth_phase, to_channels
-from invdiff.training.data import to_rgb
+from invdiff.training.data import to_grey, to_rgb
 from invdiff.training.images import Cache, ImageSet, dataset, open_images
 from invdiff.training.monitor import centre_crops
 
 
 def crops_for(channels: int | None, path: str | Path, key: str | None, count: int, size: int) -> list[Tensor]:
     """What a prior of images of that many channels is tried on: complex crops for 2, and where it is not said which (None)
-    and the data are complex; else colour ones. key: "test" for 2 channels, else "train_jpeg", if it is not said.
+    and the data are complex; grey ones for 1; else colour ones. key: "test" for 2 channels, else "train_jpeg", if it is not
+    said.
 
     Raises InputError as `complex_crops` and `central_crops` do.
     """
     key = key or ("test" if channels == 2 else "train_jpeg")
-    take = complex_crops if channels == 2 or (channels is None and holds_complex(path, key)) else central_crops
-    return take(path, key, count, size)
+    if channels == 2 or (channels is None and holds_complex(path, key)):
+        return complex_crops(path, key, count, size)
+    return central_crops(path, key, count, size, grey=channels == 1)
 
 
-def central_crops(path: str | Path, key: str, count: int, size: int) -> list[Tensor]:
-    """Central crops (3, size, size) in [0, 1] of up to `count` images, spread evenly over those that are large enough.
+def central_crops(path: str | Path, key: str, count: int, size: int, grey: bool = False) -> list[Tensor]:
+    """Central crops (3, size, size), or of their brightness (1, size, size), in [0, 1] of up to `count` images, spread evenly
+    over those that are large enough.
 
     Raises InputError as `open_images` does, and if no image is large enough.
     """
-    images = open_images(path, key, Cache(0))
-    return list(centre_crops([to_rgb(images[i]) for i in _spread(path, images, count, size)], size))
+    images, to_tensor = open_images(path, key, Cache(0)), to_grey if grey else to_rgb
+    return list(centre_crops([to_tensor(images[i]) for i in _spread(path, images, count, size)], size))
 
 
 def complex_crops(path: str | Path, key: str, count: int, size: int, seed: int = 0) -> list[Tensor]:

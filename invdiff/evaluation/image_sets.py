@@ -107,11 +107,12 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
     """`evaluate_likelihood` of the first `count` images kept apart; the decoder knows how often the reference has each level.
 
     `on_batch` gets a `Done`. Raises InputError: no images kept apart, or fewer than `count`, or a prior that has no density of
-    images: of complex ones, or guided.
+    images: of complex ones, of latents, or guided.
     """
     channels = int(getattr(prior, "channels", 3))
-    if channels == 2 or (isinstance(prior, Guided) and prior.scale != 1):
-        kind = "is of complex images" if channels == 2 else "is guided, and guidance leaves no density"
+    kind = ("is of latents" if getattr(prior, "latent", False) else "is of complex images" if channels == 2 else
+            "is guided, and guidance leaves no density" if isinstance(prior, Guided) and prior.scale != 1 else None)
+    if kind:
         raise InputError(f"--likelihood: is that of 8-bit images by a prior of them, and this one {kind}")
     real, apart = reference_images(data, key, kept_apart)
     if apart is None or not 0 < count <= len(apart):

@@ -100,18 +100,20 @@ def _tiff(path: Path, max_pixels: int) -> np.ndarray:
         _check_size(path, page.imagewidth, page.imagelength, max_pixels)
         if page.samplesperpixel > 4 or page.imagedepth > 1:
             raise InputError(f"{path}: expected grey or RGB, got {page.samplesperpixel} channels; save those you want")
-        if page.dtype is None or page.dtype.itemsize == 1:
-            return _pillow(path, max_pixels)    # it knows the 8-bit colour models and more compressions
+        if page.dtype is None or (page.dtype.itemsize == 1 and page.dtype.kind != "i"):
+            return _pillow(path, max_pixels)    # it knows the 8-bit colour models and more compressions, but no signs
         return _deep_tiff(path, page, max_pixels)
 
 
 def _deep_tiff(path: Path, page: Any, max_pixels: int) -> np.ndarray:
-    """More than 8 bits, or floats."""
+    """More than 8 bits, or signed ones, or floats."""
     from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
     colours = PHOTOMETRIC(page.photometric)
     if colours not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB):
         raise InputError(f"{path}: expected grey or RGB, got {colours.name}; convert it to RGB")
+    if page.bitspersample != 8 * page.dtype.itemsize:
+        raise InputError(f"{path}: expected 8 or 16 bits a sample, got {page.bitspersample}; save it with 16")
     if page.samplesperpixel in (2, 4) and page.extrasamples != (EXTRASAMPLE.UNASSALPHA,):
         raise InputError(f"{path}: its channel {page.samplesperpixel} is no plain alpha; save it without it")
     try:
@@ -119,10 +121,10 @@ def _deep_tiff(path: Path, page: Any, max_pixels: int) -> np.ndarray:
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
-        if page.samplesperpixel == 1:
+        if page.samplesperpixel == 1 and page.dtype.itemsize > 1:
             return _pillow(path, max_pixels)
         raise InputError(
-            f"{path}: its compression needs imagecodecs at more than 8 bits; pip install imagecodecs, or save it"
+            f"{path}: its compression needs imagecodecs for {page.dtype}; pip install imagecodecs, or save it"
             " uncompressed"
         ) from error
     if page.axes.startswith("S"):    # one plane after another
@@ -153,14 +155,15 @@ def _pillow(path: Path, max_pixels: int, deep_png: bool = False) -> np.ndarray:
             return _deep_png(path, image)
         if image.mode == "LAB":
             raise InputError(f"{path}: expected grey or RGB, got LAB; convert it to RGB")
-        return np.asarray(_plain_mode(ImageOps.exif_transpose(image)))
+        array = np.asarray(_plain_mode(ImageOps.exif_transpose(image)))
+        return _with_alpha(array, image) if image.mode == "I;16" else array
 
 
 def _plain_mode(image):
     if image.mode in ("LA", "RGBA", "I", "F") or image.mode.startswith("I;16"):
         return image
     if image.has_transparency_data:    # a palette's, or one colour that stands for transparent
-        return image.convert("RGBA")
+        return image.convert("LA" if image.mode in ("1", "L") else "RGBA")
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
@@ -175,7 +178,17 @@ def _deep_png(path: Path, image) -> np.ndarray:
         other.tile = [(codec, box, offset, "RGBA" if grey else layout.replace("16B", "16L"))]
         low = np.asarray(other).astype(np.uint16)
     deep = low[..., ::2] * 256 + low[..., 1::2] if grey else np.asarray(image) * np.uint16(256) + low
-    return _upright(deep, image.getexif().get(0x0112, 1))
+    return _upright(_with_alpha(deep, image), image.getexif().get(0x0112, 1))
+
+
+def _with_alpha(deep: np.ndarray, image) -> np.ndarray:
+    """16-bit pixels with an alpha channel, where a PNG says that one colour stands for transparent."""
+    colour = image.info.get("transparency")
+    if colour is None:
+        return deep
+    pixels = deep.reshape(*deep.shape[:2], -1)
+    opaque = (pixels != np.array(colour)).any(-1, keepdims=True)
+    return np.concatenate([pixels, opaque * np.uint16(65535)], -1)
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:

@@ -44,8 +44,15 @@ def check_output(path: str | Path) -> None:
     except InputError:
         raise
     except (OSError, RuntimeError, ValueError) as error:    # RuntimeError: a loop of links; ValueError: a null byte
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path}: cannot be written ({reason}); choose a folder where you may write") from error
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str | Path, error: Exception) -> InputError:
+    """The sentence on an error while files are written to a folder."""
+    code = getattr(error, "errno", None)    # HDF5 has more to say, on several lines
+    reason = os.strerror(code) if code else " ".join(str(error).split())
+    remedy = "make room there, or choose another folder" if "No space left" in reason else "choose a folder where you may write"
+    return InputError(f"{path}: cannot be written ({reason}); {remedy}")
 
 
 def _check_replaceable(path: Path) -> None:
@@ -74,19 +81,22 @@ def output_folder(path: str | Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path` to write to, and on success renames it to `path`, replacing an earlier
     result. On any exception, Ctrl-C included, the temporary folder is removed and `path` is what it was.
 
-    Raises InputError as `check_output` does.
+    Raises InputError as `check_output` does, and in the place of an OSError while it is written, as on a full disk.
     """
     check_output(path)
     target = Path(path).resolve()    # a link stays, and what it points to is replaced
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = sibling(target)
     try:
-        temporary.mkdir()
+        temporary.mkdir(parents=True)
         yield temporary
         _check_replaceable(target)    # again: somebody may have put files there meanwhile
         _swap(temporary, target)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        if isinstance(error, InputError) and str(temporary) in str(error):    # of a folder inside it
+            raise InputError(str(error).replace(str(temporary), str(path))) from error
         raise
 
 
@@ -106,18 +116,24 @@ def _swap(new: Path, target: Path) -> None:
                 os.rename(old, target)
 
 
+def new_hdf5(path: Path) -> Any:
+    """A new HDF5 file (h5py.File) for chunks that are each written whole, hence without a cache of chunks: where the disk is
+    full, HDF5 would crash on what is left in it."""
+    import h5py
+
+    return h5py.File(path, "w", rdcc_nbytes=0)
+
+
 def save_arrays(path: str | Path, **arrays: torch.Tensor) -> None:
     """Writes real tensors as float32 datasets of an HDF5 file, by name: samples (B, S, C, H, W), mean and std
     (B, C, H, W), measurement (B, ...), all without a unit, white being 1. The file is complete or absent.
 
     Raises ValueError for a complex tensor.
     """
-    import h5py
-
     for name, array in arrays.items():
         if array.is_complex():
             raise ValueError(f"{name}: expected a real tensor (complex as two channels), got {array.dtype}")
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, new_hdf5(temporary) as file:
         file.attrs["format"] = "invdiff result"
         file.attrs["format_version"] = 1
         for name, array in arrays.items():

@@ -21,20 +21,18 @@ def estimates(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def score_volume(slices: Slices, factor: float) -> dict[str, Any]:
-    """fastMRI's scores of each estimate over the volume, and of several samples the share of the heads' pixels whose truth is
+    """fastMRI's scores of each estimate over the volume, and of several samples the share of the head's pixels whose truth is
     within the interval of that factor; {} without a truth, or where slices are too small for SSIM."""
-    truths = [float(tensors["truth"].max()) for tensors, _ in slices if "truth" in tensors]
-    if not truths or max(truths) <= 0:
+    truths = [tensors["truth"].numpy() for tensors, _ in slices if "truth" in tensors]
+    peak = max((float(truth.max()) for truth in truths), default=0.0)
+    if peak <= 0 or min(truths[0].shape) < WINDOW:
         return {}
+    heads = _heads(np.stack(truths))
     scores: dict[str, VolumeScores] = {}
     inside, pixels = 0, 0
-    for tensors, _ in slices:
-        truth = tensors["truth"].numpy()
-        if min(truth.shape) < WINDOW:
-            return {}
-        head = head_mask(truth[None])[0] if truth.min() < truth.max() else None
+    for (tensors, _), head in zip(slices, heads, strict=True):
         for name, image in estimates(tensors).items():
-            scores.setdefault(name, VolumeScores(max(truths))).add(image, truth, head)
+            scores.setdefault(name, VolumeScores(peak)).add(image, tensors["truth"], head)
         if head is not None and len(tensors["samples"]) > 1:
             magnitude, deviation = magnitudes(tensors["samples"])
             within = (tensors["truth"] - magnitude).abs() <= factor * deviation
@@ -43,6 +41,12 @@ def score_volume(slices: Slices, factor: float) -> dict[str, Any]:
     own = {name: made.pop(name) for name in ("zero_filled", "restored", "sample")}
     covered = {"covered": inside / pixels} if pixels else {}
     return {"measurement": own.pop("zero_filled"), **own, **covered, "baselines": made}
+
+
+def _heads(truths: np.ndarray) -> Sequence[np.ndarray | None]:
+    """The part (h, w) of the head in each slice, of the volume (D, h, w), which tells a head from the noise beyond it; none of
+    a volume that is the same everywhere."""
+    return list(head_mask(truths)) if truths.min() < truths.max() else [None] * len(truths)
 
 
 def report_of(slices: Iterable[tuple[Mapping[str, Tensor], Mapping[str, Any]]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import AnotherRun, EmptySlice, InputError
 from invdiff.evaluation.mri_baselines import baseline
 from invdiff.evaluation.novelty import Reference
-from invdiff.io.partial import PartialRun, remove_partial
+from invdiff.io.partial import PartialRun, holds_parts, remove_partial
 from invdiff.io.scans.scan import Scan
 from invdiff.mri.coil_maps import on_grid
 from invdiff.mri.preparing import Prepared, prepare
@@ -63,8 +63,9 @@ class Slices:
     for a `Reference`, where they were asked for; and plain values about the slice.
     Without a folder they are in a temporary one, for as long as this object lives.
     numbers: those that are asked for, first to last; without them, all that there are. A folder may hold others, of the same
-    run, which are passed over, and so is what comes after a slice that is missing. kept: the numbers of all that it holds, as
-    they were finished.
+    run, which are passed over, and so is what comes after a slice that is missing. kept: where each of those that it holds is,
+    by number.
+    Raises InputError where the folder is of another run, or another process is at work in it.
     """
 
     def __init__(self, folder: str | Path | None, identity: Mapping[str, Any], numbers: Sequence[int] | None = None):
@@ -73,28 +74,22 @@ class Slices:
         if self.temporary:
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.parts, self.numbers = PartialRun(self.folder, identity, {}), numbers
-        self.kept: list[int] = [about["slice"] for _, about in self.parts.parts()]
+        self.kept: dict[int, Path] = {about["slice"]: file for file, about in self.parts.index().items()}
 
     def __len__(self) -> int:
-        return len(self._places())
+        return len(self._finished())
 
     def __iter__(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Any]]]:
-        parts, at = self.parts.parts(), 0
-        for place in self._places():
-            if place < at:                                      # finished before the one that it comes after: read them anew
-                parts, at = self.parts.parts(), 0
-            yield next(islice(parts, place - at, None))
-            at = place + 1
+        for number in self._finished():
+            yield self.parts.read(self.kept[number])
 
-    def _places(self) -> list[int]:
-        """Where among all parts the slices are that are asked for."""
-        numbers = sorted(self.kept) if self.numbers is None else takewhile(self.kept.__contains__, self.numbers)
-        return [self.kept.index(number) for number in numbers]
+    def _finished(self) -> list[int]:
+        """The numbers of the slices that are asked for and there."""
+        return sorted(self.kept) if self.numbers is None else list(takewhile(self.kept.__contains__, self.numbers))
 
     def add(self, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Keep a slice. Raises InputError where it cannot be written."""
-        self.parts.add(tensors, about)
-        self.kept.append(about["slice"])
+        self.kept[about["slice"]] = self.parts.add(tensors, about)
 
     def beside(self, number: int) -> Path | None:
         """Where the samples of an unfinished slice are kept; nowhere in a temporary run."""
@@ -103,7 +98,7 @@ class Slices:
     def left_by(self, number: int) -> Path | None:
         """Where there is something to go on from, when slice `number` fails."""
         beside = self.beside(number)
-        return self.folder if beside and self.kept else beside if beside and beside.exists() else None
+        return self.folder if beside and self.kept else beside if beside and holds_parts(beside) else None
 
 
 @dataclass

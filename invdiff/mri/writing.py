@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from PIL import Image
@@ -16,6 +15,7 @@ from invdiff.diffusion.randomness import sample_variance
 from invdiff.evaluation.intervals import ends
 from invdiff.figures import colorize, comparison
 from invdiff.io.files import replacing
+from invdiff.io.results import new_hdf5
 from invdiff.io.scans.scan import Header
 from invdiff.io.volumes.dicom import Labels, write_dicom
 from invdiff.io.volumes.fastmri import write_fastmri
@@ -32,7 +32,7 @@ def write_result(path: Path, slices: Slices, factor: float, provenance: Mapping[
     """result.h5: samples (D, S, 2 M, h, w), their mean and std (D, 2 M, h, w), magnitude, magnitude_std, the interval's lower
     and upper end, zero_filled, truth and baselines (D, 1, h, w), float32 in the scan's unit. A single sample has neither std
     nor interval. factor: of the interval. provenance: kept as JSON."""
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, new_hdf5(temporary) as file:
         file.attrs["format"], file.attrs["format_version"] = "invdiff result", 1
         file.attrs["provenance"] = json.dumps(provenance)
         channels = max(len(tensors["samples"][0]) for tensors, _ in slices)     # two a set of maps

@@ -41,11 +41,11 @@ def measure(name: str, prior: Denoiser, images: Sequence[Tensor], source: str, d
             on_call: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """The record of a prior's error spectra on clean images, all of one size: (3, H, W) in [0, 1], or complex ones, (2, H, W).
 
-    A prior of three channels is measured on colour and on grey images, one of one channel on grey ones; the prior's card
-    tells. `on_call` is called after each of `calls(name, prior, images)` network calls.
+    A prior of three channels, or of any, is measured on colour and on grey images, one of one channel on grey ones; the prior's
+    card tells. `on_call` is called after each of `calls(name, prior, images)` network calls.
 
     Raises:
-        InputError: the prior is for images of other channels, or its estimates are not finite.
+        InputError: the prior is for images of other channels or of latents, or its estimates are not finite.
     """
     watched = Watched(prior, torch.device(device), on_call)
     record: dict[str, Any] = {"format": FORMAT, "prior": name, "weights": fingerprint(prior)}
@@ -64,6 +64,9 @@ def calls(name: str, prior: Denoiser, images: Sequence[Tensor]) -> int:
 
 def _images(name: str, prior: Denoiser, images: Sequence[Tensor]) -> dict[str, list[Tensor]]:
     """What to measure on, by key of the record."""
+    if getattr(prior, "latent", False):
+        raise InputError(f"{name}: is a prior of latents, whose error spectrum was measured when it was trained; give one of "
+                         "images")
     channels, given = channels_of(prior), len(images[0])
     if channels not in ((None, 2) if given == 2 else (None, 1, 3)):
         raise InputError(f"{name}: is for images of {channels} channels, and these have {given}; give it "
@@ -73,7 +76,7 @@ def _images(name: str, prior: Denoiser, images: Sequence[Tensor]) -> dict[str, l
     grey = [image.mean(0, keepdim=True) for image in images]
     if channels == 1:
         return {"spectrum": grey}
-    return {"spectrum": list(images)} | ({"spectrum_grey": grey} if channels == 3 else {})
+    return {"spectrum": list(images)} | {"spectrum_grey": grey}
 
 
 def channels_of(prior: Denoiser) -> int | None:

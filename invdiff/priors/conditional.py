@@ -24,7 +24,28 @@ def _rising(interval: tuple[float, float]) -> tuple[float, float]:
 Interval = Annotated[tuple[NonNegativeFloat, PositiveFloat], AfterValidator(_rising)]      # of noise levels
 
 
-class Guided(Denoiser):
+class _AsItsPrior:
+    """What a prior that wraps another says of itself, as `prior` does. `classes` are those to choose from: none, the choice is
+    made."""
+
+    prior: Denoiser
+    classes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        """What a prior may say of itself (card, channels, centre, latent, decode ...) is the guided one's."""
+        try:
+            return super().__getattr__(name)        # type: ignore[misc]    # of torch's modules
+        except AttributeError:
+            if name == "prior":
+                raise
+            return getattr(self.prior, name)
+
+    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
+        """That of the prior without a class: no smaller than it would be with one."""
+        return known_spectrum(self.prior, channels)
+
+
+class Guided(_AsItsPrior, Denoiser):
     """Classifier-free guidance, D(x) + scale (D(x | class) - D(x)) (Ho & Salimans 2022, Eq. 6, with scale = 1 + w).
 
     scale = 1 is the class-conditional prior itself, one call of the network; any other takes two where it acts. Above 1,
@@ -46,17 +67,8 @@ class Guided(Denoiser):
             raise InputError("guidance: a prior of few steps is no denoiser, and has the guidance that its teacher had; leave "
                              "it out, or give the teacher")
         self.prior, self.scale, self.interval = prior, scale, interval
-        self.classes = 0            # to choose from: the choice is made
         self.register_buffer("chosen", torch.as_tensor(classes).reshape(-1))
-        self.card: dict = getattr(prior, "card", {})
         self.calls_each = 1 if scale == 1 else 2
-
-    def __getattr__(self, name: str) -> Any:
-        """What a prior may say of itself beside its card (channels, centre, latent, decode ...) is the guided one's."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("prior"), name)
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """E[x0 | x, class], extrapolated; x (B, C, H, W), sigma a float or (B,)."""
@@ -78,12 +90,8 @@ class Guided(Denoiser):
         told = getattr(self.prior, "with_variance", None)
         return told(x, sigma, self.chosen.expand(len(x))) if told else (self(x, sigma), None)
 
-    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
-        """That of the prior without a class: no smaller than it would be with one."""
-        return known_spectrum(self.prior, channels)
 
-
-class ClassifierGuided(Denoiser):
+class ClassifierGuided(_AsItsPrior, Denoiser):
     """Classifier guidance, D(x) + scale sigma^2 grad log p(class | x) (Dhariwal & Nichol 2021, Eq. 14 as a denoiser, by
     Tweedie's formula).
 
@@ -107,6 +115,10 @@ class ClassifierGuided(Denoiser):
             chosen = self.log_probs(at, levels).gather(1, self.chosen.expand(len(x))[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), at)
         return self.prior(x, sigma) + self.scale * levels.square().reshape(-1, 1, 1, 1) * gradient
+
+    def with_variance(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, None]:
+        """The estimate; what the prior says of the variance of a step is not of the class."""
+        return self(x, sigma), None
 
 
 def with_class(prior: Denoiser, options: Mapping[str, str], name: str) -> Denoiser:

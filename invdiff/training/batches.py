@@ -11,7 +11,10 @@ from torch import Tensor
 
 
 class PatchSource(Protocol):
-    """`Patches`, `ComplexPatches` or `WholeImages`: clean images, which of them are grey, and, from the last, their classes."""
+    """`Patches`, `ComplexPatches`, `WholeImages` or `Latents`: clean images, which of them are grey, and, from the last two,
+    their classes."""
+
+    def __len__(self) -> int: ...
 
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice) -> tuple[Tensor, ...]: ...
 

@@ -1,36 +1,45 @@
 """What a training run begins with: an untrained denoiser, or a prior."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from deepinv.models import Denoiser
+from torch import nn
 
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
+from invdiff.priors.autoencoder import half_precision
+from invdiff.priors.calibration import fingerprint
 from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.latent import LatentPrior, latent_of
 from invdiff.training.settings import TrainSettings
 
 
 def build_denoiser(settings: TrainSettings) -> EDMDenoiser:
-    """A denoiser of the settings' architecture and preconditioning, untrained unless they name an initial prior.
+    """An untrained denoiser of the settings' architecture and preconditioning.
 
-    Raises InputError for a network whose parts do not fit together, and as `start_from` does.
+    Raises InputError for a network whose parts do not fit together.
     """
     try:
         network = settings.network.build()
     except ValueError as error:
         raise InputError(f"network.{error}") from error
-    denoiser = EDMDenoiser(network, settings.network.channels, settings.noise.sigma_data, settings.noise.centre)
-    if settings.initial:
-        start_from(denoiser, settings.initial)
-    return denoiser
+    return EDMDenoiser(network, settings.network.channels, settings.noise.sigma_data, settings.noise.centre)
 
 
-def start_from(denoiser: EDMDenoiser, name: str) -> None:
-    """Begin as a prior, of the same network or of a part of it: blocks that it lacks are the identity at first.
+def start_from(denoiser: EDMDenoiser, name: str, coder: Any = None) -> str:
+    """Begin as a prior, of the same network or of a part of it: blocks that it lacks are the identity at first. Returns
+    `weights_of` it.
 
-    Raises InputError where there is none, or one of another architecture or preconditioning.
+    coder: the autoencoder of a run on latents.
+    Raises InputError where there is none, or one of another architecture, preconditioning or autoencoder.
     """
-    initial = load_prior(name)
+    prior = load_prior(name)
+    initial = prior.denoiser if isinstance(prior, LatentPrior) else prior
     if not isinstance(initial, EDMDenoiser):
         raise InputError(f"initial: {name} is not a prior that `invdiff train` wrote")
+    check_latents("initial", name, prior, coder)
     if (initial.sigma_data, initial.centre) != (denoiser.sigma_data, denoiser.centre):
         raise InputError(f"initial: {name} has noise.sigma_data {initial.sigma_data:g} and noise.centre {initial.centre:g}, "
                          f"not {denoiser.sigma_data:g} and {denoiser.centre:g}")
@@ -46,3 +55,29 @@ def start_from(denoiser: EDMDenoiser, name: str) -> None:
     with torch.no_grad():
         if not torch.allclose(denoiser(x, 1.0), initial(x, 1.0), atol=1e-4):
             raise unlike
+    return fingerprint(prior)
+
+
+def check_latents(key: str, name: str, prior: Denoiser, coder: Any) -> None:
+    """Raises InputError for a prior, named by a setting, that is of latents where the run is of images, or the other way round,
+    or of those of another autoencoder than `coder`."""
+    latent = latent_of(prior)
+    if (latent is None) != (coder is None):
+        raise InputError(f"{key}: {name} is a prior of {'latents' if latent else 'images'}, and the run is one of "
+                         f"{'latents' if coder else 'images'}; give another, or set latent")
+    if latent and not _same_weights(latent.autoencoder, coder):
+        raise InputError(f"{key}: {name} is a prior of the latents of another autoencoder than latent.autoencoder")
+
+
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    """As files have them, in half precision."""
+    mine, theirs = half_precision(a), half_precision(b)
+    return mine.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in mine.items())
+
+
+def weights_of(name: str | None, load: Callable[[str], nn.Module] = load_prior) -> str | None:
+    """The fingerprint of a network that a setting names; "" if it names none, None if what it names is not there (any more)."""
+    try:
+        return fingerprint(load(name)) if name else ""
+    except InputError:
+        return None

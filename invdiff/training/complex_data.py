@@ -77,6 +77,10 @@ class ComplexPatches:
         if not any(min(shape) >= largest for shape in self.pools[0].shapes):
             raise InputError(f"data.patch: no training image is at least {largest} pixels high and wide")
 
+    def __len__(self) -> int:
+        """How many images there are, at all scales."""
+        return sum(map(len, self.pools))
+
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Clean patches (count, 2, size, size), and (count,) False, as none of them is grey; of both, `mine`.
 

@@ -76,6 +76,10 @@ class Patches:
         self.probabilities = areas / areas.sum()
         self.grey, self.flips, self.channels = grey, flips, channels
 
+    def __len__(self) -> int:
+        """How many images there are, at all scales."""
+        return len(self.images)
+
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Clean patches (count, C, size, size) in [0, 1], and which in colour are grey, (count,) bool; of both, `mine`.
 

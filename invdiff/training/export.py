@@ -18,6 +18,7 @@ from invdiff.training.loop import Trainer
 from invdiff.training.monitor import best_average, centre_crops, sample_sheet
 from invdiff.training.samples import save_sheet
 from invdiff.training.settings import TrainSettings
+from invdiff.training.whole import class_names
 
 
 def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> None:
@@ -64,7 +65,7 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
         "sigma_range": [s.noise.low, s.noise.high],
         **({"image_size": [max(s.data.patch)] * 2} if s.latent else {}),
         **({"image_size": [s.data.patch[0]] * 2} if s.network.channels == 1 or s.data.labels else {}),
-        **({"classes": list(s.data.class_names) or [str(i) for i in range(trainer.denoiser.classes)]}
+        **({"classes": class_names(s.data.path, s.data.labels, s.data.class_names, trainer.denoiser.classes)}
            if trainer.denoiser.classes else {}),
         **({"sampling": few.to_dict()} if few else {}),
         "data": s.data.description, "licence": s.data.licence, "use": s.use,

@@ -10,10 +10,10 @@ from invdiff.errors import InputError
 from invdiff.priors.checkpoint import read_tensors
 from invdiff.training.settings import TrainSettings
 
-# what may change in a run that goes on: its length, where the data lie and what is said of them, what is looked at, how a
-# few-step prior is sampled
-_APART: dict = {"initial": True, "optimiser": {"steps", "decay", "ema_export"}, "monitor": True, "loss": {"steps", "second"},
-                "data": {"path", "test", "cache_mb", "workers", "description", "licence"}}
+# what may change in a run that goes on: its length, where the data and what it began with lie and what is said of them, what is
+# looked at, how a few-step prior is sampled
+_APART: dict = {"initial": True, "optimiser": {"steps", "decay", "ema_export"}, "monitor": True, "use": True,
+                "loss": {"steps", "second"}, "data": {"path", "test", "cache_mb", "workers", "description", "licence"}}
 
 
 def identity(settings: TrainSettings) -> dict[str, Any]:
@@ -27,10 +27,16 @@ def identity(settings: TrainSettings) -> dict[str, Any]:
 
 def difference(stored: dict | None, settings: TrainSettings) -> str | None:
     """The first of a state's settings that is another than here, with both values; None if it is the same run. Settings that
-    the state does not know yet had their default."""
+    the state does not know yet had their default, and those of which a card tells no more than a name are taken as they are."""
     try:
-        whole = {**(stored or {}), "optimiser": {"steps": 1, **(stored or {})["optimiser"]},
-                 "data": {"path": "", **(stored or {})["data"]}}
+        known = stored or {}
+        whole = {**known, "optimiser": {"steps": settings.optimiser.steps, **known["optimiser"]},
+                 "data": {"path": "", **known["data"]}}
+        if settings.latent and known.get("latent") == {}:
+            whole["latent"] = settings.latent
+        teacher = getattr(settings.loss, "teacher", None)
+        if teacher and known["loss"].get("teacher") == Path(teacher).name:
+            whole["loss"] = {**known["loss"], "teacher": teacher}
         before = identity(TrainSettings.model_validate(whole))
     except (KeyError, TypeError, ValidationError):
         return "and this version does not know all of them"
@@ -45,13 +51,25 @@ def check_length(where: Path | str, done: int, settings: TrainSettings) -> None:
                          "another --output")
 
 
+def check_told(where: Path | str, state: dict[str, Any], settings: TrainSettings, images: int) -> None:
+    """Raises InputError if a run goes on with another number of images, or if its card would tell of another decay than that it
+    was trained with, as nothing is left to train. States of earlier versions know neither."""
+    if (before := state.get("images", images)) != images:
+        raise InputError(f"{where}: belongs to a run on {before} images, and now there are {images}; put them back, use "
+                         "another --output, or delete the state")
+    decay = settings.optimiser.decay
+    if state["step"] == settings.optimiser.steps and (before := state.get("decay", decay)) != decay:
+        raise InputError(f"{where}: all steps are done, with optimiser.decay={before:g}, and now {decay:g}; leave it, ask for "
+                         "more steps, or use another --output")
+
+
 def check_others(where: Path | str, before: dict[str, str], now: dict[str, str]) -> None:
-    """Raises InputError if a network that the run asks and does not train, by the setting that names it, has other weights than
-    before."""
+    """Raises InputError if a network that the run began with, or asks and does not train, by the setting that names it, has
+    other weights than before. One that is not there any more is not in `now`, and has not."""
     for key, weights in before.items():
-        if now.get(key) != weights:
-            raise InputError(f"{where}: belongs to a run with another {key}, its weights have changed since; put it back, use "
-                             "another --output, or delete the state")
+        if now.get(key, weights) != weights:
+            raise InputError(f"{where}: belongs to a run with another {key}, or its weights have changed since; put it back, "
+                             "use another --output, or delete the state")
 
 
 def saved_state(path: Path, settings: TrainSettings) -> dict[str, Any]:

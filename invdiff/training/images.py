@@ -140,8 +140,8 @@ def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
 
 
 def image_files(path: Path) -> list[Path]:
-    """The images of a folder and of those below."""
-    return sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    """The images of a folder and of those below; what begins with a dot, as macOS's notes on images, is none."""
+    return sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
 
 
 def dataset(path: Path, key: str) -> Any:

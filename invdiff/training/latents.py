@@ -27,6 +27,9 @@ class Latents:
     def __init__(self, z: Tensor, labels: np.ndarray | None = None, drop: float = 0.1, coder: Any = None):
         self.z, self.labels, self.drop, self.coder = z, labels, drop, coder
 
+    def __len__(self) -> int:
+        return len(self.z)
+
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, ...]:
         """As `WholeImages.batch`: latents (count, C, h, w), which of them are grey (none), classes; of all, `mine`."""
         chosen = rng.integers(len(self.z), size=count)

@@ -18,10 +18,11 @@ from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.averages import Averages
 from invdiff.training.batches import Batch, Batches, PatchSource
-from invdiff.training.beginning import build_denoiser
-from invdiff.training.identity import check_length, check_others, difference, identity
+from invdiff.training.beginning import build_denoiser, check_latents, start_from, weights_of
+from invdiff.training.identity import check_length, check_others, check_told, difference, identity
 from invdiff.training.latents import Latents
 from invdiff.training.noise_levels import RunningLoss
+from invdiff.training.objectives import Teacher
 from invdiff.training.processes import Processes
 from invdiff.training.settings import TrainSettings
 
@@ -41,10 +42,12 @@ class Trainer:
     """Network, optimiser and moving averages of a run. `steps()` trains; `save` and `resume` carry it over a kill.
 
     In each of several processes there is one: they hold the same state, and share every batch.
-    Raises InputError without accelerate, or for batches with fewer patches than processes.
+    begun: is it to `resume`? Then the prior that it began with need not be there any more.
+    Raises InputError without accelerate, for batches with fewer patches than processes, and as `start_from` does.
     """
 
-    def __init__(self, settings: TrainSettings, patches: PatchSource, device: str | torch.device = "cpu"):
+    def __init__(self, settings: TrainSettings, patches: PatchSource, device: str | torch.device = "cpu", *,
+                 begun: bool = False):
         self.settings = settings
         self.processes = Processes(device)
         self.device = self.processes.device
@@ -53,7 +56,11 @@ class Trainer:
         self.asked = self.stopping = False      # to end: this process has been asked; all know of it, after the same step
         self.log: list[dict] = []        # a line for each validation
         torch.manual_seed(settings.seed)
-        self.denoiser = build_denoiser(settings).to(self.device, memory_format=torch.channels_last)
+        self.images, self.coder = len(patches), patches.coder if isinstance(patches, Latents) else None
+        self.denoiser = build_denoiser(settings)
+        initial = weights_of(settings.initial) if begun or not settings.initial else start_from(
+            self.denoiser, settings.initial, self.coder)
+        self.denoiser.to(self.device, memory_format=torch.channels_last)
         self.averages = Averages(self.denoiser, settings.optimiser.ema_gammas)
         self.loss = settings.loss.objective(self.denoiser, settings.noise).to(self.device)
         head = list(self.loss.head.parameters()) if self.loss.head else []
@@ -64,8 +71,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=o.rate, betas=(0.9, 0.99), fused=True)
         self.losses = RunningLoss(settings.noise.low, settings.noise.high)
         self.batches = self._batches(patches)
-        self.coder = patches.coder if isinstance(patches, Latents) else None
-        self.others = self._others()
+        self.others = self._others() | ({} if initial is None else {"initial": initial})
         if settings.compile:
             self.loss.compile()         # in place: the state's names stay as they are
         self.objective = self.processes.accelerator.prepare_model(self.loss, device_placement=False)
@@ -76,10 +82,13 @@ class Trainer:
         return self.averages.copies[0]
 
     def _others(self) -> dict[str, str]:
-        """Fingerprints of the networks that are asked and not trained, by the setting that names each."""
+        """Fingerprints of the networks that are asked and not trained, by the setting that names each. Raises InputError for a
+        teacher of other latents."""
         found = {"latent.autoencoder": fingerprint(self.coder)} if self.coder else {}
-        teacher = self.loss.about().get("teacher")
-        return found | ({"loss.teacher": teacher["weights"]} if teacher else {})
+        for teacher in (module for module in self.loss.modules() if isinstance(module, Teacher)):
+            check_latents("loss.teacher", teacher.name, teacher.prior, self.coder)
+            found["loss.teacher"] = teacher.about()["teacher"]["weights"]
+        return found
 
     def _batches(self, patches: PatchSource) -> Batches:
         data, where = self.settings.data, self.processes
@@ -178,18 +187,20 @@ class Trainer:
             tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
         tensors |= {f"losses.{k}": torch.from_numpy(getattr(self.losses, k)) for k in ("squares", "seen")}
         state = {"step": self.step, "seconds": self.seconds, "log": self.log, "settings": identity(self.settings),
-                 "others": self.others}
+                 "others": self.others, "images": self.images, "decay": self.settings.optimiser.decay}
         write_tensors(path, {k: v.cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
 
     def resume(self, path: str | Path) -> None:
-        """Go on from `save`. Raises InputError if the file belongs to a run with other settings, another teacher or another
-        autoencoder, or of more steps."""
+        """Go on from `save`. Raises InputError if the file belongs to a run with other settings, another teacher, autoencoder
+        or beginning, on another number of images, or of more steps."""
         tensors, metadata = read_tensors(path)
         state = json.loads(metadata.get("state", "{}"))
         if why := difference(state.get("settings"), self.settings):
             raise InputError(f"{path}: belongs to a run with other settings ({why}); use another --output or delete it")
         check_length(path, state["step"], self.settings)
+        check_told(path, state, self.settings, self.images)
         check_others(path, state.get("others", {}), self.others)        # states of the first versions have none
+        self.others |= state.get("others", {})
         for name, module in self._modules().items():
             module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         moments: dict[int, dict[str, Tensor]] = {}

@@ -14,9 +14,10 @@ from invdiff.diffusion.integrators import Integrator
 from invdiff.diffusion.schedules import Schedule
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
-from invdiff.priors.calibration import fingerprint
+from invdiff.priors.calibration import channels_of, fingerprint
 from invdiff.priors.conditional import Guided
-from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.denoiser import EDMDenoiser, own_sampling
+from invdiff.priors.latent import latent_of
 from invdiff.training.noise_levels import Noise, RunningLoss
 
 
@@ -124,7 +125,8 @@ class Denoising(Objective):
 class Teacher(nn.Module):
     """A prior that is asked, guided by the class of each image, if it knows any, and not trained.
 
-    Raises InputError: there is none, or guidance is asked of one that knows other classes, or none.
+    Raises InputError: there is none, one of few steps, of images or latents of other channels than `denoiser`, or of other
+    classes; or guidance is asked of one that knows none.
     """
 
     def __init__(self, name: str, denoiser: EDMDenoiser, guidance: float = 1.0,
@@ -132,7 +134,13 @@ class Teacher(nn.Module):
         super().__init__()
         self.name, self.guidance, self.interval = name, guidance, interval or (0.0, math.inf)
         self.prior: Denoiser = load_prior(name).requires_grad_(False).eval()
-        self.classes = self.prior.classes if isinstance(self.prior, EDMDenoiser) else 0
+        if own_sampling(self.prior):
+            raise InputError(f"loss.teacher: {name} draws in few steps and is no denoiser; give its own teacher")
+        latent = latent_of(self.prior)
+        channels = latent.autoencoder.latent_channels if latent else channels_of(self.prior)
+        if channels not in (None, denoiser.channels) and (channels, denoiser.channels) != (3, 1):      # colour ones take grey
+            raise InputError(f"loss.teacher: {name} is of {channels} channels; expected network.channels, {denoiser.channels}")
+        self.classes = int(getattr(self.prior, "classes", 0))
         if self.classes not in (0, denoiser.classes) or (guidance != 1 and not self.classes):
             raise InputError(f"loss.teacher: {name} knows {self.classes} classes; expected as many as network.classes, "
                              f"{denoiser.classes}, or none and no guidance")

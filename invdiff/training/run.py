@@ -9,10 +9,9 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.io.files import make_folder
-from invdiff.priors import load_prior
 from invdiff.priors.autoencoder import load_autoencoder
-from invdiff.priors.calibration import fingerprint
 from invdiff.priors.checkpoint import read_card
+from invdiff.training.beginning import weights_of
 from invdiff.training.complex_data import ComplexPatches, open_complex, open_magnitudes, to_channels
 from invdiff.training.data import Patches, to_grey, to_rgb
 from invdiff.training.export import export, settings_told
@@ -38,9 +37,10 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
     """
     output = Path(output)
     patches, held, test = load_data(settings)
-    trainer = Trainer(settings, patches, device)
     state = output / "state.safetensors"
-    if state.exists():
+    begun = state.exists()
+    trainer = Trainer(settings, patches, device, begun=begun)
+    if begun:
         trainer.resume(state)
     trainer.processes.wait()        # all have read the state before the first one writes another
     with asking(lambda: setattr(trainer, "asked", True)):
@@ -72,17 +72,10 @@ def finished(settings: TrainSettings, output: Path) -> int | None:
 
 
 def _retrained(settings: TrainSettings, before: dict[str, str]) -> bool:
-    """Has a network that the run asked, and did not train, other weights than then? One that is gone has not."""
-    named: dict[str, tuple] = {"loss.teacher": (load_prior, getattr(settings.loss, "teacher", None)),
-                               "latent.autoencoder": (load_autoencoder, settings.latent and settings.latent.autoencoder)}
-    for key, (load, name) in named.items():
-        if name and key in before:
-            try:
-                if fingerprint(load(name)) != before[key]:
-                    return True
-            except InputError:
-                pass
-    return False
+    """Has a network that the run began with, or asked and did not train, other weights than then? One that is gone has not."""
+    named: dict[str, tuple] = {"loss.teacher": (getattr(settings.loss, "teacher", None),), "initial": (settings.initial,),
+                               "latent.autoencoder": (settings.latent and settings.latent.autoencoder, load_autoencoder)}
+    return any(weights_of(*named[key]) not in (None, weights) for key, weights in before.items())
 
 
 def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,
@@ -115,22 +108,18 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     if channels > 3:
         raise InputError(f"network.channels: expected 3, for colour, 1, for grey, or 2, for complex images, got {channels}")
     kinds: dict[int, tuple] = {1: (open_images, to_grey), 2: (open_complex, to_channels), 3: (open_images, to_rgb)}
-    if channels != 2 and (data.contrast or data.magnitudes):
-        raise InputError(f"data.{'contrast' if data.contrast else 'magnitudes'}: is for complex images, of network.channels=2; "
-                         "leave it out")
-    if channels != 3 and data.grey:
-        raise InputError("data.grey: is for images in colour, of network.channels=3; leave it out")
     load, to_tensor = kinds[channels]
     cache = Cache(data.cache_mb * 1e6)
     images = load(data.path, data.key, cache)
     if data.holdout >= len(images):
         raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {data.holdout}")
     kept, held = images[: -data.holdout], images[-data.holdout :]
+    whole = bool(coder or data.labels) or (channels == 1 and set(images.shapes) == {(min(data.patch),) * 2})
+    _check_used(settings, channels, whole)
     if coder:
         shown, later = (encoded(coder, whole_images(settings, part, len(images), channels)) for part in (kept, held))
         return shown, list(later.z), []
     patches: Patches | ComplexPatches | WholeImages
-    whole = bool(data.labels) or (channels == 1 and set(images.shapes) == {(min(data.patch),) * 2})
     if whole:
         patches = whole_images(settings, kept, len(images), channels)
         _fill(cache, [patches.images])
@@ -138,6 +127,9 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
         magnitudes = open_magnitudes(path, data.magnitudes_key, cache) if path else ImageSet.of([])
         patches = ComplexPatches(kept, magnitudes, max(data.patch), data.scales, data.contrast, data.flips)
+        if path and not any(min(shape) >= min(data.patch) for shape in patches.pools[1].shapes):
+            raise InputError(f"data.magnitudes: no image of {path} is at least {min(data.patch)} pixels high and wide, as "
+                             "data.patch; leave it out")
         _fill(cache, patches.pools)
     else:
         patches = Patches(kept, max(data.patch), data.scales, data.grey, data.flips, channels)
@@ -145,6 +137,19 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     held = held if whole else _large_enough(held, min(data.patch))
     test = load(data.path, data.test, Cache(0)) if data.test else []
     return patches, [to_tensor(image) for image in held], [to_tensor(image) for image in test]
+
+
+def _check_used(settings: TrainSettings, channels: int, whole: bool) -> None:
+    """Raises InputError for a setting of the data that a run on such images would ignore."""
+    data = settings.data
+    told = {"contrast": (data.contrast, channels == 2, "complex images, of network.channels=2"),
+            "magnitudes": (data.magnitudes, channels == 2, "complex images, of network.channels=2"),
+            "labels": (data.labels, channels != 2, "photographs, of network.channels=1 or 3"),
+            "grey": (data.grey, channels == 3 and not whole, "patches in colour, of network.channels=3"),
+            "scales": (data.scales != (1.0,), not whole, "patches, and these images are taken whole")}
+    for key, (given, used, of) in told.items():
+        if given and not used:
+            raise InputError(f"data.{key}: is for {of}; leave it out")
 
 
 def _large_enough(held: ImageSet, side: int) -> ImageSet:

@@ -93,10 +93,12 @@ class OptimiserSettings(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _one_length(cls, data: Any) -> Any:
-        """`ema_gamma: 16` is short for `ema_gammas: [16]`."""
-        if isinstance(data, dict) and "ema_gamma" in data and "ema_gammas" not in data:
-            data = {"ema_gammas" if key == "ema_gamma" else key: value for key, value in data.items()}
-            data["ema_gammas"] = (data["ema_gammas"],)
+        """`ema_gamma: 16` is short for `ema_gammas: [16]`; where both are given, as when one is assigned to a config with the
+        other, the later one counts."""
+        if isinstance(data, dict) and "ema_gamma" in data:
+            last = [key for key in data if key in ("ema_gamma", "ema_gammas")][-1]
+            lengths = (data["ema_gamma"],) if last == "ema_gamma" else data["ema_gammas"]
+            data = {key: value for key, value in data.items() if key != "ema_gamma"} | {"ema_gammas": lengths}
         return data
 
     @model_validator(mode="after")
@@ -142,6 +144,15 @@ class TrainSettings(Frozen):
         if names and classes and names != classes:
             raise ValueError(f"expected a name for each of its {classes} classes, and data.class_names has {names}")
         return network
+
+    @field_validator("optimiser")
+    @classmethod
+    def _ends_after_the_ramp(cls, optimiser: OptimiserSettings, info: ValidationInfo) -> OptimiserSettings:
+        ramp = getattr(info.data.get("noise"), "ramp", 0)
+        if ramp > optimiser.steps:
+            raise ValueError(f"steps: expected at least noise.ramp = {ramp}, from where on all noise levels are trained, got "
+                             f"{optimiser.steps}; make the ramp shorter")
+        return optimiser
 
     @field_validator("loss")
     @classmethod

@@ -37,6 +37,9 @@ class WholeImages:
                 raise InputError(f"data: whole images are square and of one size; expected {self.size} x {self.size}, the "
                                  f"first one's height, got {height} x {width} for image {i}")
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def batch(self, count: int, size: int, rng: np.random.Generator, mine: slice = slice(None)) -> tuple[Tensor, ...]:
         """Images (count, C, size, size) in [0, 1], (count,) False, as none is grey in colour, and their classes (count,), if
         they have some; of all, `mine`. Raises InputError for another size than the images'."""
@@ -60,12 +63,13 @@ def read_labels(path: str | Path, key: str, count: int, classes: int) -> np.ndar
     "folders", by the folder below `path` that an image lies in, in alphabetical order.
 
     Raises:
-        InputError: not there, no whole numbers, another number of them, or one that is no class.
+        InputError: not there, no whole numbers, another number of them, or one that is no class; an image in no folder.
     """
     path = Path(path)
     if key == FOLDERS:
-        names = [file.relative_to(path).parts[0] for file in image_files(path)]
-        labels = np.unique(names, return_inverse=True)[1]
+        folders, labels = np.unique(folder_of_each(path), return_inverse=True)
+        if len(folders) != classes:
+            raise InputError(f"data.labels: expected {classes} folders, as network.classes = {classes}, got {len(folders)}")
     elif path.is_dir():
         labels = read_idx(path / key)
     else:
@@ -77,3 +81,16 @@ def read_labels(path: str | Path, key: str, count: int, classes: int) -> np.ndar
         raise InputError(f"data.labels: expected classes 0 to {classes - 1}, as network.classes = {classes}, got "
                          f"{labels.min()} to {labels.max()}")
     return labels.astype(np.int64)
+
+
+def folder_of_each(path: str | Path) -> list[str]:
+    """The folder, below `path`, that each image lies in. Raises InputError for an image beside the folders."""
+    places = [file.relative_to(path).parts for file in image_files(Path(path))]
+    if beside := next((place[0] for place in places if len(place) == 1), None):
+        raise InputError(f"data.labels: {beside} lies beside the folders, which are the classes; move it into one of them")
+    return [place[0] for place in places]
+
+
+def class_names(path: str | Path, key: str | None, given: Sequence[str], classes: int) -> list[str]:
+    """Names of the classes: those given, those of the folders for "folders", or else numbers. Raises InputError."""
+    return list(given) or (sorted(set(folder_of_each(path))) if key == FOLDERS else [str(i) for i in range(classes)])

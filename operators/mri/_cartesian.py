@@ -15,6 +15,8 @@ from torch import Tensor
 from operators import _check
 from operators.mri import _fourier
 
+CONSTANTS = ("_before", "_after", "_spectrum")  # buffers that the others tell, and that no state holds
+
 
 def grid_size(img_size: Sequence[int], spatial_dims: int | None) -> tuple[tuple[int, ...], int]:
     """`img_size` as (C, H, W), (C, D, H, W) or (C, T, H, W) positive ints, and how many of its last are Fourier axes."""

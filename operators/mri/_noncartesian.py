@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 
@@ -51,14 +52,14 @@ def trajectory(points: Tensor, frames: int | None, grid: tuple[int, ...]) -> Ten
     return points
 
 
-def density(weights: Tensor | np.ndarray | None, points: Tensor, frames: int | None) -> Tensor | None:
-    """The density as (K,) or (T, K), for the trajectory `points` as it was given."""
+def density(weights: Tensor | np.ndarray | None, shape: Sequence[int], frames: int | None) -> Tensor | None:
+    """The density as (K,) or (T, K), for points in the shape in which they were given."""
     if weights is None:
         return None
     weights = _check.own_tensor(weights)
-    flat = points.shape[:-1].numel() // (frames or 1)
-    if tuple(weights.shape) not in (tuple(points.shape[:-1]), (flat,) if frames is None else (frames, flat)):
-        raise ValueError(f"density: expected one weight a point, {tuple(points.shape[:-1])}, got {tuple(weights.shape)}")
+    flat = math.prod(shape) // (frames or 1)
+    if tuple(weights.shape) not in (tuple(shape), (flat,) if frames is None else (frames, flat)):
+        raise ValueError(f"density: expected one weight a point, {tuple(shape)}, got {tuple(weights.shape)}")
     if weights.is_complex():
         raise ValueError(f"density: expected real weights, got {weights.dtype}")
     _check.finite("density", weights)

@@ -50,8 +50,8 @@ class MRI(DecomposablePhysics):
         super().__init__(img_size=img_size, mask=mask, noise_model=noise_model, device=device)
         self.measurement_size = img_size
         self.spatial_dims = spatial_dims
-        for name in ("_before", "_after", "_spectrum"):
-            self.register_buffer(name, None)
+        for name in _cartesian.CONSTANTS:
+            self.register_buffer(name, None, persistent=False)
         self._set_constants()
 
     def _set_constants(self) -> None:
@@ -65,6 +65,12 @@ class MRI(DecomposablePhysics):
         if before is not None and self.mask.dtype != before.dtype and self._before is not None:
             self._set_constants()  # anew, to the precision of the new dtype
         return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        for name in _cartesian.CONSTANTS:
+            state_dict.pop(prefix + name, None)  # of a state that still holds them
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._set_constants()
 
     def update_parameters(self, mask: Tensor | np.ndarray | None = None, **kwargs) -> None:
         """Take another mask, unless it is None, as the constructor does. Other parameters are ignored."""

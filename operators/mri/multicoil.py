@@ -71,8 +71,8 @@ class MultiCoilMRI(IterativePhysics):
         self.register_buffer("coil_maps", _cartesian.complex_pairs(coil_maps).to(device))  # (B, M, N, *spatial, 2)
         self.register_buffer("mask", mask.to(self.coil_maps))  # (B, 1, *grid)
         self.register_buffer("weights", _weights(weights, img_size[1:], spatial_dims).to(self.coil_maps))  # likewise, or ()
-        for name in ("_before", "_after", "_spectrum"):
-            self.register_buffer(name, None)
+        for name in _cartesian.CONSTANTS:
+            self.register_buffer(name, None, persistent=False)
         self._set_constants()
 
     def _set_constants(self) -> None:
@@ -87,6 +87,12 @@ class MultiCoilMRI(IterativePhysics):
         if before is not None and self.mask.dtype != before.dtype:
             self._set_constants()  # anew, to the precision of the new dtype
         return self
+
+    def _load_from_state_dict(self, state_dict, prefix, *args):
+        for name in _cartesian.CONSTANTS:
+            state_dict.pop(prefix + name, None)  # of a state that still holds them
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._set_constants()
 
     def update_parameters(self, mask=None, weights=None, coil_maps=None, **kwargs) -> None:
         """Take new ones, where they are not None, as the constructor does. Other parameters are ignored.

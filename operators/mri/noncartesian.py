@@ -65,7 +65,8 @@ class NonCartesianMRI(IterativePhysics):
         points = _check.own_tensor(trajectory)
         img_size, frames, self._grid = _noncartesian.sizes(img_size, points)
         maps = _noncartesian.coil_maps(coil_maps, img_size[0] // 2, self._grid)
-        weights = _noncartesian.density(density, points, frames)
+        self._shape = tuple(points.shape[:-1])  # as the points were given: shots and samples, perhaps
+        weights = _noncartesian.density(density, self._shape, frames)
         points = _noncartesian.trajectory(points, frames, self._grid)
         device = maps.device if device is None else device
         super().__init__(img_size=img_size, noise_model=noise_model, device=device, tol=tol, max_iter=max_iter)
@@ -89,22 +90,22 @@ class NonCartesianMRI(IterativePhysics):
 
         A trajectory without a density has none. Raises ValueError on another number of points or of coils, too.
         """
-        given, points, maps, weights = self.trajectory, self.trajectory, self.coil_maps, self.density
+        points, maps, weights, shape = self.trajectory, self.coil_maps, self.density, self._shape
         coils, frames = self.measurement_size[1], len(points) if points.ndim == 3 else None
         if trajectory is not None:
             given = _check.own_tensor(trajectory)
             if given.ndim < points.ndim or given.numel() != points.numel() or given.shape[-1] != points.shape[-1]:
                 raise ValueError(f"trajectory: expected {tuple(points.shape)}, as before, got {tuple(given.shape)}")
             _noncartesian.sizes(self.img_size, given)
-            points = _noncartesian.trajectory(given, frames, self._grid)
+            points, shape = _noncartesian.trajectory(given, frames, self._grid), tuple(given.shape[:-1])
         if trajectory is not None or density is not None:
-            weights = _noncartesian.density(density, given, frames)
+            weights = _noncartesian.density(density, shape, frames)
         if coil_maps is not None:
             maps = _noncartesian.coil_maps(coil_maps, self.img_size[0] // 2, self._grid)
             if maps.shape[2] != coils:
                 raise ValueError(f"coil_maps: expected {coils} coils, as before, got {maps.shape[2]}")
             maps = _cartesian.complex_pairs(maps)
-        self.density = None if weights is None else weights.to(self.coil_maps)
+        self._shape, self.density = shape, None if weights is None else weights.to(self.coil_maps)
         self.trajectory, self.coil_maps = points.to(self.trajectory), maps.to(self.coil_maps)
 
     def A(self, x: Tensor, **kwargs) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 import invdiff.calibrating
-from invdiff.calibrating import Known, calibrate, detected, known_images
+from invdiff.calibrating import Known, calibrate, check_unlike, detected, known_images
 from invdiff.calibration import find_calibration, interval_of, place, read_calibration, write_calibration
 from invdiff.cli import app
 from invdiff.config import run_config
@@ -191,8 +191,27 @@ def test_bad_requests_get_a_sentence(gaussian):
         calibrate(config_of("samples=1"), gaussian)
     with pytest.raises(InputError, match="level and a delta"):
         calibrate(config_of(), gaussian, level=1.0)
-    with pytest.raises(InputError, match="at least 22 images"):
-        calibrate(config_of("sampler.steps=2"), Known(gaussian.crops[:4], None, "four"), delta=0.1)
+
+
+def test_too_few_images_are_refused_before_any_is_restored(gaussian):
+    few, seen = Known(gaussian.crops[:4], None, "four"), []
+    with pytest.raises(InputError, match=r"at least 22 images for a guarantee of 0\.9, got 2, every other of 4"):
+        calibrate(config_of("sampler.steps=2"), few, delta=0.1, on_image=lambda done, of: seen.append(done))
+    assert seen == []
+    with pytest.raises(InputError, match=r"--unlike: expected at least 38 images, .* got 4"):
+        check_unlike(few)
+    check_unlike(gaussian)
+
+
+def test_crops_have_the_channels_of_the_prior(tmp_path, tiny_prior):
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 20, 20, 3), dtype=np.uint8)
+    with h5py.File(tmp_path / "photos.h5", "w") as file:
+        file["test_jpeg"] = pixels
+    for channels in (1, 3):
+        config = config_of(f"prior={tiny_prior(channels, 0.5)}", "sampler.steps=2", "samples=2")
+        images = known_images(config, tmp_path / "photos.h5", None, 2, 16)
+        assert [crop.shape for crop in images.crops] == [(channels, 16, 16)] * 2
+        assert calibrate(config, images).count == 1
 
 
 def photos(path, tiny_prior):

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from cli_runs import FILES, QUICK, names
+from cli_runs import FILES, QUICK, assert_refused, names
 from PIL import Image
 
 from invdiff.cli import SPINS
+from invdiff.cli_options import progress_bar
 from invdiff.config import run_config, tasks
 from invdiff.io.results import load_arrays
 
@@ -101,6 +102,42 @@ def test_simulate_writes_a_png_too_and_nothing_else(work, invdiff):
     assert Image.open("measurement.png").size == (64, 64)
     code, _, err = invdiff("simulate", "--task", "deblur", "--truth", "truth.png", "--output", "y.gif")
     assert (code, err.startswith("error: y.gif: expected a name that ends in .png or .npy")) == (2, True)
+
+
+def test_simulate_makes_the_folder_and_says_how_a_scan_is_simulated(work, invdiff):
+    assert invdiff("simulate", "--task", "deblur", "--truth", "truth.png", "--output", "new/folder/y.png")[0] == 0
+    assert names(work / "new" / "folder") == {"y.png"}
+    assert_refused(invdiff("simulate", "--task", "mri"), work, "simulate: ", "invdiff restore --task mri --truth FILE")
+
+
+def test_a_bar_is_on_a_terminal_s_stderr_and_nowhere_else(work, restore, monkeypatch):
+    code, out, err = restore("--task", "denoise", "--truth", "truth.png", *QUICK)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].strip() == "denoise: 1 sample by"
+    assert progress_bar("steps").console.stderr
+    monkeypatch.setenv("FORCE_COLOR", "1")                      # taken for a terminal
+    code, out, err = restore("--task", "denoise", "--truth", "truth.png", *QUICK)
+    assert "2/2" in err
+    assert "2/2" not in out
+
+
+def test_a_reader_that_goes_away_loses_nothing(work, restore, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr("sys.stdout", closed)
+        code, _, err = restore("--task", "denoise", "--truth", "truth.png", *QUICK)
+        monkeypatch.undo()
+    assert (code, err) == (141, "")
+    assert (work / "out" / "report.json").is_file()
+    assert names(work) == {"truth.png", "out"}
+
+
+def test_tasks_fit_a_narrow_terminal(invdiff, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    _, out, _ = invdiff("tasks")
+    assert "compres" in out
+    assert "0.02" in out
 
 
 def test_tasks_and_priors_are_listed(invdiff):

@@ -114,6 +114,7 @@ class TestCommand:
             (["--prior", "fashion-consistency", "--likelihood", 2], "fashion-consistency is none"),
             (["--prior", "fashion?class=bag&guidance=2", "--likelihood", 2], "guidance leaves no density"),
             (["--prior", "brain", "--likelihood", 2], "is of complex images"),
+            (["--prior", "fashion-latent", "--likelihood", 2], "is of latents"),
             (["--prior", "brain", "--set", "size=[8,8]"], "brain draws complex images"),
             (["--prior", "fashion", "--likelihood", 2, "--steps", 3], "nothing is drawn; leave out --steps"),
             (["--prior", "natural", "--features", "nobody"], "none is called 'nobody'"),

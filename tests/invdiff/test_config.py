@@ -10,6 +10,7 @@ from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.posterior import DiffPIR, MomentMatching
 from invdiff.training.stages import train_stages
+from invdiff.validation import read_yaml
 
 
 def refused(*assignments, task="deblur", path=None):
@@ -152,6 +153,56 @@ def test_a_broken_config_file_is_refused_by_its_name(text, said, tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text(text, encoding="utf-8")
     assert said in refused(path=path)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("off: 3", "line 1: key 'off' is no text to YAML"),
+    ("3: 4", "key '3' is no text"),
+    ("task: t\nnull: 1", "line 2: key 'null' is no text"),
+    ("sampler: {integrator: {1: 2}}", "key '1' is no text"),
+    ("task: t\noperator: {name: denoising, name: colorization}", "line 2: key 'name' is there twice"),
+    ("task: t\nseed: 1\nseed: 2", "line 3: key 'seed' is there twice"),
+])
+def test_keys_are_text_and_there_once(text, said, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    message = refused(path=tmp_path / "mine.yaml")
+    assert message.startswith(f"{tmp_path / 'mine.yaml'}: ")
+    assert said in message
+
+
+def test_merged_yaml_may_say_a_key_anew(tmp_path):
+    (tmp_path / "mine.yaml").write_text("a: &a {x: 1, y: 1}\nb: {<<: *a, x: 2}")
+    assert read_yaml(tmp_path / "mine.yaml")["b"] == {"x": 2, "y": 1}
+
+
+@pytest.mark.parametrize(("mine", "assignments", "said"), [
+    ({"sampels": 2}, [], "unknown key 'sampels'"),
+    ({"operator": {"name": "gaussian_blur", "sigmaa": 3}}, ["sampler.steps=3"], "operator gaussian_blur: unknown key 'sigmaa'"),
+    ({"operator": {"sigma": 3}}, [], "operator: name is missing"),
+    ({"sampler": {"steps": 3}}, ["seed=1"], "sampler: name is missing"),
+    ({"sampler": {"name": "dps", "stepps": 3}}, ["sampler.steps=3"], "sampler: unknown key 'stepps'"),
+])
+def test_a_mistake_in_a_file_names_it(mine, assignments, said, tmp_path):
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"task": "t", "operator": "denoising", "sigma_y": 0.1} | mine))
+    assert refused(*assignments, path=tmp_path / "mine.yaml").startswith(f"{tmp_path / 'mine.yaml'}: {said}")
+
+
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("samples=0", "samples: "), ("sampels=2", "unknown key 'sampels'"), ("operator={sigma: 2}", "operator: name is missing"),
+    ("operator.name=null", "operator: name is missing"), ("sampler.steps=0", "sampler: steps: "),
+])
+def test_a_mistake_on_the_command_line_names_no_file(assignment, said, tmp_path):
+    assert refused(assignment).startswith(said)
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"task": "t", "operator": "denoising", "sigma_y": 0.1}))
+    assert refused(assignment, path=tmp_path / "mine.yaml").startswith(said)
+
+
+@pytest.mark.parametrize(("task", "key"), [
+    ("mri", "operator.acceleration"), ("mri", "operator.grid"), ("sr", "operator.factor"), ("deblur", "sampler.steps"),
+])
+def test_a_parameter_without_its_part_is_told_the_part(task, key):
+    bare = key.partition(".")[2]
+    assert refused(f"{bare}=4", task=task) == f"unknown key {bare!r}; did you mean {key!r}?"
 
 
 def test_what_is_wrong_with_a_whole_sampler_is_said_without_a_key():

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from invdiff.config import run_config
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import enlarged
-from invdiff.io.images import load_image, sample_image, save_image
+from invdiff.io.images import load_image, sample_image, save_image, to_uint8
 from invdiff.io.results import load_arrays
-from invdiff.job import Outcome, pose, run, score
+from invdiff.job import Outcome, as_image, pose, run, score
 from invdiff.restoration import Result
 
 
@@ -130,6 +130,31 @@ def test_a_small_measurement_is_enlarged_where_its_pixels_lie():
     small = F.avg_pool2d(truth, 2)
     assert (enlarged(small, truth.shape[-2:]) - truth)[..., 4:-4, 4:-4].abs().max() < 3e-3      # half a pixel is at least 0.004
     assert enlarged(truth, truth.shape[-2:]) is truth
+
+
+def test_a_measurement_of_the_inner_part_is_seen_where_it_lies(photo, tiny_prior, tmp_path):
+    given = [f"truth={photo}", "operator.boundary=valid", "operator.sigma=0.3", "sigma_y=0"]
+    problem, truth = posed("deblur", *given)
+    margin = (truth.shape[-1] - problem.y.shape[-1]) // 2
+    picture = as_image(problem)
+    assert margin > 0
+    assert picture.shape == truth.shape
+    assert torch.equal(picture[..., margin:-margin, margin:-margin], problem.y)
+    assert torch.equal(picture[..., 0, :], picture[..., margin, :])                 # the edge, repeated
+    outcome = run(run_config("deblur", None, [*given, f"prior={tiny_prior(channels=3, centre=0.5)}", "samples=1",
+                                              "sampler.steps=1"]))
+    outcome.save(tmp_path / "out")
+    assert outcome.report["metrics"] == score(outcome.result, picture, truth)
+    kept = load_image(tmp_path / "out" / "measurement.png")                         # to restore from, with nothing added
+    assert np.array_equal(to_uint8(kept), to_uint8(problem.y))
+    small, _ = posed("sr", f"truth={photo}")
+    assert as_image(small) is small.y
+
+
+def test_noise_that_cannot_be_estimated_is_to_be_given(tmp_path):
+    save_image(tmp_path / "tiny.png", sample_image(size=16)[..., :12, :])
+    with pytest.raises(InputError, match=r"sigma_y: auto .* at least 16, got \(1, 3, 12, 16\)\); give a number"):
+        posed("denoise", f"input={tmp_path / 'tiny.png'}", "sigma_y=auto")
 
 
 def test_a_figure_has_a_panel_more_with_a_truth():

@@ -37,6 +37,17 @@ def test_padded_blur_is_scipys(kernel_size, boundary):
     assert physics.measurement_size == expected.shape[1:]
 
 
+@pytest.mark.parametrize("make", [operators.PaddedBlur, operators.SeparableBlur])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_the_border_is_what_a_measurement_lacks_of_the_image(make, boundary):
+    weights = np.zeros((4, 7))
+    weights[2, 3] = 1                       # the centre, so nothing is blurred
+    physics, x = make(SIZE, weights, boundary), randn(1, *SIZE).float()
+    (top, bottom), (left, right) = physics.border
+    torch.testing.assert_close(physics.A(x), x[..., top : SIZE[1] - bottom, left : SIZE[2] - right])
+    assert (boundary == "valid") is (physics.border == [(1, 2), (3, 3)])
+
+
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("kernel_size", [(1, 3), (3, 5), (4, 2), (9, 12)])
 def test_separable_blur_is_scipys(kernel_size, boundary):

@@ -1,6 +1,7 @@
 """How every linear operator behaves in use: immutable, movable, strict about what it is given."""
 
 import copy
+import math
 
 import numpy as np
 import pytest
@@ -85,6 +86,16 @@ def test_tensors_of_another_size_or_type_are_refused(name):
         physics.prox_l2(x[..., :-1], y, 1.0)
     with pytest.raises(TypeError, match="sigm"):
         type(physics)((2, 32, 32), sigm=1)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_strength_that_is_none_is_refused(name):
+    physics = build(name, 2, 6, 6)
+    x, y = randn(2, *physics.img_size), randn(2, *physics.measurement_size)
+    faults = ((-1.0, "a number >= 0, got -1"), (math.nan, "got nan"), (torch.ones(3), r"each of 2 images, got \(3,\)"))
+    for gamma, said in faults:
+        with pytest.raises(ValueError, match=f"^gamma or sigma: expected .*{said}"):
+            physics.prox_l2(x, y, gamma)
 
 
 @pytest.mark.parametrize("img_size", [(6, 6), (1, 0, 6), (1, 6, 6.5), 6, (2, 1, 6, 6)])

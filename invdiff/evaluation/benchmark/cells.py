@@ -45,7 +45,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setup:
-    """What all cells share: the config, the images (3, H, W), the metrics that can be computed, and the priors, loaded once."""
+    """What all cells share: the config, the images (C, H, W), the metrics that can be computed, and the priors, loaded once."""
 
     config: BenchmarkConfig
     images: Sequence[Tensor]

@@ -9,6 +9,9 @@ from invdiff.errors import InputError
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig
 from invdiff.evaluation.crops import central_crops
 from invdiff.io.images import SAMPLES
+from invdiff.priors import load_prior
+from invdiff.priors.calibration import channels_of
+from invdiff.training.data import to_grey
 
 SAMPLE = "sample"
 QUARTERS = ((0, 0), (1, 1), (0, 1), (1, 0))         # of a photo's central square: down, right
@@ -16,10 +19,13 @@ SHORT_SIDE = 300                                    # of the smallest of the pho
 
 
 def clean_images(config: BenchmarkConfig) -> dict[str, Tensor]:
-    """Images (3, size, size) in [0, 1] by name. Raises InputError: too few, or too small."""
+    """Images (3, size, size) in [0, 1] by name; (1, size, size), of their brightness, where the priors are for grey ones, as
+    far as they say. Raises InputError: too few, or too small."""
+    grey = {channels_of(load_prior(name)) for name in config.priors} - {None} == {1}
     if config.images == SAMPLE:
-        return sample_crops(config.count, config.size)
-    crops = central_crops(config.images, config.key, config.count, config.size)
+        photos = sample_crops(config.count, config.size)
+        return {name: to_grey(photo.permute(1, 2, 0).numpy()) for name, photo in photos.items()} if grey else photos
+    crops = central_crops(config.images, config.key, config.count, config.size, grey)
     if len(crops) < config.count:
         raise InputError(f"{config.images}: expected {config.count} images of at least {config.size} x {config.size} pixels, "
                          f"found {len(crops)}; set a smaller count or size")

@@ -12,7 +12,7 @@ from invdiff.evaluation.benchmark.methods import resolved
 from invdiff.evaluation.exact import Plan, quick_plan
 from invdiff.evaluation.metrics import METRICS
 from invdiff.paths import bundled
-from invdiff.validation import nearest, override, read_yaml, validate
+from invdiff.validation import nearest, override, read_yaml, said_of, validate
 
 Named = str | dict[str, Any]
 NonEmpty = Field(min_length=1)
@@ -101,24 +101,25 @@ def benchmark_config(which: str, assignments: Sequence[str] = (), data: str | No
     path = benchmarks().get(which, Path(which))
     if which not in benchmarks() and path.suffix not in (".yaml", ".yml"):
         raise InputError(f"benchmark: unknown name {which!r}; {nearest(which, benchmarks())}, or give the path of a .yaml file")
-    given = override(read_yaml(path), assignments)
-    kind = str(given.get("kind", "images"))
-    if kind not in KINDS:
-        raise InputError(f"{path}: kind: unknown kind {kind!r}; {nearest(kind, KINDS)}")
+    own = read_yaml(path)
+    given = override(own, assignments)
     if data is not None:
-        if kind != "images":
+        if given.get("kind", "images") != "images":
             raise InputError(f"--data: the benchmark {which} takes no images; leave it out")
         given["images"] = data
     if given.get("images", "") is None:
         raise InputError(f"{which}: this benchmark is on images of your own; give a folder or an HDF5 file with --data")
-    config: Any = validate(KINDS[kind], given, str(path))
+    return said_of(path, own, given, _filled)
+
+
+def _filled(data: Mapping[str, Any]) -> BenchmarkConfig | ExactConfig:
+    kind = str(data.get("kind", "images"))
+    if kind not in KINDS:
+        raise InputError(f"kind: unknown kind {kind!r}; {nearest(kind, KINDS)}")
+    config: Any = validate(KINDS[kind], data, "")
     if isinstance(config, ExactConfig):
         config.plan()
         return config
-    return _filled(config)
-
-
-def _filled(config: BenchmarkConfig) -> BenchmarkConfig:
     for name in config.metrics:
         if name not in METRICS:
             raise InputError(f"metrics: unknown name {name!r}; {nearest(name, METRICS)}")

@@ -119,10 +119,10 @@ def finite_complex(path: str, what: str, values: np.ndarray) -> np.ndarray:
 def raw_slice(path: str, number: int, kspace: np.ndarray, mask: np.ndarray | None = None,
               trajectory: np.ndarray | None = None, calibration: np.ndarray | None = None) -> RawSlice:
     """The slice, checked: finite, zero where the mask (default: where any coil is not zero) is False, with its origin in the
-    middle of the grid, and not all zero, which is an EmptySlice."""
+    middle of the grid, and not all zero, which is an EmptySlice. Of the mask, what `measured` says is kept."""
     kspace = finite_complex(path, f"slice {number}", kspace)
     if trajectory is None:
-        mask = any_of(kspace) if mask is None else mask
+        mask = measured(kspace, mask)
         kspace = np.where(mask, kspace, np.complex64(0))
     if not kspace.any():
         raise EmptySlice(f"{path}: the k-space of slice {number} is zero everywhere; choose another slice")
@@ -147,6 +147,13 @@ def _check_origin(path: str, number: int, kspace: np.ndarray) -> None:
 def any_of(values: np.ndarray) -> np.ndarray:
     """bool (H, W), from (N, H, W): what is not zero anywhere along the first axis."""
     return np.asarray((values != 0).any(axis=0))
+
+
+def measured(kspace: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """bool (H, W), where k-space (N, H, W) was measured: where any coil is not zero, or as the mask says, but for rows and
+    columns of nothing but zeros, with which scanners fill up the grid whatever the mask says."""
+    there = any_of(kspace)
+    return there if mask is None else mask & any_of(there) & any_of(there.T)[:, None]
 
 
 def _tensor(array: np.ndarray | None) -> Tensor | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -13,11 +14,9 @@ from invdiff.io.scans.arrays import image_tensor
 from invdiff.io.scans.checks import choose_frame, guarded, require_size, slice_reader
 from invdiff.io.scans.dicom_frames import Frame, frames_of, pixels_of
 from invdiff.io.scans.geometry import affine_from_lps, is_frame
-from invdiff.io.scans.scan import Header, Images
+from invdiff.io.scans.scan import MEASUREMENT, Header, Images
 
-_METADATA = ("EchoTime", "RepetitionTime", "InversionTime", "FlipAngle", "MagneticFieldStrength", "SequenceName",
-             "ScanningSequence", "Manufacturer", "ManufacturerModelName", "BodyPartExamined", "PatientPosition", "Modality",
-             "SliceThickness")
+_METADATA = (*MEASUREMENT, "Modality")
 _IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "PatientWeight", "StudyDate",
              "StudyTime", "StudyID", "StudyDescription", "StudyInstanceUID", "SeriesDate", "SeriesTime", "SeriesDescription",
              "SeriesInstanceUID", "SeriesNumber", "FrameOfReferenceUID", "AcquisitionDate", "AcquisitionTime",
@@ -138,6 +137,8 @@ def _values(item: Dataset, names: Sequence[str]) -> dict[str, str | float]:
     found: dict[str, str | float] = {}
     for name in names:
         value = item.get(name)
+        if isinstance(value, MultiValue):
+            value = "\\".join(map(str, value))
         if value is not None and str(value):
             found[name] = float(value) if isinstance(value, int | float) else str(value)
     return found

@@ -11,6 +11,7 @@ from invdiff.io.scans.checks import (
     check_mask,
     crop_rows,
     finite_complex,
+    measured,
     raw_slice,
     readout_is_full,
     require_complex,
@@ -40,7 +41,7 @@ class _Layout:
         if self.rows == self.grid[0]:
             return raw_slice(self.path, number, kspace, self.mask)
         kspace = finite_complex(self.path, f"slice {number}", kspace)
-        sampled = any_of(kspace) if self.mask is None else self.mask
+        sampled = measured(kspace, self.mask)
         if sampled.any() and not readout_is_full(sampled):
             raise InputError(f"{self.path}: slice {number} is sampled in another way than the rest, with gaps along its rows; "
                              "keep it in a file of its own")
@@ -54,7 +55,8 @@ def open_fastmri(path: str) -> Scan:
 
     The image's size is that of the header's reconSpace, else of `reconstruction_rss` or `reconstruction_esc`, else the grid's.
     A readout that is sampled fully and longer than that is cropped in image space, as fastMRI does. `mask` is (W,) or (H, W),
-    else whatever is not zero was sampled. The affine holds spacings, and says nothing of the orientation.
+    else whatever is not zero was sampled; columns of zeros never were. The affine holds spacings, and says nothing
+    of the orientation.
     """
     with open_hdf5(path) as file:
         data = get_dataset(path, file, "kspace")
@@ -69,7 +71,9 @@ def open_fastmri(path: str) -> Scan:
         header = _header(path, file)
         crop = _image_size(path, file, header, grid)
         mask = check_mask(path, read_small(path, file, "mask"), grid) if "mask" in file else None
-        rows, notes = _rows(path, file, crop[0], mask)
+        seen = measured(_stored(path, file, len(data) // 2), mask)      # NaN counts here, and is refused where it is read
+        rows, notes = _rows(crop[0], grid[0], seen if mask is None or seen.any() else mask)
+        notes += _padding(mask, seen)
         layout = _Layout(path, len(data), coils, grid, rows, mask)
         about, more = _about(file, header, _spacings(header, grid), crop)
         slices = len(data)
@@ -102,17 +106,19 @@ def _image_size(path: str, file: h5py.File, header: MRDHeader | None, grid: tupl
     return min(wanted[0], grid[0]), min(wanted[1], grid[1])
 
 
-def _rows(path: str, file: h5py.File, wanted: int, mask: np.ndarray | None) -> tuple[int, list[str]]:
-    """How many rows are kept, and what there is to say about it."""
-    data = file["kspace"]
-    rows = data.shape[-2]
+def _rows(wanted: int, rows: int, seen: np.ndarray) -> tuple[int, list[str]]:
+    """How many rows are kept, and what there is to say about it; one slice, measured where `seen` is True, tells for all."""
     if wanted >= rows:
         return rows, []
-    if mask is None:        # one slice tells for all; NaN counts as sampled here, and is refused where it is read
-        mask = any_of(_stored(path, file, len(data) // 2))
-    if mask.any() and not readout_is_full(mask):
+    if seen.any() and not readout_is_full(seen):
         return rows, [f"rows are not sampled fully, so all {rows} are kept and the image is cropped to {wanted} at the end"]
     return wanted, [f"readout oversampling removed: cropped from {rows} to {wanted} rows in image space"]
+
+
+def _padding(mask: np.ndarray | None, seen: np.ndarray) -> list[str]:
+    """What there is to say where the mask (H, W) calls more columns measured than `seen` does."""
+    empty = 0 if mask is None or not seen.any() else int((any_of(mask) & ~any_of(seen)).sum())
+    return [f"{empty} of the columns in the mask hold nothing but zeros, and count as not measured"] if empty else []
 
 
 def image_header(path: str, size: tuple[int, int]) -> Header:

@@ -93,7 +93,7 @@ def _open_grid(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarra
     require_size(path, (coils, *((y, z) if volume else (x, y))))
     crop = (encoding.wanted(1), encoding.wanted(2)) if volume else (encoding.wanted(0), encoding.wanted(1))
     least, more = averages_of(heads, choice)
-    noise, about_noise = noise_of(path, group, heads, choice, coils, least)
+    noise, about_noise = noise_of(path, group, heads, choice, coils, least, header.noise_bandwidth)
     slices = rows if volume else len(choice.imaging)
     if volume:
         more.append(f"3D: transformed along the readout, each of its {slices} positions is a slice")
@@ -126,7 +126,7 @@ def _open_trajectory(path: str, group: h5py.Group, header: MRDHeader, heads: np.
     notes = [*choice.notes, "trajectory taken in " + ("units of the encoded matrix" if unit else "cycles per field of view")]
     if any(len(lines) for lines in choice.calibration):
         notes.append("separate calibration lines of a trajectory left out")
-    noise, more = noise_of(path, group, heads, choice, coils, 1)
+    noise, more = noise_of(path, group, heads, choice, coils, 1, header.noise_bandwidth)
     crop = encoding.wanted(0), encoding.wanted(1)
     affine, lost = affine_of(encoding, heads, choice, crop, 0)
     reader = slice_reader(path, len(choice.imaging), PointsReader(path, group.name, heads, choice, scale).read)

@@ -27,15 +27,16 @@ def averages_of(heads: np.ndarray, choice: Choice) -> tuple[int, list[str]]:
 
 
 def noise_of(path: str, group: h5py.Group, heads: np.ndarray, choice: Choice, coils: int,
-           averages: int) -> tuple[torch.Tensor | None, list[str]]:
-    """complex64 (N, S) as strong as the noise of the image's k-space: variance goes with the bandwidth, 1 / dwell time."""
+           averages: int, share: float) -> tuple[torch.Tensor | None, list[str]]:
+    """complex64 (N, S) as strong as the noise of the image's k-space: variance goes with the bandwidth, 1 / dwell time. share:
+    of it, that reaches the noise scan, which the receiver dampens towards its ends; the image's middle is not dampened."""
     if not len(choice.noise):
         return None, []
     require_size(path, (coils, int(heads["number_of_samples"][choice.noise].astype(int).sum())))
     imaging = float(heads["sample_time_us"][choice.imaging[0][0]])
     dwell = heads["sample_time_us"][choice.noise].astype(float)
     told = imaging > 0 and bool((dwell > 0).all()) and np.isfinite([imaging, *dwell]).all()
-    factors = np.sqrt((dwell / imaging if told else np.ones_like(dwell)) / averages)
+    factors = np.sqrt((dwell / imaging if told else np.ones_like(dwell)) / (averages * share))
     data = get_dataset(path, group, "data")
     noise = np.concatenate([read_samples(path, data, number, heads[number]) * factor
                             for number, factor in zip(choice.noise, factors, strict=True)], axis=1)

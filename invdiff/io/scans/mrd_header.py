@@ -19,6 +19,7 @@ _METADATA = {
     "ManufacturerModelName": "acquisitionSystemInformation/systemModel",
     "BodyPartExamined": "studyInformation/bodyPartExamined",
     "PatientPosition": "measurementInformation/patientPosition",
+    "ImagingFrequency": "experimentalConditions/H1resonanceFrequency_Hz",
 }
 _IDENTITY = {
     "PatientName": "subjectInformation/patientName",
@@ -84,12 +85,15 @@ class Encoding:
 
 @dataclass(frozen=True)
 class MRDHeader:
-    """metadata and identity by DICOM keyword; times in milliseconds, angles in degrees, field strength in tesla."""
+    """metadata and identity by DICOM keyword; times in milliseconds, angles in degrees, field strength in tesla, frequency in
+    megahertz. noise_bandwidth: the share of the bandwidth, 1 / dwell time, that the receiver lets through of a noise scan; 1
+    where it is not told."""
 
     encodings: Sequence[Encoding]
     echo_times: Sequence[float]
     metadata: Mapping[str, str | float]
     identity: Mapping[str, str]
+    noise_bandwidth: float
 
 
 def parse_header(path: str, xml: bytes | str) -> MRDHeader:
@@ -105,6 +109,8 @@ def parse_header(path: str, xml: bytes | str) -> MRDHeader:
     if not encodings:
         raise InputError(f"{path}: its XML header has no encoding; expected an ISMRMRD header with encodedSpace and reconSpace")
     metadata = {name: _plain(text) for name, where in _METADATA.items() if (text := _text(root, where))}
+    if isinstance(frequency := metadata.get("ImagingFrequency"), float):
+        metadata["ImagingFrequency"] = frequency / 1e6
     identity = {name: text for name, where in _IDENTITY.items() if (text := _text(root, where))}
     for name in _DATES:
         if name in identity:
@@ -113,7 +119,8 @@ def parse_header(path: str, xml: bytes | str) -> MRDHeader:
         if name in identity:
             identity[name] = identity[name].replace(":", "")
     echoes = [_number(path, node.text) for node in root.findall("{*}sequenceParameters/{*}TE")]
-    return MRDHeader(encodings, echoes, metadata, identity)
+    share = _plain(_text(root, "acquisitionSystemInformation/relativeReceiverNoiseBandwidth"))
+    return MRDHeader(encodings, echoes, metadata, identity, share if isinstance(share, float) and share > 0 else 1.0)
 
 
 def _encoding(path: str, node: ElementTree.Element) -> Encoding:

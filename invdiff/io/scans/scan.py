@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+# DICOM's keywords for how a scan was made: none that could hold a person, a date or a place
+MEASUREMENT = (
+    "BodyPartExamined", "EchoNumbers", "EchoTime", "EchoTrainLength", "FlipAngle", "ImagedNucleus", "ImagingFrequency",
+    "InversionTime", "MRAcquisitionType", "MagneticFieldStrength", "Manufacturer", "ManufacturerModelName",
+    "NumberOfAverages", "PatientPosition", "PixelBandwidth", "RepetitionTime", "ScanOptions", "ScanningSequence",
+    "SequenceName", "SequenceVariant", "SliceThickness",
+)
+
 
 @dataclass(frozen=True)
 class Header:
@@ -13,8 +21,8 @@ class Header:
 
     affine: (4, 4), takes the voxel (column, row, slice) of the images to millimetres, RAS+, or None where the file does not
     tell. metadata: about the measurement, and nobody's identity (echo time, field strength ...). identity: who, when and
-    where, by DICOM keyword (PatientName ...); it is dropped unless the user wants it kept. oriented: whether the affine's
-    directions and origin are the scanner's, or its spacings alone.
+    where; it is dropped unless the user wants it kept. Both by DICOM keyword (PatientName ...), several values of one joined by
+    a backslash, as DICOM does. oriented: whether the affine's directions and origin are the scanner's, or its spacings alone.
     """
 
     affine: np.ndarray | None = None

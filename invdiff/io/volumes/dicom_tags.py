@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from invdiff.errors import InputError
-from invdiff.io.scans.scan import Header
+from invdiff.io.scans.scan import MEASUREMENT, Header
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 WARNING = "NOT FOR DIAGNOSTIC USE"
 
-# what may be told of the measurement: no keyword that could hold a person, a date or a place
-_MEASUREMENT = (
-    "BodyPartExamined", "EchoNumbers", "EchoTime", "EchoTrainLength", "FlipAngle", "ImagedNucleus", "ImagingFrequency",
-    "InversionTime", "MRAcquisitionType", "MagneticFieldStrength", "Manufacturer", "ManufacturerModelName",
-    "NumberOfAverages", "PatientPosition", "PixelBandwidth", "RepetitionTime", "ScanOptions", "ScanningSequence",
-    "SequenceName", "SequenceVariant", "SliceThickness",
-)
 _OURS = {"SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesDescription", "SeriesNumber", "PixelData"}
 _TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -98,7 +91,7 @@ def _required(dataset: "Dataset") -> None:
 
 def _tell(dataset: "Dataset", metadata: Mapping[str, str | float]) -> None:
     """Sets the tags of the measurement; what DICOM does not take is left out."""
-    for keyword in _MEASUREMENT:
+    for keyword in MEASUREMENT:
         if (value := metadata.get(keyword)) is not None:
             _set(dataset, keyword, value)
     if "BodyPartExamined" not in dataset:

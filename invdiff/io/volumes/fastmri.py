@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from invdiff.io.files import replacing
+from invdiff.io.results import new_hdf5
 from invdiff.io.scans.scan import Header
 from invdiff.io.volumes.slices import affine_of, check_shape, checked
 
@@ -17,12 +18,10 @@ def write_fastmri(path: str | Path, slices: Iterable[np.ndarray], shape: Sequenc
     its identity is not written. Zbontar et al. 2018. Raises ValueError for slices that are not as announced, OSError where the
     file cannot be written.
     """
-    import h5py
-
     header = header or Header()
     count, height, width = check_shape(shape)
     affine, known = affine_of(header, shape)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, new_hdf5(temporary) as file:
         data = file.create_dataset("reconstruction", (count, height, width), "<f4", chunks=(1, height, width))
         for number, array in enumerate(checked(slices, shape)):
             data[number] = array

@@ -42,7 +42,7 @@ class ForeignDenoiser(Denoiser):
 
     def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
         """The measured error spectrum for images of this many channels, or None: see `invdiff priors calibrate`."""
-        grey = channels == 1 and self.channels == 3
+        grey = channels == 1 and self.channels in (None, 3)
         data = self.card.get("spectrum_grey" if grey else "spectrum")
         spectrum = ErrorSpectrum.from_dict(data) if data else None
         return spectrum if spectrum is None or spectrum.power.shape[1] == channels else None

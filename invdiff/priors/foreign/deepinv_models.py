@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from invdiff.errors import InputError
+from invdiff.priors.foreign import guided_diffusion
 from invdiff.priors.foreign.adapter import BySigma, ForeignDenoiser
 from invdiff.priors.foreign.options import class_label
 from invdiff.priors.foreign.weights import fill, read_state
@@ -19,7 +20,6 @@ _HUB = "https://huggingface.co/deepinv/{}/resolve/main/{}?download=true"
 _SWINIR = "https://github.com/JingyunLiang/SwinIR/releases/download/v0.0/{}DN_DFWB_s128w8_SwinIR-M_noise{}.pth"
 _EDM: dict[str, Any] = {"_was_trained_on_minus_one_one": True, "pixel_std": 0.5}
 _EDM_RANGE = (0.001, 40.0)                  # 0.002 to 80 for images in [-1, 1]
-_DDPM_RANGE = (0.005, 78.7)                 # of 1000 linear steps
 _NVIDIA = "CC BY-NC-SA 4.0"
 
 
@@ -93,10 +93,9 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     **{f"swinir-gray-{noise}": _swinir(1, noise) for noise in (15, 25, 50)},
     "ram": Checkpoint("RAM", "https://huggingface.co/mterris/ram/resolve/main/ram.pth.tar", {}, None, pretrained=True,
                       strict=False),
-    "diffunet": Checkpoint("DiffUNet", _HUB.format("diffunet", "diffusion_ffhq_10m.pt"), {}, 3, _DDPM_RANGE, stride=32,
-                           data="FFHQ, faces of 256 x 256"),
-    "diffunet-imagenet": Checkpoint("DiffUNet", _HUB.format("diffunet", "diffusion_openai.pt"), {"large_model": True}, 3,
-                                    _DDPM_RANGE, stride=32, data="ImageNet, 256 x 256"),
+    "diffunet": Checkpoint("DiffUNet", _HUB.format("diffunet", "diffusion_ffhq_10m.pt"), data="FFHQ, faces of 256 x 256"),
+    "diffunet-imagenet": Checkpoint("DiffUNet", _HUB.format("diffunet", "diffusion_openai.pt"), {"large_model": True},
+                                    data="ImageNet, 256 x 256"),
     "ncsnpp-ffhq64": _edm("edm-ffhq-64x64-uncond-ve", "FFHQ, faces of 64 x 64"),
     "ddpmpp-ffhq64": _edm("edm-ffhq-64x64-uncond-vp", "FFHQ, faces of 64 x 64", model_type="ddpm"),
     "ncsnpp-cifar10": _edm("edm-cifar10-32x32-uncond-ve", "CIFAR-10, 32 x 32", **_CIFAR),
@@ -120,14 +119,18 @@ def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
         raise InputError(f"deepinv: no denoiser is called {target!r}; {nearest(target, [*CHECKPOINTS, *ALIASES])}")
     entry = CHECKPOINTS[name]
     path = options.get("weights") or _cached(f"deepinv:{target}", entry)
+    about = {"name": f"deepinv:{target}", "source": entry.url, "data": entry.data, "licence": entry.licence}
+    label = class_label(options, entry.classes, f"deepinv:{target}")
+    if entry.model == "DiffUNet":       # deepinv's denoiser rounds the noise to whole steps, and clips
+        denoiser = guided_diffusion.load(path, {})
+        denoiser.card.update(about)
+        return denoiser
     try:
         network = build(entry)
     except ImportError as error:
         raise InputError(f"deepinv:{target}: needs the package {error.name}; pip install {error.name}") from error
     fill(network, read_state(path), path, f"deepinv's {entry.model}", entry.strict)
-    card = {"name": f"deepinv:{target}", "source": entry.url, "data": entry.data, "licence": entry.licence,
-            "channels": entry.channels, "sigma_range": list(entry.sigma_range)}
-    label = class_label(options, entry.classes, f"deepinv:{target}")
+    card = {**about, "channels": entry.channels, "sigma_range": list(entry.sigma_range)}
     return ForeignDenoiser(BySigma(network, **one_hot(label, entry.classes)), card, entry.stride)
 
 

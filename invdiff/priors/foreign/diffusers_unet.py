@@ -43,7 +43,7 @@ def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
     except ValueError as error:
         raise InputError(f"{name}: its scheduler makes no prior ({error})") from error
     card = {"name": name, "source": str(target), "data": "unknown", "licence": "unknown",
-            "channels": network.config.in_channels, "image_size": config.get("sample_size"),
+            "channels": network.config.in_channels, "image_size": _height_and_width(config.get("sample_size")),
             "sigma_range": denoiser.sigma_range, "predicts": denoiser.predicts}
     return ForeignDenoiser(denoiser, card, 2 ** (len(network.config.block_out_channels) - 1))
 
@@ -96,6 +96,13 @@ def _alphas(scheduler: Mapping[str, Any]) -> Tensor:
     except (NotImplementedError, TypeError) as error:
         raise ValueError(str(error)) from error
     return made.alphas_cumprod
+
+
+def _height_and_width(size: Any) -> list[int] | None:
+    """[H, W] of a config's `sample_size`: one number, two, or none."""
+    if isinstance(size, int):
+        return [size, size]
+    return list(size) if isinstance(size, list) and len(size) == 2 else None
 
 
 def _renamed(key: str) -> str:

@@ -41,7 +41,7 @@ def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
     fill(network, state, target, "an EDM network")
     channels, classes = arguments["in_channels"], arguments["label_dim"]
     card = {"name": name, "source": target, "data": "unknown", "licence": "unknown", "channels": channels,
-            "image_size": arguments["img_resolution"], "sigma_range": SIGMA_RANGE}
+            "image_size": [arguments["img_resolution"]] * 2, "sigma_range": SIGMA_RANGE}
     label = class_label(options, classes, name)
     return ForeignDenoiser(BySigma(network, **one_hot(label, classes)), card, 2 ** (len(arguments["channel_mult"]) - 1))
 

@@ -14,6 +14,7 @@ from invdiff.priors.foreign.weights import fill, read_state
 
 OPTIONS = ("schedule", "steps", "head_channels", "heads", "attention", "class")
 _SCHEDULES = {"linear": linear_chain, "cosine": cosine_chain}
+_NO_WEIGHTS = ("sqrt_1m_alphas_cumprod", "sqrt_alphas_cumprod")         # which deepinv's DiffUNet has beside them
 
 
 def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
@@ -32,7 +33,7 @@ def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
     steps = integer(options, "steps", 1000, name) or 1000
     if steps < 50:
         raise InputError(f"{name}: steps: expected at least 50, the length of the schedule in training, got {steps}")
-    state = read_state(target)
+    state = {key: value for key, value in read_state(target).items() if key not in _NO_WEIGHTS}
     try:
         with torch.device("meta"):          # shapes only: no memory, no random weights
             network = ADM(state, heads)

@@ -1,5 +1,6 @@
 """Denoisers that are programs: `torchscript:PATH.pt` and `python:MODULE:ATTRIBUTE`. Loading one is trusting its author."""
 
+import hashlib
 import importlib
 import inspect
 import sys
@@ -70,10 +71,19 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
     card = {"name": f"python:{target}", "source": target, "data": "unknown", "licence": "unknown"}
     if isinstance(denoiser, Denoiser):
         denoiser.card = card | dict(getattr(denoiser, "card", {}))
-        return denoiser.eval()
+        return _with_code(denoiser, target).eval()
     if not callable(denoiser) or not _takes(denoiser, 2):
         raise InputError(f"python:{target}: expected a denoiser, or a function D(x, sigma), got a {type(denoiser).__name__}")
-    return ForeignDenoiser(ByFloat(denoiser), card).eval()
+    return _with_code(ForeignDenoiser(ByFloat(denoiser), card), target).eval()
+
+
+def _with_code(denoiser: Denoiser, target: str) -> Denoiser:
+    """For one without weights a digest of its module's file in their place, so that a change of it makes another prior."""
+    file = getattr(sys.modules[target.partition(":")[0]], "__file__", None)
+    if file and not denoiser.state_dict():
+        digest = hashlib.sha256(Path(file).read_bytes()).digest()
+        denoiser.register_buffer("code", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
+    return denoiser
 
 
 def imported(target: str) -> Any:

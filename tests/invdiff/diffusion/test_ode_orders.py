@@ -23,7 +23,7 @@ from invdiff.diffusion.integrators import (
     Heun,
 )
 from invdiff.diffusion.schedules import Karras
-from invdiff.priors.analytic import MixturePrior
+from invdiff.priors.analytic import GaussianPrior, MixturePrior
 
 HIGH, LOW = 3.0, 0.05
 MEANS = torch.tensor([[0.2, 0.3], [0.8, 0.4], [0.5, 0.9]], dtype=torch.float64).reshape(3, 1, 1, 2)
@@ -94,6 +94,17 @@ def test_a_step_s_error_is_relative_to_the_state_before_it_too():
     integrator = DPMSolverAdaptive(order=2, rtol=0.05, atol=1e-9)
     next(integrator(denoise, torch.tensor([1.0, 0.9]), torch.ones(1, 1, dtype=torch.float64), no_noise))
     assert levels[2] == pytest.approx(after)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("high", [5.0, 40.0, 78.0])
+def test_much_noise_before_allows_no_error_after(order, high):
+    """Narrow images, N(0.3, 0.06), from far above: the spread is that of the images."""
+    prior = GaussianPrior(torch.full((1, 8, 8), 0.3).double(), 0.06**2 * torch.eye(64, dtype=torch.float64))
+    x = high * torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    *_, last = DPMSolverAdaptive(order=order)(prior, torch.tensor([high, 0.002, 0.0]), x, no_noise)
+    assert float(last.x.std()) == pytest.approx(0.06, abs=0.03)
+    assert float(last.x.mean()) == pytest.approx(0.3, abs=0.03)
 
 
 def test_a_higher_order_is_cheaper_at_a_small_tolerance():

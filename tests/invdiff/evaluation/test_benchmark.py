@@ -15,11 +15,12 @@ from invdiff.config import build_operator
 from invdiff.errors import InputError
 from invdiff.evaluation.benchmark.cells import LEVELS, cells, coverage
 from invdiff.evaluation.benchmark.classical import WaveletSparsity
-from invdiff.evaluation.benchmark.images import sample_crops
+from invdiff.evaluation.benchmark.images import clean_images, sample_crops
 from invdiff.evaluation.benchmark.methods import make_method, resolved
 from invdiff.evaluation.benchmark.run import run, usable_metrics
 from invdiff.evaluation.benchmark.settings import BenchmarkConfig, ExactConfig, benchmark_config, benchmarks
 from invdiff.evaluation.wavelets import Wavelets
+from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.problem import simulate
 
 
@@ -132,6 +133,14 @@ def test_a_config_s_faults_are_one_sentence(config, assignment, said):
     with pytest.raises(InputError, match=re.escape(said)) as error:
         benchmark_config("mine.yaml", [assignment])
     assert "\n" not in str(error.value)
+    assert "mine.yaml" not in str(error.value)          # which is right
+
+
+def test_a_fault_of_the_file_names_it(config, tmp_path):
+    text = (tmp_path / "mine.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text + "\nsampels: 2\n")
+    with pytest.raises(InputError, match=r"^mine\.yaml: unknown key 'sampels'; did you mean 'samples'\?$"):
+        benchmark_config("mine.yaml", ["seed=1"])
 
 
 def test_bundled_benchmarks_are_valid():
@@ -238,6 +247,19 @@ def test_sample_crops_are_different_pictures():
     for count, size in ((17, 32), (1, 152)):
         with pytest.raises(InputError, match="--data"):
             sample_crops(count, size)
+
+
+@pytest.mark.parametrize("images", ["sample", "photos"])
+def test_a_prior_for_grey_images_is_given_such(config, tmp_path, images, monkeypatch):
+    monkeypatch.setattr("invdiff.evaluation.benchmark.images.load_prior", lambda name: ForeignDenoiser(
+        lambda x, sigma: x, {"name": name, "channels": {"grey": 1, "colour": 3}.get(name)}))
+    if images == "photos":
+        (tmp_path / "photos").mkdir()
+        for i in range(2):
+            Image.fromarray(np.full((36, 36, 3), (10, 200, 30), np.uint8)).save(tmp_path / "photos" / f"{i}.png")
+    for priors, channels in ((("grey", "any"), 1), (("grey", "colour"), 3), (("any",), 3)):
+        found = clean_images(config.model_copy(update={"images": images, "priors": priors}))
+        assert [image.shape for image in found.values()] == [(channels, 32, 32)] * 2
 
 
 def test_a_metric_that_cannot_be_had_is_left_out_and_said(monkeypatch, tmp_path):

@@ -83,6 +83,14 @@ def test_enormous_tiff_and_npy_are_refused_by_their_headers(tmp_path):
     assert "30000 x 30000" in error_of(tmp_path / "x.npy")
 
 
+def test_twelve_bits_are_refused_as_such(tmp_path):
+    """And not as damage; nor read as 16, which would be a dark image."""
+    tifffile.imwrite(tmp_path / "x.tif", random((16, 16), np.uint16))
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+b") as file:
+        file.pages[0].tags["BitsPerSample"].overwrite(12)
+    assert "expected 8 or 16 bits a sample, got 12" in error_of(tmp_path / "x.tif")
+
+
 def test_the_limit_counts_pixels(tmp_path):
     save_image(tmp_path / "x.png", torch.zeros(3, 8, 10))
     assert load_image(tmp_path / "x.png", max_pixels=80).shape == (1, 3, 8, 10)

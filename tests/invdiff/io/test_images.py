@@ -11,7 +11,7 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import png16, random
+from pictures import png, png16, random
 from PIL import Image
 
 from invdiff.errors import InputError
@@ -180,6 +180,25 @@ def test_sixteen_bit_transparency(tmp_path, channels, suffix):
                          planarconfig="contig")
     colour, alpha = array[..., :-1] / 65535, array[..., -1:] / 65535
     torch.testing.assert_close(load_image(path), as_tensor(colour * alpha + 1 - alpha, 1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_colour_that_stands_for_transparent_is_white(tmp_path, channels, dtype):
+    array = random((3, 5, channels), dtype)
+    white = np.iinfo(dtype).max
+    clear = array[1, 2].tolist()
+    rows = b"".join(b"\0" + row.tobytes() for row in array)
+    (tmp_path / "x.png").write_bytes(png16(array, clear) if white > 255 else png(5, 3, 8, channels - 1, rows, clear))
+    array[1, 2] = white
+    torch.testing.assert_close(load_image(tmp_path / "x.png"), as_tensor(array, white), atol=1e-6, rtol=0)
+
+
+def test_signed_tiff_keeps_its_signs(tmp_path):
+    for dtype in (np.int8, np.int16):
+        array = random((6, 7), np.uint16).astype(dtype)
+        tifffile.imwrite(tmp_path / "x.tif", array)
+        assert torch.equal(load_image(tmp_path / "x.tif"), as_tensor(array, np.iinfo(dtype).max))
 
 
 def test_palette_and_one_bit(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -95,7 +96,7 @@ def test_the_earlier_result_survives_a_failing_swap(tmp_path, monkeypatch, faili
         rename(source, target)
 
     monkeypatch.setattr(results.os, "rename", rename_that_fails)
-    with pytest.raises(type(error)):
+    with pytest.raises(InputError if isinstance(error, OSError) else KeyboardInterrupt):
         write_result(out, "new")
     assert (out / "report.json").read_text() == "old"
     assert os.listdir(tmp_path) == ["out"]
@@ -189,6 +190,23 @@ def test_unwritable_places_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", read_only)
     assert "Read-only file system" in refused(tmp_path / "out")
     assert "Read-only file system" in refused(tmp_path / "a" / "b" / "out")
+
+
+def test_a_full_disk_is_a_sentence_that_names_the_folder(tmp_path):
+    """Of HDF5, too, which has more to say than the reason, and of a folder inside the output."""
+    def fill(path, folders):
+        with output_folder(path) as folder:
+            if folders:
+                fill(folder / folders[0], folders[1:])
+            raise OSError(errno.ENOSPC, "Can't write\n, filename = 'x'")
+
+    for folders in ((), ("dicom-std",)):
+        with pytest.raises(InputError) as caught:
+            fill(tmp_path / "out", folders)
+        place = "/".join([str(tmp_path / "out"), *folders])
+        assert str(caught.value) == (f"{place}: cannot be written (No space left on device); make room there, or choose "
+                                     "another folder")
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_mount_point_is_refused():

@@ -118,3 +118,36 @@ def test_a_run_that_found_nothing_leaves_nothing(complex_prior, work, invdiff):
     code, _, err = invdiff(*command(complex_prior, steps=2))
     assert code == 0, err
     assert names(work) == {"scan.h5", "out"}
+
+
+def test_slices_are_found_by_their_own_number_whatever_else_comes_into_the_folder(work):
+    """As from another run at once, where the file system has no locks."""
+    def add(slices, number):
+        slices.add({"samples": torch.full((1,), float(number))}, {"slice": number})
+
+    first, second = Slices("kept", {}, range(2)), Slices("kept", {}, range(2, 4))
+    for slices, number in ((second, 2), (first, 0), (second, 3), (first, 1)):
+        add(slices, number)
+    for slices, numbers in ((first, [0, 1]), (second, [2, 3]), (Slices("kept", {}), [0, 1, 2, 3])):
+        assert [about["slice"] for _, about in slices] == numbers
+        assert [int(tensors["samples"]) for tensors, _ in slices] == numbers
+
+
+def test_a_full_disk_while_results_are_written_is_a_sentence_and_costs_no_slice(complex_prior, work, monkeypatch, invdiff):
+    write_fastmri("scan.h5", kspace(1))
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("invdiff.mri.job.write_volumes", full)
+        code, _, err = invdiff(*command(complex_prior, steps=2))
+    assert (code, err.count("\n")) == (2, 2)
+    assert "out.partial: the samples finished so far; the same command goes on from there" in err
+    assert "out: cannot be written (No space left on device); make room there" in err
+    with monkeypatch.context() as patch:
+        patch.setattr("invdiff.io.partial.save_file", full)
+        code, _, err = invdiff(*command(complex_prior, "--seed", "1", steps=2), "--output", "other")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "other.partial-0: cannot be written (No space left on device)" in err
+    assert names(work) == {"scan.h5", "out.partial"}

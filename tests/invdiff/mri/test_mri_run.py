@@ -75,7 +75,7 @@ def test_the_scores_are_those_of_the_arrays_and_restoring_helps(restore, work):
                    "slices=[0,1]", "--baseline", "sense", "--prior", "brain", steps=6, samples=2)[0] == 0
     metrics, arrays = report_of(work / "out")["metrics"], arrays_of(work / "out")
     truth = arrays["truth"][:, 0]
-    heads = np.stack([head_mask(one[None])[0] for one in truth])
+    heads = head_mask(truth)
     sample = np.linalg.norm(arrays["samples"][:, 0], axis=1)
     for got, image in ((metrics["measurement"], arrays["zero_filled"][:, 0]), (metrics["restored"], arrays["magnitude"][:, 0]),
                        (metrics["sample"], sample), (metrics["baselines"]["sense"], arrays["sense"][:, 0])):

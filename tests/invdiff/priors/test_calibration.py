@@ -12,6 +12,7 @@ from invdiff.posterior import MomentMatching
 from invdiff.priors import calibration
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.foreign.adapter import ForeignDenoiser
+from invdiff.priors.latent import LatentPrior
 from invdiff.problem import simulate
 from invdiff.restoration import restore
 
@@ -111,11 +112,16 @@ def test_priors_of_other_channels(channels, images):
     prior = ForeignDenoiser(MedianFilter(kernel_size=3), {"name": "median", "channels": channels})
     record = calibration.measure("median", prior, images, "a test")
     assert torch.tensor(record["spectrum"]["power"]).shape[1] == (channels or 3)
-    assert "spectrum_grey" not in record
+    assert ("spectrum_grey" in record) == (channels is None)
+    known = calibration.with_spectrum(prior, record)
+    assert [known.error_spectrum(n) is not None for n in (1, 3)] == [True, channels is None]
 
 
 def test_priors_that_cannot_be_measured(images):
     complex_valued = ForeignDenoiser(MedianFilter(), {"name": "mri", "channels": 2})
+    latent = LatentPrior(MedianFilter(), MedianFilter())
+    with pytest.raises(InputError, match="mine: is a prior of latents, whose error spectrum"):
+        calibration.measure("mine", latent, images, "a test")
     with pytest.raises(InputError, match="mri: is for images of 2 channels"):
         calibration.measure("mri", complex_valued, images, "a test")
     broken = ForeignDenoiser(lambda x, sigma: x / 0, {"name": "broken", "channels": 3})

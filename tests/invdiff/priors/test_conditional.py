@@ -10,7 +10,9 @@ from invdiff.priors import ClassifierGuided, EDMDenoiser, Guided, load_prior
 from invdiff.priors.analytic import GaussianPrior, MixturePrior
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.dit import DiT
+from invdiff.priors.spectrum import measure_spectrum
 from invdiff.priors.unet import UNet
+from invdiff.sampling import sample
 
 MEANS = torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).reshape(2, 1, 1, 2)
 VARIANCE = 0.3
@@ -60,6 +62,20 @@ def test_classifier_guidance_of_strength_one_is_bayes_rule(points):
     for sigma in (0.1, 0.7, 3.0):
         guided = ClassifierGuided(prior.free, log_probs, torch.tensor([0, 1, 0, 1, 1]))(points, sigma)
         torch.testing.assert_close(guided, prior(points, sigma, torch.tensor([0, 1, 0, 1, 1])), rtol=1e-4, atol=1e-5)
+
+
+def test_a_prior_guided_by_a_classifier_is_one_as_any_other(file):
+    """It says of itself what the prior does; only the variance of a step it cannot tell."""
+    prior = load_prior(file)
+    prior.card["sigma_range"], prior.card["image_size"] = [0.01, 20.0], [8, 16]
+    prior.card["spectrum"] = measure_spectrum(prior, list(torch.rand(2, 1, 16, 16)), (0.1, 1.0), "a test").to_dict()
+    guided = ClassifierGuided(prior, lambda x, sigma: x.flatten(1)[:, :2].log_softmax(1), 1)
+    drawn = sample(guided, 4, DPMSolverPP(), steps=2, device="cpu")
+    assert drawn.images.shape == (4, 1, 8, 16)
+    assert drawn.report["sigma_max"] == pytest.approx(20.0)
+    assert (guided.channels, guided.centre, guided.classes) == (1, 0.3, 0)
+    assert guided.error_spectrum(1).source == "a test"
+    assert guided.with_variance(drawn.images, 0.5)[1] is None
 
 
 def test_samples_of_a_class_are_of_it_and_more_so_with_guidance():

@@ -11,11 +11,12 @@ from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import save_prior
 from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
+from invdiff.training.run import finished
 from invdiff.training.settings import TrainSettings
 
 
 def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
-    """Those of its file, in half precision; also the average starts there. The choice is no part of what resumes."""
+    """Those of its file, in half precision; also the average starts there."""
     first = Trainer(settings(), patches())
     run(first, 3)
     path = tmp_path / "first.safetensors"
@@ -27,14 +28,50 @@ def test_a_run_begins_with_the_weights_of_a_prior(tmp_path):
     before = make_card(second)["training"]["initial"]
     assert str(tmp_path) not in json.dumps(make_card(second))             # a card travels, paths do not
     assert before == {"name": "toy", "steps": 3, "hours": make_card(first)["training"]["hours"], "hardware": before["hardware"]}
-    second.save(tmp_path / "state.safetensors")
-    Trainer(settings(), patches()).resume(tmp_path / "state.safetensors")
     with pytest.raises(InputError, match=r"initial: .*first.safetensors is of another architecture than `network`"):
         Trainer(settings(initial=str(path), network={"widths": (8, 16), "depths": (1, 1), "embedding": 16}), patches())
     with pytest.raises(InputError, match=r"initial: .* has noise.sigma_data 0.25 and noise.centre 0.5, not 0.25 and 0.4"):
         Trainer(settings(initial=str(path), noise={"centre": 0.4}), patches())
     with pytest.raises(InputError, match="no prior is called 'none'"):
         Trainer(settings(initial="none"), patches())
+
+
+def test_a_run_goes_on_with_what_it_began_with(tmp_path):
+    """Or with nothing to compare, where that is not there any more."""
+    state = tmp_path / "state.safetensors"
+    first = Trainer(settings(), patches())
+    run(first, 2)
+    path, other = tmp_path / "first.safetensors", tmp_path / "other.safetensors"
+    save_prior(path, first.average, make_card(first))
+    run(first, 1)
+    save_prior(other, first.average, make_card(first))
+    first.save(state)
+    with pytest.raises(InputError, match=r"state\.safetensors: belongs to a run with another initial, or its weights"):
+        Trainer(settings(initial=str(path)), patches(), begun=True).resume(state)
+    second = Trainer(settings(initial=str(path)), patches())
+    second.save(state)
+    for wrong in (None, str(other)):
+        with pytest.raises(InputError, match="belongs to a run with another initial"):
+            Trainer(settings(initial=wrong), patches(), begun=True).resume(state)
+    path.unlink()
+    third = Trainer(settings(initial=str(path)), patches(), begun=True)
+    third.resume(state)
+    assert third.others == second.others
+    for a, b in zip(third.parameters, second.parameters, strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(InputError, match="no such file"):
+        Trainer(settings(initial=str(path)), patches())
+
+
+def test_a_finished_run_of_another_beginning_is_none(tmp_path):
+    given = settings(steps=2)
+    trainer = Trainer(given, patches())
+    run(trainer)
+    trainer.save(tmp_path / "state.safetensors")
+    path = tmp_path / f"{given.name}.safetensors"
+    save_prior(path, trainer.average, make_card(trainer))
+    assert finished(given, tmp_path) == 2
+    assert finished(settings(steps=2, initial=str(path)), tmp_path) is None
 
 
 @pytest.mark.parametrize(("network", "message"), [

@@ -11,7 +11,7 @@ from PIL import Image
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.training.complex_data import BRIGHTNESS, ComplexPatches, load_complex, other_contrast, smooth_phase
-from invdiff.training.run import train
+from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings
 
 
@@ -140,6 +140,11 @@ def test_a_prior_of_two_channels_is_trained_and_gets_its_card(tmp_path):
               "holdout": 1},
         network={"channels": 2, "widths": [4, 4], "depths": [1, 1], "embedding": 16},
         noise={"centre": 0.0}, optimiser={"steps": 2, "batch": 2, "warmup": 2})
+    for change, said in (({"labels": "y"}, r"data\.labels: is for photographs"), ({"grey": 0.5}, r"data\.grey: is for patches"),
+                         ({"magnitudes": "small.h5"}, r"data\.magnitudes: no image of .* is at least 16 pixels")):
+        write_magnitudes(tmp_path / "small.h5", size=12)
+        with pytest.raises(InputError, match=said):
+            load_data(settings.model_copy(update={"data": settings.data.model_copy(update=change)}))
     prior = load_prior(str(train(settings, tmp_path / "run")))
     x = torch.randn(1, 2, 20, 24)
     assert prior(x, 0.1).shape == x.shape

@@ -20,7 +20,7 @@ NOISE = LogNormal(low=0.002, high=40.0)
 class Gaussian(torch.nn.Module):
     """Of x0 ~ N(MEAN, STD^2) in each pixel: E[x0 | x], or where the probability flow from x ends."""
 
-    sigma_data, classes = STD, 0
+    sigma_data, channels, classes = STD, 1, 0
 
     def __init__(self, power):
         super().__init__()

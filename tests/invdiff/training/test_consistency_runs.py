@@ -7,8 +7,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from invdiff import InputError
-from invdiff.priors.checkpoint import read_tensors
+from invdiff import InputError, load_prior
+from invdiff.priors.checkpoint import read_tensors, save_prior
 from invdiff.training.consistency import ConsistencyLoss
 from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
@@ -32,7 +32,6 @@ def images():
 @pytest.fixture
 def teacher(tmp_path):
     """The file of a small prior of three classes."""
-    from invdiff.priors.checkpoint import save_prior
     from invdiff.training.beginning import build_denoiser
 
     made = settings(loss={"kind": "edm"})
@@ -126,5 +125,12 @@ def test_what_cannot_be_distilled_is_an_input_error(tiny_prior):
     with pytest.raises(InputError, match="no prior is called 'nobody'"):
         Trainer(settings(loss={"kind": "consistency_distillation", "teacher": "nobody"}), images())
     unknowing = str(tiny_prior(1, 0.5))
+    for card, channels, said in (({"sampling": {"solver": "ddim"}}, 1, "draws in few steps and is no denoiser"),
+                                 ({}, 2, r"is of 2 channels; expected network\.channels, 1")):
+        path = str(tiny_prior(channels, 0.5))
+        prior = load_prior(path)
+        save_prior(path, prior, prior.card | card)
+        with pytest.raises(InputError, match=said):
+            Trainer(settings(loss={"kind": "consistency_distillation", "teacher": path}), images())
     with pytest.raises(InputError, match=r"loss\.teacher: .* knows 0 classes; expected as many as network\.classes, 3"):
         Trainer(settings(loss={"kind": "consistency_distillation", "teacher": unknowing, "guidance": 2.0}), images())

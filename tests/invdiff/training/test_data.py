@@ -38,6 +38,7 @@ def test_a_folder_is_read_in_order_with_its_subfolders(tmp_path):
     (tmp_path / "sub" / "b.tif").write_bytes(encoded(b, "TIFF"))
     (tmp_path / "z.png").write_bytes(encoded(grey))
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "sub" / "._b.tif").write_bytes(b"a note of macOS on b.tif")
     got = load_images(tmp_path)
     for image, expected in zip(got, (a, b, np.repeat(grey[..., None], 3, 2)), strict=True):
         assert image.dtype == np.uint8
@@ -210,5 +211,11 @@ def test_a_network_of_one_channel_takes_patches_of_photos_and_small_images_whole
     assert isinstance(source, kind)
     assert source.batch(2, 16, np.random.default_rng(0))[0].shape == (2, 1, 16, 16)
     assert ([image.shape for image in held], test) == ([(1, *size)], [])
-    with pytest.raises(InputError, match=r"data.grey: is for images in colour"):
-        load_data(settings.model_copy(update={"data": settings.data.model_copy(update={"grey": 0.1})}))
+    def changed(**data):
+        return settings.model_copy(update={"data": settings.data.model_copy(update=data)})
+
+    with pytest.raises(InputError, match=r"data.grey: is for patches in colour"):
+        load_data(changed(grey=0.1))
+    if kind is WholeImages:
+        with pytest.raises(InputError, match=r"data.scales: is for patches, and these images are taken whole; leave it out"):
+            load_data(changed(scales=(1.0, 0.5)))

@@ -21,8 +21,11 @@ from invdiff.training.autoencoder import (
     latent_statistics,
     train_autoencoder,
 )
+from invdiff.training.export import settings_told
+from invdiff.training.identity import difference
 from invdiff.training.loop import Trainer
 from invdiff.training.run import load_data, train
+from invdiff.training.settings import LatentSettings
 from invdiff.training.stages import train_stages
 
 
@@ -145,7 +148,7 @@ def test_a_run_keeps_the_autoencoder_that_it_began_with(images, trained, tmp_pat
     prior, x = load_prior(train(run, out, on_step=replace)), torch.rand(2, 1, 8, 8)
     assert torch.equal(prior.encode(x), coder.encode(x))
     longer = latent_settings(images, trained, latent={"autoencoder": str(file)}, optimiser={"steps": 6, "batch": 8})
-    with pytest.raises(InputError, match=r"state\.safetensors: belongs to a run with another latent\.autoencoder, its weights"):
+    with pytest.raises(InputError, match=r"state\.safetensors: belongs to a run with another latent\.autoencoder, or its"):
         train(longer, out)
     tensors, metadata = read_tensors(out / "state.safetensors")
     state = json.loads(metadata["state"])
@@ -154,6 +157,25 @@ def test_a_run_keeps_the_autoencoder_that_it_began_with(images, trained, tmp_pat
     trainer = Trainer(longer, load_data(longer)[0])
     trainer.resume(out / "state.safetensors")
     assert trainer.step == 4
+
+
+def test_a_run_on_latents_begins_with_a_prior_of_the_same_ones(images, trained, tmp_path):
+    first = train(latent_settings(images, trained), tmp_path / "first")
+    again = latent_settings(images, trained, initial=str(first))
+    trainer = Trainer(again, load_data(again)[0])
+    kept = load_prior(first).denoiser.network.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in trainer.denoiser.network.state_dict().items())
+    distilled = latent_settings(images, trained, loss={"kind": "progressive", "teacher": str(first), "first": 2, "last": 1})
+    assert Trainer(distilled, load_data(distilled)[0]).loss.first.classes == 2
+    for run in (again, distilled):              # of a stage, whose card tells no more than names
+        assert difference(settings_told(run), run) is None
+    other = load_autoencoder(trained)
+    other.encoder[1].bias += 0.5
+    save_autoencoder(tmp_path / "other.safetensors", other, other.card)
+    for settings, key in ((again, "initial"), (distilled, "loss.teacher")):
+        moved = settings.model_copy(update={"latent": LatentSettings(autoencoder=str(tmp_path / "other.safetensors"))})
+        with pytest.raises(InputError, match=f"{key}: .* is a prior of the latents of another autoencoder"):
+            Trainer(moved, load_data(moved)[0])
 
 
 def test_batches_are_latents_with_their_classes(images, trained):

@@ -76,6 +76,24 @@ def test_a_run_may_be_made_longer_and_its_data_moved(tmp_path):
     Trainer(settings(steps=20, data={"path": "elsewhere", "description": "waves"}), patches()).resume(path)
 
 
+def test_a_run_that_is_over_tells_of_the_decay_that_it_had(tmp_path):
+    path, trainer = tmp_path / "state.safetensors", Trainer(settings(steps=2), patches())
+    run(trainer)
+    trainer.save(path)
+    with pytest.raises(InputError, match=r"all steps are done, with optimiser\.decay=0\.3, and now 0\.9"):
+        Trainer(settings(steps=2, optimiser={"decay": 0.9}), patches()).resume(path)
+    Trainer(settings(steps=4, optimiser={"decay": 0.9}), patches()).resume(path)
+
+
+def test_another_number_of_images_is_refused_and_another_use_is_not(tmp_path):
+    path, fewer = tmp_path / "state.safetensors", patches()
+    Trainer(settings(), patches()).save(path)
+    Trainer(settings(use="of none"), patches()).resume(path)
+    fewer.images = fewer.images.subset([0, 1])
+    with pytest.raises(InputError, match="belongs to a run on 4 images, and now there are 2"):
+        Trainer(settings(), fewer).resume(path)
+
+
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
     path, trainer = tmp_path / "state.safetensors", Trainer(settings(), patches())
     run(trainer, 3)
@@ -197,6 +215,8 @@ LEVELS = ("log_uniform", "linear", "cosine", "curriculum", "adaptive")
 
 @pytest.mark.parametrize("changes", [{"loss": {"kind": k}} for k in LOSSES] + [{"noise": {"kind": k}} for k in LEVELS])
 def test_every_kind_trains(changes, tmp_path):
+    if changes.get("noise") == {"kind": "curriculum"}:
+        changes = {"noise": {"kind": "curriculum", "ramp": 30}}
     trainer = Trainer(settings(steps=60, optimiser={"rate": 5e-3, "warmup": 5, "batch": 16}, data={"patch": (16,)}, **changes),
                       patches())
     before = torch.cat([p.detach().flatten() for p in trainer.parameters])
@@ -223,8 +243,15 @@ def test_without_accelerate_the_error_says_what_to_install(monkeypatch):
         Trainer(settings(), patches())
 
 
+def test_noise_that_falls_beyond_the_end_of_the_run_is_refused():
+    with pytest.raises(ValueError, match=r"steps: expected at least noise\.ramp = 5000, .*, got 60"):
+        settings(steps=60, noise={"kind": "curriculum"})
+
+
 def test_ema_settings_old_and_new():
     assert settings(optimiser={"ema_gamma": 3}).optimiser == settings(optimiser={"ema_gammas": [3.0]}).optimiser
+    assert settings(optimiser={"ema_gammas": [3.0, 8.0], "ema_gamma": 5}).optimiser.ema_gammas == (5.0,)      # assigned later
+    assert settings(optimiser={"ema_gamma": 5, "ema_gammas": [3.0, 8.0]}).optimiser.ema_gammas == (3.0, 8.0)
     with pytest.raises(ValidationError, match="expected one of ema_gammas"):
         settings(optimiser={"ema_gammas": [3.0, 8.0], "ema_export": 16.0})
     assert settings(optimiser={"ema_gammas": [3.0, 8.0], "ema_export": 8.0}).optimiser.ema_export == 8.0
@@ -233,6 +260,9 @@ def test_ema_settings_old_and_new():
 def test_an_error_before_the_weights_change_leaves_the_state_whole(tmp_path):
     """A damaged image, or too little memory: the state can be saved as it was, and the run goes on from it."""
     class Damaged:
+        def __len__(self):
+            return 4
+
         def batch(self, *arguments):
             if trainer.step == 2:
                 raise InputError("3.png: not a readable image")

@@ -189,7 +189,7 @@ def test_another_teacher_of_the_same_name_is_noticed(teacher, tmp_path):
     other = load_prior(teacher)
     other.network.stem.bias += 1
     save_prior(teacher, other, other.card)
-    with pytest.raises(InputError, match=r"another loss\.teacher, its weights have changed since; put it back"):
+    with pytest.raises(InputError, match=r"another loss\.teacher, or its weights have changed since; put it back"):
         Trainer(settings(teacher), images()).resume(state)
     Path(teacher).write_bytes(kept)
     Trainer(settings(teacher), images()).resume(state)

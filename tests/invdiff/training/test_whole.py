@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from invdiff import InputError, load_prior
 from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings
-from invdiff.training.whole import WholeImages, read_labels
+from invdiff.training.whole import WholeImages, class_names, read_labels
 
 COUNT = 40
 
@@ -73,6 +73,13 @@ def test_the_same_from_an_hdf5_file_and_from_folders(tmp_path):
         (folder / "abc"[label]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / "abc"[label] / f"{i}.png")
     assert_bright_as_their_class(load_data(settings(folder, labels="folders"))[0].batch(50, 8, np.random.default_rng(1)))
+    assert class_names(folder, "folders", (), 3) == ["a", "b", "c"]
+    assert class_names(folder, "folders", ("x", "y", "z"), 3) == ["x", "y", "z"]
+    with pytest.raises(InputError, match=r"expected 2 folders, as network\.classes = 2, got 3"):
+        read_labels(folder, "folders", COUNT, 2)
+    Image.fromarray(images[0]).save(folder / "stray.png")
+    with pytest.raises(InputError, match=r"stray\.png lies beside the folders"):
+        load_data(settings(folder, labels="folders"))
 
 
 def test_a_share_of_a_batch_is_what_the_whole_batch_has_there():
@@ -122,6 +129,12 @@ def test_labels_out_of_range_and_classes_without_labels_are_refused(idx_folder):
     run = settings(idx_folder)
     with pytest.raises(InputError, match="give both, or neither"):
         load_data(run.model_copy(update={"data": run.data.model_copy(update={"labels": None})}))
+
+
+def test_settings_of_patches_are_refused(idx_folder):
+    for change in ({"grey": 0.1}, {"scales": [1.0, 0.5]}):
+        with pytest.raises(InputError, match=f"data.{next(iter(change))}: is for patches"):
+            load_data(settings(idx_folder, **change))
 
 
 def test_images_of_several_sizes_are_refused():

@@ -230,6 +230,20 @@ def test_precision_is_the_maps_and_half_precision_is_computed_in_single():
     assert_close(stored.A_adjoint_A(x.float()), before, 2**-7)  # what rounding the maps does, and no more
 
 
+@pytest.mark.parametrize("make", [lambda mask, scale: operators.MRI((2, 6, 7), mask),
+                                  lambda mask, scale: operators.MultiCoilMRI(mask, scale * randc(4, 6, 7))])
+def test_a_state_of_another_kind_of_mask_is_taken(make):
+    lines = torch.arange(7).expand(6, 7) % 3 == 0
+    for first, second in ((lines, random_mask(6, 7)), (random_mask(6, 7), lines)):
+        wanted, x = make(first, 2), randn(1, 2, 6, 7)
+        whole = {**wanted.state_dict(), **{name: getattr(wanted, name) for name in ("_before", "_after", "_spectrum")}}
+        for state in (wanted.state_dict(), whole):                    # states once held what is derived, too
+            physics = torch.nn.Sequential(make(second, 1))
+            physics.load_state_dict({f"0.{name}": value for name, value in state.items()})
+            for call in ("A", "A_adjoint_A"):
+                torch.testing.assert_close(getattr(physics[0], call)(x), getattr(wanted, call)(x), rtol=0, atol=0)
+
+
 def test_operators_of_a_batch_are_known_by_their_first_axis():
     # what invdiff.restoration goes by, to take the rows of a batch one at a time
     def own(physics):

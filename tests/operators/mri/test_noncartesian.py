@@ -216,6 +216,19 @@ def test_calls_repeat_bit_for_bit_with_threads_and_in_any_batch():
         torch.set_num_threads(threads)
 
 
+def test_another_density_has_the_shape_of_the_points_or_is_flat():
+    size = (8, 8)
+    points = trajectories.radial(size, 5, 16)
+    physics = operators.NonCartesianMRI(points, size)
+    for weights in (torch.rand(5, 16), torch.rand(80)):
+        physics.update_parameters(density=weights)
+        assert torch.equal(physics.density, weights.flatten())
+    with pytest.raises(ValueError, match=r"density: expected one weight a point, \(5, 16\), got \(16, 5\)"):
+        physics.update_parameters(density=torch.rand(16, 5))
+    physics.update_parameters(trajectory=points.reshape(10, 8, 2), density=torch.rand(10, 8))
+    physics.update_parameters(density=torch.rand(10, 8))
+
+
 def test_half_precision_is_of_the_maps_and_not_of_the_points():
     size = (64, 64)
     physics = operators.NonCartesianMRI(scattered(500, size), size)  # maps of ones, exact in bfloat16

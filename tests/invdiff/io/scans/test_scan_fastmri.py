@@ -106,8 +106,24 @@ def test_the_header_gives_size_spacing_and_facts(tmp_path):
     assert np.allclose(np.abs(np.diag(images.header.affine)), [40, 27.5, 4.5, 1])           # of what was reconstructed
     assert images.header.metadata == scan.header.metadata
     assert scan.header.metadata == {"RepetitionTime": 2200, "EchoTime": 12.5, "Manufacturer": "Acme",
-                                    "MagneticFieldStrength": 2.89, "AcquisitionType": "AXT2", "SliceThickness": 4.5}
+                                    "MagneticFieldStrength": 2.89, "AcquisitionType": "AXT2", "SliceThickness": 4.5,
+                                    "ImagingFrequency": 127}
     assert scan.header.identity == {"PatientName": "A^B", "PatientBirthDate": "19700102", "PatientID": "0beb"}
+
+
+@pytest.mark.parametrize("wanted", [16, 8])
+@pytest.mark.parametrize("shape", [(6,), (16, 6)])
+def test_columns_of_zeros_are_not_measured_whatever_the_mask_says(tmp_path, wanted, shape):
+    kspace = normal(3, 2, 16, 6)
+    kspace[..., :2] = 0
+    kspace[0] = 0                                                     # an empty slice tells nothing
+    scan = open_scan(write(tmp_path / "a.h5", kspace=kspace, mask=np.ones(shape),
+                           reconstruction_rss=np.ones((3, wanted, 6), np.float32)))
+    for number in (1, 2):
+        assert exactly(scan.read(number).mask, np.broadcast_to(np.arange(6) >= 2, (wanted, 6)))
+    assert [note for note in scan.notes if "2 of the columns in the mask hold nothing but zeros" in note]
+    scan = open_scan(write(tmp_path / "b.h5", kspace=kspace, mask=np.arange(6) >= 2))
+    assert scan.notes == ()
 
 
 def test_a_slice_is_read_alone(tmp_path):

@@ -1,10 +1,12 @@
 import h5py
 import nibabel
 import numpy as np
+import pydicom
 import pytest
 from scan_files import error_of, exactly, read_all, write_dicom, write_enhanced
 
 from invdiff.io.scans import open_images, open_scan
+from invdiff.io.volumes.dicom import write_dicom as write_series
 
 
 def turned(seed=0):
@@ -92,6 +94,17 @@ def test_a_dicom_file(tmp_path):
     assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme", "SliceThickness": 4}
     assert images.header.identity == {"PatientName": "A^B", "PatientID": "7", "StudyDate": "20200102",
                                       "SeriesInstanceUID": "1.2.3"}
+
+
+def test_how_a_dicom_series_was_made_is_written_again(tmp_path):
+    made = {"ScanningSequence": ["SE", "IR"], "SequenceVariant": ["SK", "SP"], "ScanOptions": "FS", "MRAcquisitionType": "2D",
+            "EchoTrainLength": 7, "NumberOfAverages": "2", "PixelBandwidth": "130", "ImagingFrequency": "123.2"}
+    write_dicom(tmp_path / "a", np.ones((5, 7), np.uint16), **made)
+    header = open_images(tmp_path / "a").header
+    assert header.metadata["ScanningSequence"] == "SE\\IR"
+    write_series(tmp_path / "again", iter(np.ones((1, 5, 7), np.float32)), (1, 5, 7), header)
+    first, again = (pydicom.dcmread(path) for path in (tmp_path / "a", *(tmp_path / "again").iterdir()))
+    assert {name: again[name].value for name in made} == {name: first[name].value for name in made}
 
 
 def test_a_dicom_series_is_in_the_order_of_its_positions(tmp_path):

@@ -98,6 +98,15 @@ def test_noise_is_brought_to_the_bandwidth_of_the_image(tmp_path):
     assert scan.read(0).mask.all()
 
 
+@pytest.mark.parametrize(("told", "share"), [("0.793", 0.793), ("1", 1), ("0", 1), ("all", 1)])
+def test_noise_that_the_receiver_dampens_is_as_strong_as_it_was(tmp_path, told, share):
+    noise = line(normal(2, 50), flags=[ismrmrd.ACQ_IS_NOISE_MEASUREMENT])
+    system = f"<relativeReceiverNoiseBandwidth>{told}</relativeReceiverNoiseBandwidth>"
+    xml = mrd_xml(more=f"<acquisitionSystemInformation>{system}</acquisitionSystemInformation>")
+    scan = open_scan(write_mrd(tmp_path / "a.h5", [noise, *lines_of(normal(2, 8, 6))], xml))
+    assert np.allclose(scan.noise, noise.data / np.sqrt(share))
+
+
 def test_calibration_lines_are_apart_or_in_both(tmp_path):
     kspace, separate = normal(2, 8, 9), normal(2, 8, 9, seed=1)
     both = [line(kspace[:, :, 4], 4, flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING])]
@@ -183,7 +192,7 @@ def test_identity_and_metadata(tmp_path):
                                "InstitutionName": "Here"}
     assert header.metadata == {"RepetitionTime": 500, "EchoTime": 10, "InversionTime": 100, "FlipAngle": 30,
                                "SequenceName": "GRE", "Manufacturer": "Acme", "ManufacturerModelName": "X",
-                               "BodyPartExamined": "KNEE", "SliceThickness": 5}
+                               "BodyPartExamined": "KNEE", "SliceThickness": 5, "ImagingFrequency": 127}
 
 
 @pytest.mark.parametrize("normalised", [True, False])

@@ -5,7 +5,7 @@ import urllib.error
 import deepinv
 import pytest
 import torch
-from foreign_files import hostile, randomised
+from foreign_files import Reference, hostile, randomised
 
 from invdiff import InputError, load_prior
 from invdiff.priors.foreign.deepinv_models import ALIASES, CHECKPOINTS, build
@@ -99,6 +99,24 @@ def test_the_ffhq_network_is_deepinv_s(tmp_path):
     theirs = deepinv.models.NCSNpp(pretrained=None, _was_trained_on_minus_one_one=True, pixel_std=0.5)
     theirs.load_state_dict(network.state_dict())
     torch.testing.assert_close(prior(x, 0.3), theirs(x, 0.3).detach())
+
+
+@pytest.mark.parametrize("name", ["diffunet", "diffunet-imagenet"])
+def test_a_diffusion_network_is_asked_for_the_noise_at_the_step_of_a_level(name, tmp_path):
+    """Its weights alone, as files have them, or with what deepinv's network keeps beside them."""
+    network = randomised(Reference(width=64, mult=(1, 1), depth=1, attention=(2,), head_channels=64), std=0.02)
+    abar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
+    alpha, beta = float(abar[300].sqrt()), float((1 - abar[300]).sqrt())
+    x, sigma = torch.rand(2, 3, 16, 32), beta / alpha / 2
+    expected = x - sigma * network(alpha * (2 * x - 1), torch.tensor([300, 300]))[:, :3]
+    beside = {"sqrt_1m_alphas_cumprod": (1 - abar).sqrt(), "sqrt_alphas_cumprod": abar.sqrt()}
+    for more in ({}, beside):
+        torch.save(network.state_dict() | more, tmp_path / "mine.pt")
+        prior = load_prior(f"deepinv:{name}?weights={tmp_path / 'mine.pt'}")
+        torch.testing.assert_close(prior(x, sigma), expected, rtol=1e-4, atol=1e-4)
+    assert prior.card["source"].endswith(file_of(name) + "?download=true")
+    assert prior.card["sigma_range"] == pytest.approx([0.005, 78.7], rel=1e-3)
+    assert prior(torch.rand(1, 1, 15, 17), torch.tensor([0.3])).isfinite().all()
 
 
 def test_weights_that_deepinv_takes_loosely_are_still_those_of_the_network(tmp_path):

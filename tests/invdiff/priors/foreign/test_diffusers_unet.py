@@ -7,6 +7,7 @@ import torch
 from foreign_files import hostile, randomised
 
 from invdiff import InputError, load_prior
+from invdiff.sampling import image_size
 
 diffusers = pytest.importorskip("diffusers", reason="needs the package diffusers")
 
@@ -47,6 +48,13 @@ def test_x0_is_that_of_their_scheduler(predicts, settings, tmp_path):
         torch.testing.assert_close(ours, theirs, rtol=5e-3, atol=5e-3 * float(theirs.abs().max()))
 
 
+@pytest.mark.parametrize(("size", "told"), [(16, [16, 16]), ([16, 32], [16, 32]), (None, None)])
+def test_the_size_that_it_was_trained_at_is_that_of_samples(size, told, tmp_path):
+    prior = load_prior(f"diffusers:{pipeline(tmp_path, unet(sample_size=size))}")
+    assert prior.card["image_size"] == told
+    assert image_size(prior) == tuple(told or (64, 64))
+
+
 @pytest.mark.parametrize("options", [{}, {"safe_serialization": False}])
 def test_flat_folders_and_both_kinds_of_weights(tmp_path, options):
     network = unet()
@@ -55,7 +63,7 @@ def test_flat_folders_and_both_kinds_of_weights(tmp_path, options):
     prior = load_prior(f"diffusers:{tmp_path}")
     x, t = torch.randn(2, 3, 16, 16), torch.tensor([3.0, 500.25])
     torch.testing.assert_close(prior.model.network(x, t), network(x, t).sample)
-    assert prior.card["image_size"] == 16
+    assert prior.card["image_size"] == [16, 16]
     assert prior(torch.rand(1, 1, 9, 11), 0.3).shape == (1, 1, 9, 11)
 
 

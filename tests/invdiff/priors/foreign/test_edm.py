@@ -7,6 +7,7 @@ from foreign_files import hostile, randomised
 from safetensors.torch import save_file
 
 from invdiff import InputError, load_prior
+from invdiff.sampling import image_size
 
 SMALL = {"img_resolution": 16, "model_channels": 32, "num_blocks": 1, "attn_resolutions": (8,), "pretrained": None}
 NETWORKS = {
@@ -37,6 +38,7 @@ def test_the_denoiser_is_edm_s(kind, prefix, tmp_path):
     torch.testing.assert_close(prior(x, sigma), expected, rtol=1e-4, atol=1e-4)
     assert prior(torch.rand(1, prior.channels, 9, 21), 0.1).shape == (1, prior.channels, 9, 21)
     assert torch.equal(prior(x, 0.0), x)
+    assert image_size(prior) == (16, 16)
 
 
 @pytest.mark.parametrize("kind", ["ncsn", "adm"])

@@ -3,73 +3,13 @@
 import pytest
 import torch
 from deepinv.models import DiffUNet
-from deepinv.models import diffunet as blocks
-from foreign_files import hostile, randomised
+from foreign_files import Reference, hostile, randomised
 from torch import nn
 
 from invdiff import InputError, load_prior
 from invdiff.diffusion.schedules import linear_chain
 from invdiff.priors.foreign.adm import ADM, Heads
 from invdiff.priors.foreign.vp import VPDenoiser
-
-
-class Reference(nn.Module):
-    """The U-Net of guided-diffusion from its published options, by deepinv's port of its blocks."""
-
-    def __init__(self, width=32, mult=(1, 2, 2), depth=2, attention=(2, 4), scale_shift=True, updown=True, classes=0,
-                 out=6, heads=None, new_order=False):
-        super().__init__()
-        emb, self.width = 4 * width, width
-        self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
-        if classes:
-            self.label_emb = nn.Embedding(classes, emb)
-
-        def res(c, o, **k):
-            return blocks.ResBlock(c, emb, 0.0, out_channels=o, use_scale_shift_norm=scale_shift, **k)
-
-        def attn(c):
-            return blocks.AttentionBlock(c, num_heads=heads or 1, num_head_channels=-1 if heads else 16,
-                                         use_new_attention_order=new_order)
-
-        c = width * mult[0]
-        stages, kept, ds = [blocks.TimestepEmbedSequential(nn.Conv2d(3, c, 3, padding=1))], [c], 1
-        for level, m in enumerate(mult):
-            for _ in range(depth):
-                layers = [res(c, width * m)]
-                c = width * m
-                stages.append(blocks.TimestepEmbedSequential(*layers, *([attn(c)] if ds in attention else [])))
-                kept.append(c)
-            if level < len(mult) - 1:
-                stages.append(blocks.TimestepEmbedSequential(res(c, c, down=True) if updown else blocks.Downsample(c, True)))
-                kept.append(c)
-                ds *= 2
-        self.input_blocks = nn.ModuleList(stages)
-        self.middle_block = blocks.TimestepEmbedSequential(res(c, c), attn(c), res(c, c))
-        self.output_blocks = nn.ModuleList()
-        for level, m in reversed(list(enumerate(mult))):
-            for i in range(depth + 1):
-                layers = [res(c + kept.pop(), width * m)]
-                c = width * m
-                layers += [attn(c)] if ds in attention else []
-                if level and i == depth:
-                    layers.append(res(c, c, up=True) if updown else blocks.Upsample(c, True))
-                    ds //= 2
-                self.output_blocks.append(blocks.TimestepEmbedSequential(*layers))
-        self.out = nn.Sequential(blocks.normalization(c), nn.SiLU(), nn.Conv2d(width * mult[0], out, 3, padding=1))
-
-    def forward(self, x, t, label=None):
-        emb = self.time_embed(blocks.timestep_embedding(t, self.width))
-        if label is not None:
-            emb = emb + self.label_emb(label)
-        kept = []
-        for stage in self.input_blocks:
-            x = stage(x, emb)
-            kept.append(x)
-        x = self.middle_block(x, emb)
-        for stage in self.output_blocks:
-            x = stage(torch.cat([x, kept.pop()], 1), emb)
-        return self.out(x)
-
 
 VARIANTS = {
     "ffhq": ({"mult": (1, 1, 2), "depth": 1, "attention": (4,)}, "head_channels=16"),

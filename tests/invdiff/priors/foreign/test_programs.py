@@ -3,6 +3,7 @@
 import importlib
 import sys
 import warnings
+from pathlib import Path
 
 import deepinv
 import pytest
@@ -10,6 +11,7 @@ import torch
 from foreign_files import hostile
 
 from invdiff import InputError, load_prior
+from invdiff.priors.calibration import fingerprint
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 
 CODE = """
@@ -119,6 +121,18 @@ def test_python(module, attribute):
     torch.testing.assert_close(prior(x, torch.tensor([0.5, 2.0])), x / torch.tensor([1.25, 5.0]).reshape(2, 1, 1, 1))
     assert prior.card["name"] == f"python:{module}:{attribute}"
     assert prior.card["licence"] == ("mine" if attribute == "named" else "unknown")
+
+
+@pytest.mark.parametrize("attribute", ["shrink", "Shrink"])
+def test_code_is_what_a_prior_without_weights_is_made_of(module, attribute):
+    """Another text of the module makes another prior, whose error spectrum is measured anew."""
+    prints = []
+    for text in (CODE, CODE, CODE.replace("sigma ** 2", "sigma ** 4")):
+        sys.modules.pop(module, None)
+        importlib.invalidate_caches()
+        Path(f"{module}.py").write_text(text)
+        prints.append(fingerprint(load_prior(f"python:{module}:{attribute}")))
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_an_installed_class_is_called():
