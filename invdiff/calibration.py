@@ -13,13 +13,14 @@ from typing import Any, Literal
 from deepinv.models import Denoiser
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from invdiff.config import RunConfig, build_sampler, calibration_beside, tasks
+from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
 from invdiff.evaluation.novelty import Reference
 from invdiff.io.files import write_text
 from invdiff.paths import cache_folder
 from invdiff.priors.calibration import fingerprint
+from invdiff.resolving import calibration_beside, tasks
 from invdiff.validation import validate
 
 FORMAT: Literal["invdiff-calibration-2"] = "invdiff-calibration-2"

@@ -85,7 +85,7 @@ def tasks() -> None:
     from rich.table import Column, Table
 
     from invdiff.config import SAMPLERS
-    from invdiff.config import tasks as bundled_tasks
+    from invdiff.resolving import tasks as bundled_tasks
     from invdiff.validation import read_yaml
 
     console, table = Console(), Table(*(Column(name, overflow="fold") for name in ("task", "operator", "sigma_y", "config")))

@@ -40,9 +40,9 @@ def calibrate(
     from invdiff.calibrating import calibrate as run
     from invdiff.calibrating import check_unlike, detected, known_images
     from invdiff.calibration import place, write_calibration
-    from invdiff.config import calibration_beside
     from invdiff.io.partial import remove_partial
     from invdiff.paths import cache_folder
+    from invdiff.resolving import calibration_beside
 
     for option, value, least in (("count", count, 2), ("size", size, 16)):
         if value < least:

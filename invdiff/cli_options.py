@@ -24,7 +24,7 @@ Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, for the netwo
 
 def resolve(task: str | None, config: Path | None, assign: list[str] | None, given: dict[str, Any]) -> Any:
     """The RunConfig of a task or a config, with options by key; of those and `--set`, the latter counts. Raises InputError."""
-    from invdiff.config import run_config
+    from invdiff.resolving import run_config
 
     options = [f"{key}={_yaml(value)}" for key, value in given.items() if value is not None]
     return run_config(task, config, [*options, *(assign or [])])

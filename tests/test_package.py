@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from invdiff.config import SAMPLERS, build_operator, build_sampler, run_config, tasks
+from invdiff.config import SAMPLERS, build_operator, build_sampler
 from invdiff.paths import bundled
+from invdiff.resolving import run_config, tasks
 from invdiff.training.stages import train_stages
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ LEVELS = [
     {"evaluation", "chunks"},
     {"training"},
     {"config", "restoration"},
+    {"resolving"},
     {"sampling", "calibration", "trust"},
     {"sample_config", "illustrations"},
     {"mri"},

@@ -173,7 +173,8 @@ def priors() -> dict[str, dict[str, Any]]:
 
 def choose_method(cards: dict[str, dict[str, Any]], task: str) -> dict[str, Any]:
     """Prior, sampler, steps, samples and seed, by dotted key, with the task's own steps to begin with."""
-    from invdiff.config import SAMPLERS, run_config
+    from invdiff.config import SAMPLERS
+    from invdiff.resolving import run_config
 
     with st.expander(text.METHOD):
         prior = st.selectbox(text.PRIOR, list(cards), key="prior", bind="query-params")

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from invdiff.config import RunConfig, run_config
+from invdiff.config import RunConfig
+from invdiff.resolving import run_config
 
 OPTIONS = {"input": "--input", "truth": "--truth", "samples": "--samples", "prior": "--prior", "seed": "--seed"}
 

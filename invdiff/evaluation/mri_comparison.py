@@ -17,7 +17,7 @@ from rich.markdown import Markdown
 from torch import Tensor
 
 import operators
-from invdiff.config import build_sampler, run_config
+from invdiff.config import build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_baselines import baseline, tuned
 from invdiff.io.files import make_folder, write_text
@@ -25,6 +25,7 @@ from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.priors import EDMDenoiser, load_prior
 from invdiff.problem import simulate
+from invdiff.resolving import run_config
 from invdiff.restoration import restore
 from invdiff.training.complex_data import load_complex, to_channels
 from operators.mri import sampling

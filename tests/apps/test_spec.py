@@ -8,7 +8,8 @@ from invdiff_app import operators_shown, spec, text
 from typer.testing import CliRunner
 
 from invdiff import cli, cli_restore
-from invdiff.config import SAMPLERS, RunConfig, run_config, tasks
+from invdiff.config import SAMPLERS, RunConfig
+from invdiff.resolving import run_config, tasks
 
 GIVEN = [
     ("deblur", {}),

@@ -12,11 +12,11 @@ import invdiff.calibrating
 from invdiff.calibrating import Known, calibrate, check_unlike, detected, known_images
 from invdiff.calibration import find_calibration, interval_of, place, read_calibration, write_calibration
 from invdiff.cli import app
-from invdiff.config import run_config
 from invdiff.errors import InputError
 from invdiff.evaluation.exact import draw_gaussian, gaussian_prior
 from invdiff.job import run
 from invdiff.priors import load_prior
+from invdiff.resolving import run_config
 from operators.mri import phantom
 
 SIZE = (1, 12, 12)

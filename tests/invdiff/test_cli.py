@@ -12,8 +12,8 @@ from PIL import Image
 
 from invdiff.cli import SPINS
 from invdiff.cli_options import progress_bar
-from invdiff.config import run_config, tasks
 from invdiff.io.results import load_arrays
+from invdiff.resolving import run_config, tasks
 
 # what comes out
 

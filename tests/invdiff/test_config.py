@@ -3,12 +3,13 @@
 import pytest
 import yaml
 
-from invdiff.config import SAMPLERS, build_operator, build_sampler, describe, run_config, tasks
+from invdiff.config import SAMPLERS, build_operator, build_sampler, describe
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine
 from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.posterior import DiffPIR, MomentMatching
+from invdiff.resolving import run_config, tasks
 from invdiff.training.stages import train_stages
 from invdiff.validation import read_yaml
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from invdiff.config import run_config
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import enlarged
 from invdiff.io.images import load_image, sample_image, save_image, to_uint8
 from invdiff.io.results import load_arrays
 from invdiff.job import Outcome, as_image, pose, run, score
+from invdiff.resolving import run_config
 from invdiff.restoration import Result
 
 

@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from invdiff.config import DEFAULT_SAMPLER, SAMPLERS, SCANS, RunConfig, build_operator, run_config, tasks
+from invdiff.config import SAMPLERS, SCANS, RunConfig, build_operator
 from invdiff.errors import InputError
 from invdiff.evaluation.benchmark.methods import resolved
 from invdiff.evaluation.exact import Plan, quick_plan
 from invdiff.evaluation.metrics import METRICS
 from invdiff.paths import bundled
+from invdiff.resolving import DEFAULT_SAMPLER, run_config, tasks
 from invdiff.validation import nearest, override, read_yaml, said_of, validate
 
 Named = str | dict[str, Any]

@@ -1,6 +1,6 @@
 """Runs of a small scan that are stopped, killed and gone on with."""
 
-from invdiff.config import run_config
+from invdiff.resolving import run_config
 from invdiff.restoration import Stop
 
 QUICK = ("--set", "operator.grid=0", "--set", "operator.acceleration=2", "--set", "operator.noise=none")
