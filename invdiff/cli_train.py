@@ -104,7 +104,7 @@ def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Pa
             nonlocal taken
             taken = done
             bar.update(line, completed=done, loss=loss, visible=True)
-            if not console.is_terminal and done % -(-settings.steps // 10) == 0:
+            if bar.disable and done % -(-settings.steps // 10) == 0:
                 console.print(f"step {done}: loss {loss:.4f}", soft_wrap=True)
 
         return work(show), taken
@@ -133,7 +133,7 @@ class View:
         self._mix(progress)
         if len(trainer.log) > self.validated:
             self.validated = len(trainer.log)
-            if not self.console.is_terminal:
+            if self.bar.disable:
                 self.console.print(_sentence(trainer.log[-1]), soft_wrap=True)
         self.bar.update(self.line, completed=progress.step)
 

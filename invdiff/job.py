@@ -129,7 +129,8 @@ def _measured(config: RunConfig, path: str, factor: int) -> Problem:
         if tuple(physics.measurement_size) == tuple(y.shape[1:]):
             return Problem(physics, y, _noise_level(config, physics, y))
     if len(refusals) == len(sizes):
-        raise refusals[0]
+        larger = "" if config.size else "; if the image's size is another than its measurement tells, say --set size=[H,W]"
+        raise InputError(f"{refusals[0]}{larger}") from refusals[0]
     raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {config.operator['name']} does not give for an image of "
                      f"{sizes[0]}; if the image's size is another one, say --set size=[H,W]")
 

@@ -127,7 +127,7 @@ class Blur(DecomposablePhysics):
         _check.images(self, "y", y, self.measurement_size)
         z = _algebra.starting_point(self, z, y)
         _check.images(self, "z", z, self.img_size)
-        gamma = _algebra.per_image(gamma, y)
+        gamma = _algebra.per_image(gamma, z)
         spectrum = torch.fft.rfft2(z) + gamma * self.response.conj() * torch.fft.rfft2(y)
         return torch.fft.irfft2(spectrum / (1 + gamma * self._gain), s=self.img_size[1:])
 

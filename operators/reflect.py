@@ -101,7 +101,7 @@ class ReflectBlur(DecomposablePhysics):
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
         z = _algebra.starting_point(self, z, y)
         _check.images(self, "z", z, self.img_size)
-        gamma = _algebra.per_image(gamma, y)
+        gamma = _algebra.per_image(gamma, z)
         return self.V(self.V_adjoint(z + gamma * self.A_adjoint(y)) / (1 + gamma * self.mask**2))
 
     def U(self, x: Tensor) -> Tensor:

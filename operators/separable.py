@@ -105,7 +105,7 @@ class Separable(DecomposablePhysics):
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **kwargs) -> Tensor:
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
         z = _algebra.starting_point(self, z, y)
-        gamma = _algebra.per_image(gamma, y)
+        gamma = _algebra.per_image(gamma, z)
         return z + self.V(gamma * self.mask / (1 + gamma * self.mask**2) * self.U_adjoint(y - self.A(z)))
 
     def U(self, x: Tensor) -> Tensor:

@@ -66,8 +66,9 @@ class PartialRun:
         files: list[Path] = []
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path)
-            files = self._files()
+            lock = _locked(self.path)
+            self._known &= lock is self._lock        # else the folder was made anew, by whomever
+            self._lock, files = lock, self._files()
             if not files:
                 _write(self.path / "run.safetensors", self._traces, self._identity)
             elif not self._known:
@@ -108,12 +109,12 @@ class _Lock:
 
     def __init__(self, path: Path):
         self.path, self.file = path, os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        weakref.finalize(self, os.close, self.file)
+        self.release = weakref.finalize(self, os.close, self.file)
         fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def holds(self) -> bool:
         """Whether the file is still the one in its folder, which may have been removed and made anew."""
-        return self.path.exists() and os.path.samestat(os.fstat(self.file), os.stat(self.path))
+        return self.release.alive and self.path.exists() and os.path.samestat(os.fstat(self.file), os.stat(self.path))
 
 
 _HELD: weakref.WeakValueDictionary[Path, _Lock] = weakref.WeakValueDictionary()     # a process does not shut itself out
@@ -149,6 +150,8 @@ def remove_partial(path: str | Path) -> None:
     path = Path(path)
     if not path.is_dir():
         return
+    if lock := _HELD.pop(path.resolve() / LOCK, None):
+        lock.release()              # or else some file systems keep the file under another name, and the folder with it
     # in this order, an interruption leaves a run with fewer parts; the hidden ones are of a run that was killed
     for file in [*path.glob(".*.safetensors.*"), *_parts_in(path), path / "run.safetensors", path / LOCK]:
         file.unlink(missing_ok=True)

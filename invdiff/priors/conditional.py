@@ -24,7 +24,7 @@ def _rising(interval: tuple[float, float]) -> tuple[float, float]:
 Interval = Annotated[tuple[NonNegativeFloat, PositiveFloat], AfterValidator(_rising)]      # of noise levels
 
 
-class _AsItsPrior:
+class _AsItsPrior(Denoiser):
     """What a prior that wraps another says of itself, as `prior` does. `classes` are those to choose from: none, the choice is
     made."""
 
@@ -34,7 +34,7 @@ class _AsItsPrior:
     def __getattr__(self, name: str) -> Any:
         """What a prior may say of itself (card, channels, centre, latent, decode ...) is the guided one's."""
         try:
-            return super().__getattr__(name)        # type: ignore[misc]    # of torch's modules
+            return super().__getattr__(name)        # of torch's modules
         except AttributeError:
             if name == "prior":
                 raise
@@ -45,7 +45,7 @@ class _AsItsPrior:
         return known_spectrum(self.prior, channels)
 
 
-class Guided(_AsItsPrior, Denoiser):
+class Guided(_AsItsPrior):
     """Classifier-free guidance, D(x) + scale (D(x | class) - D(x)) (Ho & Salimans 2022, Eq. 6, with scale = 1 + w).
 
     scale = 1 is the class-conditional prior itself, one call of the network; any other takes two where it acts. Above 1,
@@ -91,7 +91,7 @@ class Guided(_AsItsPrior, Denoiser):
         return told(x, sigma, self.chosen.expand(len(x))) if told else (self(x, sigma), None)
 
 
-class ClassifierGuided(_AsItsPrior, Denoiser):
+class ClassifierGuided(_AsItsPrior):
     """Classifier guidance, D(x) + scale sigma^2 grad log p(class | x) (Dhariwal & Nichol 2021, Eq. 14 as a denoiser, by
     Tweedie's formula).
 

@@ -30,7 +30,8 @@ def difference(stored: dict | None, settings: TrainSettings) -> str | None:
     the state does not know yet had their default, and those of which a card tells no more than a name are taken as they are."""
     try:
         known = stored or {}
-        whole = {**known, "optimiser": {"steps": settings.optimiser.steps, **known["optimiser"]},
+        steps = max(settings.optimiser.steps, known.get("noise", {}).get("ramp", 0))     # as long as it must be
+        whole = {**known, "optimiser": {"steps": steps, **known["optimiser"]},
                  "data": {"path": "", **known["data"]}}
         if settings.latent and known.get("latent") == {}:
             whole["latent"] = settings.latent

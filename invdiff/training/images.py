@@ -141,7 +141,8 @@ def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
 
 def image_files(path: Path) -> list[Path]:
     """The images of a folder and of those below; what begins with a dot, as macOS's notes on images, is none."""
-    return sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+    return sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES
+                  and not any(part.startswith(".") for part in p.relative_to(path).parts))
 
 
 def dataset(path: Path, key: str) -> Any:

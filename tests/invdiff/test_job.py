@@ -102,6 +102,11 @@ def test_what_is_no_image_wants_its_size_said_and_an_image_may_have_it(photo, tm
         assert torch.equal(larger.y, load_image(photo))
 
 
+def test_a_measurement_smaller_than_its_kernel_wants_its_size_said(photo):
+    with pytest.raises(InputError, match=r"kernel: expected at most .*; if .* another .*, say --set size=\[H,W\]"):
+        posed("deblur", f"input={photo}", "sigma_y=0.1", "operator.boundary=valid", "operator.sigma=5")
+
+
 def test_a_grey_image_stays_grey(tmp_path):
     np.save(tmp_path / "grey.npy", np.full((16, 20), 0.25))
     problem, truth = posed("denoise", f"truth={tmp_path / 'grey.npy'}")

@@ -64,6 +64,14 @@ def test_prox_l2_solves_its_normal_equations(name, size, gamma):
 
 
 @pytest.mark.parametrize("name", OPERATORS)
+def test_prox_l2_of_one_measurement_for_several_images_and_strengths(name):
+    physics, gamma = build(name, 2, 6, 6), torch.tensor([0.1, 2.0, 30.0])
+    y, z = randn(1, *physics.measurement_size), randn(3, *physics.img_size, seed=1)
+    repeated = physics.prox_l2(z, y.expand(3, *y.shape[1:]), gamma)
+    torch.testing.assert_close(physics.prox_l2(z, y, gamma), repeated, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
 def test_deepinv_takes_the_operator(name):
     physics = build(name, 2, 6, 6)
     x = randn(1, *physics.img_size)

@@ -150,10 +150,10 @@ def any_of(values: np.ndarray) -> np.ndarray:
 
 
 def measured(kspace: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
-    """bool (H, W), where k-space (N, H, W) was measured: where any coil is not zero, or as the mask says, but for rows and
-    columns of nothing but zeros, with which scanners fill up the grid whatever the mask says."""
+    """bool (H, W), where k-space (N, H, W) was measured: where any coil is not zero, or as the mask says, but for columns
+    of nothing but zeros, with which scanners fill up the grid whatever the mask says."""
     there = any_of(kspace)
-    return there if mask is None else mask & any_of(there) & any_of(there.T)[:, None]
+    return there if mask is None else mask & any_of(there)
 
 
 def _tensor(array: np.ndarray | None) -> Tensor | None:

@@ -80,9 +80,9 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
 def _with_code(denoiser: Denoiser, target: str) -> Denoiser:
     """For one without weights a digest of its module's file in their place, so that a change of it makes another prior."""
     file = getattr(sys.modules[target.partition(":")[0]], "__file__", None)
-    if file and not denoiser.state_dict():
+    if file and Path(file).is_file() and not denoiser.state_dict():
         digest = hashlib.sha256(Path(file).read_bytes()).digest()
-        denoiser.register_buffer("code", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
+        denoiser.register_buffer("_digest_of_code", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
     return denoiser
 
 

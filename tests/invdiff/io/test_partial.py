@@ -55,6 +55,11 @@ def test_two_processes_do_not_work_in_one_folder(tmp_path):
     assert [about["slice"] for about in again.index().values()] == [7, 1, 2]
     assert [again.read(file)[1]["slice"] for file in again.index()] == [7, 1, 2]
     remove_partial(tmp_path / "run")
+    with another(tmp_path / "run", seed=1):
+        pass
+    with pytest.raises(AnotherRun, match="seed was 1, now 0"):        # the folder is another's by now
+        early.add(PART, {"slice": 3})
+    remove_partial(tmp_path / "run")
     early.add(PART, {"slice": 3})                                     # made anew
     assert os.listdir(tmp_path) == ["run"]
     remove_partial(tmp_path / "run")
