@@ -127,8 +127,8 @@ def to_markdown(record: dict[str, Any], label: str) -> str:
              "- All methods get the same white coils, ESPIRiT maps from the undersampled data, and k-space. The weights of the "
              "classical ones are chosen with the truth in hand, for each scan and mask; ours has none.",
              f"- Ours: prior {made['prior']}, {made['sampler']}, {made['steps']} steps, mean of {made['samples']} samples in "
-             f"antithetic pairs, drawn on {made['grid']} × {made['grid']} pixels or as many, in virtual coils that hold 99.5 % of "
-             f"the energy, {made['precision']}; on {made['hardware']}.",
+             f"antithetic pairs, drawn on {made['grid']} × {made['grid']} pixels or as many, in virtual coils that hold 99.5 % "
+             f"of the energy, {made['precision']}; on {made['hardware']}.",
              f"- Versions: {', '.join(f'{name} {version}' for name, version in made['versions'].items())}."]
     columns = [*CLASSICAL, label]
     for title, suffix in (("Whole slice", ""), ("Inside the head", "_head")):
