@@ -12,7 +12,6 @@ from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, Step
 from invdiff.diffusion.randomness import Streams
-from invdiff.errors import InputError
 from invdiff.posterior.likelihood import NONLINEAR
 from invdiff.posterior.sampler import Sampler, for_chains
 from invdiff.posterior.svd import components
@@ -49,8 +48,7 @@ class DDNM(Sampler):
         yield from super().steps(prior, problem, seeds) if noiseless else self._plus(prior, problem, seeds)
 
     def _plus(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
-        if self.integrator != type(self).model_fields["integrator"].default:
-            raise InputError("integrator: DDNM with sigma_y > 0 goes from level to level in a way of its own; leave it out")
+        self._check_no_integrator(" with sigma_y > 0")
         problem = for_chains(problem, seeds)
         basis = components(problem, "DDNM with sigma_y > 0", "dds, moment_matching, pigdm, diffpir, dps")
         noise = Streams(seeds, problem.y.device)

@@ -53,9 +53,15 @@ class Sampler(BaseModel):
                 raise ValueError(f"start_sigma: expected a level above sigma_min = {self.sigma_min:g} and up to sigma_max = "
                                  f"{self.sigma_max:g}, got {self.start_sigma:g}")
             self._check_warm_start()
-        if not self.integrates and self.integrator != type(self).model_fields["integrator"].default:
-            raise ValueError(f"integrator: {type(self).__name__} goes from level to level in a way of its own; leave it out")
+        if not self.integrates:
+            self._check_no_integrator()
         return self
+
+    def _check_no_integrator(self, when: str = "") -> None:
+        """Raises InputError where one was chosen, though steps are a loop of their own, always or `when`."""
+        if self.integrator != type(self).model_fields["integrator"].default:
+            raise InputError(f"integrator: {type(self).__name__}{when} goes from level to level in a way of its own; leave it "
+                             "out")
 
     def _check_warm_start(self) -> None:
         if type(self).steps is not Sampler.steps:

@@ -6,22 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from distilled import images, run, small_teacher, stored
 from pydantic import ValidationError
 
 from invdiff import InputError
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine
 from invdiff.priors import load_prior
-from invdiff.priors.checkpoint import read_tensors, save_prior
+from invdiff.priors.checkpoint import save_prior
 from invdiff.training import objectives
-from invdiff.training.beginning import build_denoiser
 from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
 from invdiff.training.noise_levels import LogNormal
 from invdiff.training.progressive import ProgressiveLoss, level
 from invdiff.training.run import finished
 from invdiff.training.settings import TrainSettings
-from invdiff.training.whole import WholeImages
 
 NOISE = LogNormal(low=0.002, high=40.0)
 ANYTHING = ProgressiveLoss(kind="progressive", teacher="exact", first=32, last=1)
@@ -114,32 +113,9 @@ def settings(teacher, steps=8, **loss):
         "optimiser": {"steps": steps, "batch": 4, "rate": 2e-3, "warmup": 2}})
 
 
-def images():
-    pictures = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3)).astype(np.uint8)
-    return WholeImages(list(pictures), 1, np.arange(12) % 3)
-
-
 @pytest.fixture
 def teacher(tmp_path):
-    """The file of a small prior of three classes."""
-    made = settings(None)
-    torch.manual_seed(1)
-    denoiser = build_denoiser(made)
-    for parameter in denoiser.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    card = {"architecture": made.network.model_dump(), "preconditioning": {"sigma_data": 0.3, "centre": 0.5}}
-    save_prior(tmp_path / "teacher.safetensors", denoiser, card)
-    return str(tmp_path / "teacher.safetensors")
-
-
-def run(trainer, count=10**9):
-    for _ in zip(range(count), trainer.steps(), strict=False):
-        pass
-
-
-def stored(trainer, folder):
-    trainer.save(folder / "compare.safetensors")
-    return read_tensors(folder / "compare.safetensors")[0]
+    return small_teacher(tmp_path, settings(None))
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6])
