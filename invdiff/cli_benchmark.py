@@ -23,7 +23,7 @@ def benchmark(
     Stopped at any time, the same command goes on. `photos` is on images of your own, which --data names; `exact` measures
     samplers against posteriors that are known.
     """
-    from invdiff.evaluation.benchmark.settings import ExactConfig, benchmark_config
+    from invdiff.benchmark.settings import ExactConfig, benchmark_config
 
     if workers < 1:
         raise InputError(f"--workers: expected 1 and more, got {workers}")
@@ -40,8 +40,8 @@ def _images(config: Any, folder: Path, command: str, workers: int) -> None:
     from rich.console import Console
     from rich.progress import TimeElapsedColumn
 
-    from invdiff.evaluation.benchmark.report import row_summary
-    from invdiff.evaluation.benchmark.run import run
+    from invdiff.benchmark.report import row_summary
+    from invdiff.benchmark.run import run
 
     console = Console()
     with progress_bar("cells", TimeElapsedColumn()) as bar:
@@ -62,8 +62,8 @@ def _exact(config: Any, folder: Path, command: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from invdiff.evaluation import exact_tables
-    from invdiff.evaluation.exact import run
+    from invdiff.experiments import exact_tables
+    from invdiff.experiments.exact import run
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; choose an output folder")

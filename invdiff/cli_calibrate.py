@@ -37,9 +37,11 @@ def calibrate(
 
     Interrupted, it goes on where it was when started again.
     """
-    from invdiff.calibrating import calibrate as run
-    from invdiff.calibrating import check_unlike, detected, known_images
-    from invdiff.calibration import place, write_calibration
+    from invdiff.calibration.finding import place
+    from invdiff.calibration.known import known_images
+    from invdiff.calibration.measuring import calibrate as run
+    from invdiff.calibration.measuring import check_unlike, detected
+    from invdiff.calibration.record import write_calibration
     from invdiff.io.partial import remove_partial
     from invdiff.paths import cache_folder
     from invdiff.resolving import calibration_beside

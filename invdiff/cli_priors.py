@@ -78,9 +78,9 @@ def calibrate(
     """
     from rich.progress import Progress
 
-    from invdiff.evaluation.crops import crops_for
+    from invdiff.datasets.crops import crops_for
     from invdiff.machine import find_device
-    from invdiff.priors import calibration, load_prior
+    from invdiff.priors import load_prior, spectrum_records
     from invdiff.priors.foreign.options import split
 
     for option, value, least in (("images", images, 1), ("size", size, 16)):
@@ -90,14 +90,14 @@ def calibrate(
         raise InputError(f"{name}: leave ?spectrum=... out, to measure one")
     where = find_device(device)
     prior = load_prior(name)
-    crops = crops_for(calibration.channels_of(prior), data, key, images, size)
-    total = calibration.calls(name, prior, crops)
+    crops = crops_for(spectrum_records.channels_of(prior), data, key, images, size)
+    total = spectrum_records.calls(name, prior, crops)
     source = f"measured on {len(crops)} images of {size} x {size} from {data.name}"
     with Progress(transient=True) as bar:
         line = bar.add_task(f"{name} on {len(crops)} images", total=total)
-        record = calibration.measure(name, prior, crops, source, where, lambda: bar.advance(line))
-    path = output or calibration.place(name)
-    calibration.write_record(path, record)
+        record = spectrum_records.measure(name, prior, crops, source, where, lambda: bar.advance(line))
+    path = output or spectrum_records.place(name)
+    spectrum_records.write_record(path, record)
     _summary(record, size)
     mark = "&" if "?" in name else "?"
     typer.echo(f"{path}: the error spectrum; " + (f"use it with --prior '{name}{mark}spectrum={path}'" if output else

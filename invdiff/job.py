@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import operators
-from invdiff.calibration import find_calibration, interval_of, reference_of
+from invdiff.calibration.finding import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, build_operator, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import centre_and_spread, ends

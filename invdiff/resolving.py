@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from invdiff.baselines.mri import BASELINES
 from invdiff.config import OPERATORS, SAMPLERS, SCANS, RunConfig, build_sampler, describe, model_of, operator_parameters
 from invdiff.errors import InputError
-from invdiff.evaluation.mri_baselines import BASELINES
 from invdiff.paths import bundled
 from invdiff.validation import keys_of, nearest, override, read_yaml, said_of, validate
 

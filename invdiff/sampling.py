@@ -20,8 +20,8 @@ from invdiff.errors import InputError
 from invdiff.io.results import output_folder, write_json
 from invdiff.machine import find_device, versions
 from invdiff.priors import Guided
-from invdiff.priors.calibration import channels_of
 from invdiff.priors.counted import Counted, in_use
+from invdiff.priors.spectrum_records import channels_of
 from invdiff.restoration import Progress, Stop
 from invdiff.training.samples import save_sheet, sheet
 

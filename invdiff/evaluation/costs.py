@@ -113,7 +113,7 @@ def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Cost]]], where: 
         ratios.append([name, *(_ratio(costs[OURS].get(op), best[op]) for op in OPERATIONS)])
     return "\n".join([
         "# What operators cost", "",
-        "Written by `python -m invdiff.evaluation.operator_costs`: medians, batch 1, float32, the implementations taking "
+        "Written by `python -m invdiff.experiments.operator_costs`: medians, batch 1, float32, the implementations taking "
         "turns in one run. SigPy has no proximal step of its own. Memory is what a call adds to the process at its peak, "
         "its result included; where nothing new was needed it is 0.", "",
         f"On {where}; {made}.", "",

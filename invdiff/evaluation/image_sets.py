@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.datasets.images import Cache, ImageSet, open_images
+from invdiff.datasets.labels import read_labels
+from invdiff.datasets.pixels import stored_for
 from invdiff.diffusion.decoders import histogram_of
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.evaluate import Reference
 from invdiff.evaluation.generative.features import FeatureNetwork, Looked, look, to_bytes
 from invdiff.evaluation.likelihood import evaluate_likelihood
 from invdiff.priors import Guided
-from invdiff.training.data import stored_for
-from invdiff.training.images import Cache, ImageSet, open_images
-from invdiff.training.whole import read_labels
 
 MAX_BYTES = 8 * 1024**3
 TRAIN, TEST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import operators
-from invdiff.evaluation.mri_baselines import coil_power
+from invdiff.baselines.mri import coil_power
 from invdiff.mri.coil_maps import Maps, finer_maps, on_grid
 from invdiff.problem import Problem
 from operators import mri

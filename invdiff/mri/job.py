@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from deepinv.models import Denoiser
 
-from invdiff.calibration import find_calibration, interval_of, reference_of
+from invdiff.calibration.finding import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.io.results import output_folder, write_json, write_yaml
@@ -24,7 +24,7 @@ from invdiff.mri.volume import OnStep, Recipe, Slices, restore_slices
 from invdiff.mri.writing import figure, write_result, write_volumes
 from invdiff.paths import bundled
 from invdiff.priors import load_prior
-from invdiff.priors.calibration import fingerprint
+from invdiff.priors.spectrum_records import fingerprint
 from invdiff.restoration import Stop
 
 SAMPLE = ("data", "samples", "phantom.h5")

@@ -14,9 +14,9 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
+from invdiff.baselines.mri import baseline
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import AnotherRun, EmptySlice, InputError
-from invdiff.evaluation.mri_baselines import baseline
 from invdiff.evaluation.novelty import Reference
 from invdiff.io.partial import PartialRun, holds_parts, remove_partial
 from invdiff.io.scans.scan import Scan

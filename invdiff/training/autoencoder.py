@@ -10,13 +10,13 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from invdiff.datasets.images import in_unit_range
+from invdiff.datasets.pixels import load_whole
 from invdiff.errors import InputError
 from invdiff.machine import hardware
 from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
 from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
-from invdiff.training.data import load_whole
-from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.settings import Frozen, Name
 from invdiff.training.short import finished_short, run_of, run_short

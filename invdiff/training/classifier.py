@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from invdiff.datasets.images import in_unit_range
+from invdiff.datasets.labels import read_labels
+from invdiff.datasets.pixels import load_whole
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier
 from invdiff.machine import hardware
 from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
-from invdiff.training.data import load_whole
-from invdiff.training.images import in_unit_range
 from invdiff.training.loop import learning_rate_factor
 from invdiff.training.settings import Frozen, Name
 from invdiff.training.short import finished_short, run_of, run_short
-from invdiff.training.whole import read_labels
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)      # of the card's accuracies
 

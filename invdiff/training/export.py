@@ -5,6 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from invdiff.datasets.crops import centre_crops
+from invdiff.datasets.labels import class_names
 from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
 from invdiff.machine import hardware
@@ -15,10 +17,9 @@ from invdiff.priors.latent import save_latent_prior
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.training.averages import relative_width
 from invdiff.training.loop import Trainer
-from invdiff.training.monitor import best_average, centre_crops, sample_sheet
+from invdiff.training.monitor import best_average, sample_sheet
 from invdiff.training.samples import save_sheet
 from invdiff.training.settings import TrainSettings
-from invdiff.training.whole import class_names
 
 
 def export(trainer: Trainer, held: Sequence[Tensor], test: Sequence[Tensor], path: Path) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.datasets.images import in_unit_range
+from invdiff.datasets.pixels import seen_by
 from invdiff.errors import InputError
 from invdiff.priors.autoencoder import load_autoencoder
-from invdiff.training.data import seen_by
-from invdiff.training.images import in_unit_range
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
 

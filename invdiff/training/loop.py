@@ -13,9 +13,9 @@ from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
-from invdiff.priors.calibration import fingerprint
 from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.spectrum_records import fingerprint
 from invdiff.training.averages import Averages
 from invdiff.training.batches import Batch, Batches, PatchSource
 from invdiff.training.beginning import build_denoiser, check_latents, start_from, weights_of

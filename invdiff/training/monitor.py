@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from invdiff.datasets.crops import centre_crops
 from invdiff.errors import InputError
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.loop import Progress, Trainer
@@ -127,12 +128,6 @@ def best_average(trainer: Trainer, crops: Tensor) -> int:
     scores = [sum(denoising_psnr(average, crops, sigma, clip=clip) for sigma in VALIDATION)
               for average in trainer.averages.copies]
     return int(np.argmax(scores))
-
-
-def centre_crops(images: Sequence[Tensor], size: int) -> Tensor:
-    """(C, H, W) images -> (N, C, size, size)."""
-    corners = [((i.shape[1] - size) // 2, (i.shape[2] - size) // 2) for i in images]
-    return torch.stack([i[:, t : t + size, l : l + size] for i, (t, l) in zip(images, corners, strict=True)])
 
 
 def write_log(path: Path, lines: Sequence[dict]) -> None:

@@ -7,22 +7,25 @@ from pathlib import Path
 
 from torch import Tensor
 
+from invdiff.datasets.complex_images import open_complex, open_magnitudes, to_channels
+from invdiff.datasets.images import Cache, ImageSet, open_images
+from invdiff.datasets.labels import read_labels
+from invdiff.datasets.pixels import to_grey, to_rgb
 from invdiff.errors import InputError
 from invdiff.io.files import make_folder
 from invdiff.priors.autoencoder import load_autoencoder
 from invdiff.priors.checkpoint import read_card
 from invdiff.training.beginning import weights_of
-from invdiff.training.complex_data import ComplexPatches, open_complex, open_magnitudes, to_channels
-from invdiff.training.data import Patches, to_grey, to_rgb
+from invdiff.training.complex_patches import ComplexPatches
 from invdiff.training.export import export, settings_told
 from invdiff.training.identity import saved_state
-from invdiff.training.images import Cache, ImageSet, open_images
 from invdiff.training.latents import Latents, autoencoder, encoded
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.monitor import Monitor
+from invdiff.training.patches import Patches
 from invdiff.training.processes import asking
 from invdiff.training.settings import TrainSettings
-from invdiff.training.whole import WholeImages, read_labels
+from invdiff.training.whole import WholeImages
 
 
 def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, save_seconds: float = 120.0,

@@ -1,19 +1,14 @@
 """Batches of whole images, grey or in colour, with the class of each where it is known."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.datasets.images import ImageSet, in_unit_range
+from invdiff.datasets.pixels import seen_by
 from invdiff.errors import InputError
-from invdiff.io.idx import read_idx
-from invdiff.training.data import seen_by
-from invdiff.training.images import ImageSet, dataset, image_files, in_unit_range
-
-FOLDERS = "folders"
 
 
 class WholeImages:
@@ -58,39 +53,3 @@ class WholeImages:
         return images, grey, torch.from_numpy(classes.astype(np.int64))
 
 
-def read_labels(path: str | Path, key: str, count: int, classes: int) -> np.ndarray:
-    """The class of each of `count` images, (count,) int64: of an HDF5 dataset or an idx file called `key`, or, for
-    "folders", by the folder below `path` that an image lies in, in alphabetical order.
-
-    Raises:
-        InputError: not there, no whole numbers, another number of them, or one that is no class; an image in no folder.
-    """
-    path = Path(path)
-    if key == FOLDERS:
-        folders, labels = np.unique(folder_of_each(path), return_inverse=True)
-        if len(folders) != classes:
-            raise InputError(f"data.labels: expected {classes} folders, as network.classes = {classes}, got {len(folders)}")
-    elif path.is_dir():
-        labels = read_idx(path / key)
-    else:
-        found: h5py.Dataset = dataset(path, key)
-        labels = found[()]
-    if labels.shape != (count,) or labels.dtype.kind not in "ui":
-        raise InputError(f"data.labels: expected {count} whole numbers, one for each image, got {labels.dtype} {labels.shape}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise InputError(f"data.labels: expected classes 0 to {classes - 1}, as network.classes = {classes}, got "
-                         f"{labels.min()} to {labels.max()}")
-    return labels.astype(np.int64)
-
-
-def folder_of_each(path: str | Path) -> list[str]:
-    """The folder, below `path`, that each image lies in. Raises InputError for an image beside the folders."""
-    places = [file.relative_to(path).parts for file in image_files(Path(path))]
-    if beside := next((place[0] for place in places if len(place) == 1), None):
-        raise InputError(f"data.labels: {beside} lies beside the folders, which are the classes; move it into one of them")
-    return [place[0] for place in places]
-
-
-def class_names(path: str | Path, key: str | None, given: Sequence[str], classes: int) -> list[str]:
-    """Names of the classes: those given, those of the folders for "folders", or else numbers. Raises InputError."""
-    return list(given) or (sorted(set(folder_of_each(path))) if key == FOLDERS else [str(i) for i in range(classes)])

@@ -3,7 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from invdiff.calibration import find_calibration, read_calibration
+from invdiff.calibration.finding import find_calibration
+from invdiff.calibration.record import read_calibration
 from invdiff.cli import app
 from invdiff.io.images import sample_image, save_image
 from invdiff.job import run

@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("torchmetrics")
 
 from invdiff.errors import InputError  # noqa: E402
-from invdiff.evaluation import quality  # noqa: E402
 from invdiff.evaluation.generative.classifier import Classifier, save_classifier  # noqa: E402
 from invdiff.evaluation.generative.evaluate import Reference  # noqa: E402
 from invdiff.evaluation.generative.features import Looked, feature_network  # noqa: E402
+from invdiff.experiments import quality  # noqa: E402
 
 TINY = {"classes": 3, "channels": 1, "widths": [8], "depths": [1], "grid": 2, "num_features": 6, "embedding": 16}
 

@@ -167,7 +167,7 @@ def test_an_interrupted_calibration_leaves_nothing(invdiff, work, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("invdiff.priors.calibration.measure_spectrum", interrupt)
+    monkeypatch.setattr("invdiff.priors.spectrum_records.measure_spectrum", interrupt)
     assert invdiff(*CALIBRATE)[0] == 130
     assert not (work / "cache").exists()
 

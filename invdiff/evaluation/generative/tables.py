@@ -12,7 +12,7 @@ def quality_markdown(record: dict[str, Any], plot: str) -> str:
     """A page with how it was made, the plot, a row for each solver and number of steps, and the calls that each solver needs to
     come within some multiples of the floor. `record` is `quality_table`'s, possibly unfinished."""
     return "\n".join([
-        "# Quality against network calls", "", "Written by `python -m invdiff.evaluation.quality`.", "", *_header(record), "",
+        "# Quality against network calls", "", "Written by `python -m invdiff.experiments.quality`.", "", *_header(record), "",
         f"![Fréchet distance against network calls]({plot})", "", *_rows(record), "",
         "## Network calls to reach a quality", "",
         "The fewest of those measured whose Fréchet distance is at most so many times the floor.", "", *_reached(record), ""])

@@ -8,7 +8,7 @@ import pytest
 
 import operators
 from invdiff.evaluation.costs import OPERATIONS, OURS, Case, Cost, calls_of, measure, to_markdown
-from invdiff.evaluation.operator_costs import cases
+from invdiff.experiments.operator_costs import cases
 
 
 def test_costs_are_medians_of_the_time_that_a_call_takes(monkeypatch):

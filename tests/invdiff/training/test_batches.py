@@ -6,7 +6,7 @@ import torch
 
 from invdiff.errors import InputError
 from invdiff.training.batches import Batches
-from invdiff.training.data import Patches
+from invdiff.training.patches import Patches
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from invdiff import InputError, load_prior
+from invdiff.datasets.labels import class_names, read_labels
 from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings
-from invdiff.training.whole import WholeImages, class_names, read_labels
+from invdiff.training.whole import WholeImages
 
 COUNT = 40
 

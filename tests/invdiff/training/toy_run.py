@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from invdiff.training.data import Patches
+from invdiff.training.patches import Patches
 from invdiff.training.settings import TrainSettings
 
 

@@ -1,0 +1,1 @@
+"""Reconstructions of others, to compare with: classical ones, and the samplers of deepinv."""

@@ -1,0 +1,165 @@
+"""A benchmark from its config to its folder, in one process or in several."""
+
+import hashlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.benchmark.cells import Cell, Setup, cells, run_cell
+from invdiff.benchmark.images import clean_images
+from invdiff.benchmark.markdown import write_markdown
+from invdiff.benchmark.record import Record, how_made, now
+from invdiff.benchmark.report import write_report
+from invdiff.benchmark.settings import BenchmarkConfig
+from invdiff.errors import InputError
+from invdiff.evaluation.metrics import METRICS, enlarged
+from invdiff.io.images import to_uint8
+from invdiff.job import as_image
+from invdiff.priors.spectrum_records import fingerprint
+
+Finished = tuple[dict[str, Any], np.ndarray | None]
+OnCell = Callable[[int, int, dict[str, Any]], object]       # done, of how many, the row
+
+
+def run(config: BenchmarkConfig, folder: str | Path, *, workers: int = 1, command: str = "",
+        on_cell: OnCell | None = None) -> Record:
+    """Run what is missing of a benchmark, and write the report; stopped at any time, the same call goes on.
+
+    Args:
+        config: of `benchmark_config`.
+        folder: made if need be; holds results.csv, results.json, report.html, report.md and pictures/. The first two are
+            written after every cell.
+        workers: processes that share the cells and the cores. The results are those of one, up to rounding of sums.
+        command: what to say it was made with.
+        on_cell: called after every cell.
+
+    Raises:
+        InputError: images or priors that cannot be had, a folder of another benchmark, or a worker that was killed.
+    """
+    if workers < 1:
+        raise InputError(f"workers: expected 1 and more, got {workers}")
+    images = clean_images(config)
+    names, notes = usable_metrics(config.metrics, config.size)
+    setup = Setup(config, list(images.values()), names)
+    everything = cells(config)
+    made = how_made(command, config.device, workers) | {"notes": notes, "images": list(images)}
+    record = Record(folder, _identity(setup), made, [setup.row(cell) for cell in everything], names)
+    _save_inputs(setup, record)
+    pending = [cell for cell in everything if setup.row(cell) not in record]
+    try:
+        _work(setup, pending, workers, record, on_cell, len(everything))
+        record.made["finished"] = now()
+        record.save()
+    finally:
+        write_report(record, config)
+        write_markdown(record, config)
+    return record
+
+
+def usable_metrics(names: Sequence[str], size: int) -> tuple[list[str], list[str]]:
+    """Those that can be computed here for images of this size, and a line about each of the others."""
+    picture = torch.rand((1, 3, size, size), generator=torch.Generator().manual_seed(0))
+    usable, notes = [], []
+    for name in names:
+        try:
+            METRICS[name].function(picture, picture.flip(-1))
+            usable.append(name)
+        except (InputError, ValueError) as error:
+            notes.append(f"{METRICS[name].label} is left out: {error}")
+    return usable, notes
+
+
+def _identity(setup: Setup) -> dict[str, Any]:
+    """What two runs share if their rows may stand in one table. Holds no paths of images."""
+    config = setup.config.model_dump(mode="json", exclude={"images", "key"})
+    priors = {name: fingerprint(setup.prior(i))[:12] for i, name in enumerate(setup.config.priors)}
+    return config | {"metrics": list(setup.metrics), "images": _digest(*setup.images), "weights of the priors": priors}
+
+
+def _save_inputs(setup: Setup, record: Record) -> None:
+    """Pictures of truths and measurements."""
+    for image in range(min(setup.config.pictures, len(setup.images))):
+        record.save_picture(f"truth-{image + 1}", to_uint8(setup.images[image]))
+        for task in range(len(setup.config.tasks)):
+            picture = enlarged(as_image(setup.problem(task, image)), setup.images[image].shape[-2:])
+            record.save_picture(f"task{task + 1}-measurement-{image + 1}", to_uint8(picture[0]))
+
+
+def _digest(*parts: Tensor) -> str:
+    """Twelve hexadecimal digits that stand for tensors."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:12]
+
+
+def picture_name(cell: Cell) -> str:
+    prior = "none" if cell.prior is None else cell.prior + 1
+    return f"task{cell.task + 1}-prior{prior}-method{cell.method + 1}-{cell.image + 1}"
+
+
+def _work(setup: Setup, pending: Sequence[Cell], workers: int, record: Record, on_cell: OnCell | None, total: int) -> None:
+    done = total - len(pending)
+    for cell, (row, picture) in _results(setup, pending, workers):
+        if picture is not None and cell.image < setup.config.pictures:
+            record.save_picture(picture_name(cell), picture)
+        record.add(row)
+        done += 1
+        if on_cell:
+            on_cell(done, total, row)
+
+
+def _results(setup: Setup, pending: Sequence[Cell], workers: int) -> Iterator[tuple[Cell, Finished]]:
+    """Cells as they are finished."""
+    if workers == 1 or not pending:
+        for cell in pending:
+            yield cell, run_cell(setup, cell)
+        return
+    threads = max(1, torch.get_num_threads() // workers)
+    parts = (setup.config, list(setup.images), list(setup.metrics), threads)
+    # spawn: a fork of a process whose torch has threads may hang, and CUDA does not survive one
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, parts) as pool:
+        futures: dict[Future[Finished], Cell] = {pool.submit(_in_worker, cell): cell for cell in pending}
+        try:
+            waiting = set(futures)
+            while waiting:
+                ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise InputError("workers: one was killed, perhaps for want of memory; the same command goes on, with fewer "
+                             "--workers if need be") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_setup: Setup | None = None         # of a worker process
+
+
+def _start_worker(config: BenchmarkConfig, images: list[Tensor], metrics: list[str], threads: int) -> None:
+    global _setup
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    _setup = Setup(config, images, metrics)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _in_worker(cell: Cell) -> Finished:
+    assert _setup is not None
+    return run_cell(_setup, cell)

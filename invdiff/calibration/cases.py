@@ -1,0 +1,113 @@
+"""Known images, restored, and what is kept of each."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from deepinv.models import Denoiser
+from torch import Tensor
+
+from invdiff.calibration.known import Known
+from invdiff.calibration.record import in_pairs
+from invdiff.config import RunConfig, build_sampler
+from invdiff.diffusion.randomness import sample_variance, stream_seed
+from invdiff.evaluation.intervals import centre_and_spread
+from invdiff.evaluation.mri_metrics import head_mask
+from invdiff.evaluation.ranks import tarp_ranks
+from invdiff.io.partial import PartialRun
+from invdiff.job import pose_truth
+from invdiff.machine import find_device, versions
+from invdiff.mri.settings import ScanSettings
+from invdiff.mri.simulating import simulated_scan
+from invdiff.mri.uncertainty import magnitudes
+from invdiff.mri.volume import Recipe, Slices, restore_slices
+from invdiff.priors.spectrum_records import fingerprint
+from invdiff.restoration import restore
+from invdiff.trust import appraise
+from operators import mri
+
+PATCH = 16              # pixels; distances of patches rank more often than of images
+Case = dict[str, Tensor]
+
+
+def restored(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str | Path | None,
+             on_image: Callable[[int, int], object]) -> list[Case]:
+    """The restored images. Of each: ratio, plain, error and spread (P,) at its pixels, where plain is the ratio to a spread
+    that is not pooled; ranks of its patches; features."""
+    identity = {"run": config.model_dump(mode="json", exclude={"device", "batch_size", "calibration"}), "images": images.source,
+                "prior": fingerprint(prior), "versions": versions()}
+    kept = None if checkpoint is None else PartialRun(checkpoint, identity, {"images": images.some()})
+    cases = [case for case, _ in kept.parts()] if kept is not None else []
+    make = _slice_cases if images.slices else _photo_cases
+    on_image(len(cases), len(images))
+    for case in make(config, prior, images, len(cases)):
+        cases.append(case)
+        if kept is not None:
+            kept.add(case, {})
+        on_image(len(cases), len(images))
+    return cases
+
+
+def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:
+    where = find_device(config.device)
+    for number in range(first, len(images)):
+        truth = images.crops[number][None]
+        problem = pose_truth(config, truth, stream_seed(config.seed, number, 0))
+        result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples, antithetic=config.antithetic,
+                         seed=stream_seed(config.seed, number, 1), device=config.device, batch_size=config.batch_size,
+                         precision=config.precision)
+        looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features
+        centre, spread = _centre_and_spread(result.samples[0])
+        other = images.crops[number - 1]                                            # a reference point for the distances
+        yield _case(centre, spread, truth[0], _std(result.samples[0]), _independent(result.samples[0], config), other, looked)
+
+
+def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:
+    assert images.slices
+    settings = ScanSettings(**{key: value for key, value in config.operator.items() if key != "name"})
+    scan = simulated_scan(images.slices, settings.coils, float(config.sigma_y or 0), config.seed)
+    if scan.noise is None:
+        settings = settings.model_copy(update={"noise": "none"})
+    recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, device=config.device,
+                    batch_size=config.batch_size, precision=config.precision, antithetic=config.antithetic, look=True)
+    for number in range(first, scan.slices):
+        slices = Slices(None, {})
+        restore_slices(scan, [number], recipe, slices)
+        tensors = next(iter(slices))[0]
+        truth, samples = tensors["truth"], mri.combine_sets(tensors["samples"])
+        centre, spread = magnitudes(tensors["samples"])
+        head = torch.from_numpy(head_mask(truth[None])[0])
+        other = images.slices.read((number + scan.slices // 2) % scan.slices).abs()         # neighbours are of the same head
+        yield _case(centre[None], spread[None], truth[None], _std(samples), _independent(samples, config), other[None],
+                    tensors.get("features"), head)
+
+
+def _independent(samples: Tensor, config: RunConfig) -> Tensor:
+    """The first of each pair, if neighbours are antithetic."""
+    return samples[::2] if in_pairs(config) else samples
+
+
+def _centre_and_spread(samples: Tensor) -> tuple[Tensor, Tensor]:
+    return centre_and_spread(samples) if len(samples) > 1 else (samples[0], torch.zeros_like(samples[0]))
+
+
+def _std(samples: Tensor) -> Tensor:
+    """The samples' standard deviation (C, H, W), not pooled; zero of a single one."""
+    return sample_variance(samples, 0).sqrt() if len(samples) > 1 else torch.zeros_like(samples[0])
+
+
+def _case(centre: Tensor, spread: Tensor, truth: Tensor, std: Tensor, samples: Tensor, other: Tensor,
+          features: Tensor | None, mask: Tensor | None = None) -> Case:
+    """centre, spread, truth, std, other (C, H, W); samples (S, C, H, W), independent; mask (H, W): the pixels that count."""
+    inside = torch.ones(truth.shape[-2:], dtype=torch.bool) if mask is None else mask
+    error, spread, std = (x[:, inside].flatten() for x in ((truth - centre).abs(), spread, std))
+    patches = tarp_ranks(_patches(samples), _patches(truth[None])[:, 0], _patches(other[None])[:, 0])
+    whole = _patches(inside[None, None].float())[:, 0].mean(1) == 1                  # patches of the head alone
+    return {"ratio": error / spread.clamp_min(1e-12), "plain": error / std.clamp_min(1e-12), "error": error, "spread": spread,
+            "ranks": patches[whole], **({} if features is None else {"features": features})}
+
+
+def _patches(x: Tensor) -> Tensor:
+    """(S, C, H, W) in patches, (patches, S, values)."""
+    size = min(PATCH, *x.shape[-2:])
+    return torch.nn.functional.unfold(x.float(), size, stride=size).permute(2, 0, 1)

@@ -1,0 +1,79 @@
+"""Which record speaks of a run, and what it says."""
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deepinv.models import Denoiser
+
+from invdiff.calibration.record import SEEDS, Calibration, in_pairs, read_calibration
+from invdiff.config import RunConfig
+from invdiff.errors import InputError
+from invdiff.evaluation.intervals import uncalibrated
+from invdiff.evaluation.novelty import Reference
+from invdiff.paths import cache_folder
+from invdiff.resolving import calibration_beside, tasks
+
+
+def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None = None) -> Calibration | None:
+    """The calibration of a run, if there is one that was measured with its prior, operator and sampler: of several the one with
+    the fewest differences, then the nearest noise level and number of samples, the user's own before the bundled one.
+
+    Raises InputError for a file that the config names and that is missing, damaged or another run's. Others that are damaged
+    are passed over with a warning.
+    """
+    fit: list[Calibration] = []
+    for path in _candidates(config):
+        try:
+            found = read_calibration(path)
+        except InputError as error:
+            if config.calibration is not None:
+                raise
+            warnings.warn(f"{error}; it is not used", stacklevel=2)
+            continue
+        why = found.refusal(config, prior)
+        if why is None:
+            fit.append(found)
+        elif config.calibration is not None:
+            raise InputError(f"{path}: was measured with another {why}; leave calibration out, or measure it with invdiff "
+                             "calibrate")
+
+    def distance(found: Calibration) -> tuple[int, float, float]:
+        noise = abs(math.log(found.sigma_y / sigma_y)) if sigma_y and found.sigma_y else 0.0
+        return len(found.differences(config, sigma_y)), noise, abs(math.log(found.samples / config.samples))
+
+    return min(fit, key=distance, default=None)
+
+
+def interval_of(calibration: Calibration | None, config: RunConfig, samples: int,
+                sigma_y: float | None = None) -> dict[str, Any]:
+    """The interval's entry in a report, with a calibration or without."""
+    return uncalibrated(samples, in_pairs(config)) if calibration is None else calibration.interval(config, samples, sigma_y)
+
+
+def reference_of(calibration: Calibration | None) -> Reference | None:
+    """What restorations look like to the prior when all is in order, where that was measured."""
+    return Reference.from_dict(calibration.novelty) if calibration and calibration.novelty else None
+
+
+def _candidates(config: RunConfig) -> Iterator[Path]:
+    if config.calibration is not None:
+        yield Path(config.calibration)
+        return
+    known = tasks()
+    if config.task in known:
+        yield from sorted(place(config).parent.glob("*.json"))
+        yield from (path for path in (calibration_beside(known[config.task]),) if path.is_file())
+
+
+def place(config: RunConfig) -> Path:
+    """Where the user's own calibration of a bundled task is kept, below the cache folder: one for each prior, operator, noise
+    level, sampler and number of samples."""
+    what = config.model_dump(mode="json", include={"prior", "operator", "sigma_y", "sampler", "samples", "antithetic"})
+    what["operator"] = {key: value for key, value in what["operator"].items() if key not in SEEDS}
+    name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    return cache_folder() / "calibrations" / config.task / f"{name}.json"

@@ -1,0 +1,118 @@
+"""Calibrating: restore images that are known, and find how wide intervals must be, and what is usual.
+
+Every other image calibrates; the rest are kept apart, and tell what the intervals cover on fresh ones.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+
+from invdiff.calibration.cases import Case, restored
+from invdiff.calibration.finding import reference_of
+from invdiff.calibration.known import Known
+from invdiff.calibration.record import Calibration, in_pairs
+from invdiff.config import RunConfig
+from invdiff.errors import InputError
+from invdiff.evaluation.intervals import LEVEL, conformal_factor, coverage, coverage_curve
+from invdiff.evaluation.novelty import Reference
+from invdiff.evaluation.ranks import expected_coverage
+from invdiff.machine import versions
+from invdiff.mri.job import scan_prior
+from invdiff.priors import load_prior
+from invdiff.priors.spectrum_records import fingerprint
+
+LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))        # of the curves
+FEWEST = 19                                                     # images for a reference of what is usual
+
+
+def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: float | None = None,
+              checkpoint: str | Path | None = None,
+              on_image: Callable[[int, int], object] = lambda done, of: None) -> Calibration:
+    """Restore each image as the config says, and make the record of it.
+
+    level, delta: of the interval, see `conformal_factor`. checkpoint: a folder that keeps the finished images; the next call
+    with it goes on from there. on_image: called with how many are done, of how many.
+
+    Raises:
+        InputError: fewer than two samples or images, too few of them for `delta`, numbers out of range, or as the restorations
+            do.
+    """
+    if config.samples < 2 or len(images) < 2:
+        raise InputError(f"calibrate: expected at least 2 samples of at least 2 images, got {config.samples} of {len(images)}")
+    if not 0 < level < 1 or (delta is not None and not 0 < delta < 1):
+        raise InputError(f"calibrate: expected a level and a delta between 0 and 1, got {level} and {delta}")
+    _check_count(len(images), level, delta)
+    prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
+    cases = restored(config, prior, images, checkpoint, on_image)
+    half, rest = cases[::2], cases[1::2]
+    factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)
+    rows = [case["features"] for case in half if "features" in case]
+    reference = Reference.fit(torch.stack(rows)) if len(rows) >= FEWEST else None
+    return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
+                       samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
+                       precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
+                       factor=factor, delta=delta, antithetic=in_pairs(config),
+                       check=_check(rest, factor, config, reference),
+                       novelty=reference.to_dict() if reference else None, versions=versions())
+
+
+def _check_count(images: int, level: float, delta: float | None) -> None:
+    """Raises InputError if half of so many images are too few for the guarantee, before any is restored."""
+    try:
+        conformal_factor([np.zeros(1)] * len(range(0, images, 2)), level, delta)
+    except ValueError as error:
+        raise InputError(f"calibrate: {error}, every other of {images}") from error
+
+
+def check_unlike(images: Known) -> None:
+    """Raises InputError if these images, once restored, are too few to learn what is usual, as `detected` has to know."""
+    if len(range(0, len(images), 2)) < FEWEST:
+        raise InputError(f"--unlike: expected at least {2 * FEWEST} images, from which to learn what is usual, got "
+                         f"{len(images)}")
+
+
+def _name(prior: str) -> str:
+    """Without the folder of its file, and with its options."""
+    where, mark, options = prior.partition("?")
+    return Path(where).name + mark + options
+
+
+def detected(record: Calibration, config: RunConfig, images: Known,
+             on_image: Callable[[int, int], object] = lambda done, of: None) -> float:
+    """The share of images of another kind that are called unusual, restored as the config says, a sample of each.
+
+    Raises InputError if the record does not know what is usual.
+    """
+    reference = reference_of(record)
+    if reference is None:
+        raise InputError("calibrate: too few images were restored to learn what is usual; expected at least "
+                         f"{2 * FEWEST} of them")
+    prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
+    cases = restored(config.model_copy(update={"samples": 1}), prior, images, None, on_image)
+    return float(np.mean([reference.judge(case["features"]).unusual for case in cases]))
+
+
+def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: Reference | None) -> dict[str, Any]:
+    """What is seen on images kept apart: coverage in the mean and its standard error; mean half-width (sharpness) and error;
+    how well spread ranks error; curves of coverage by level, without the factor, of pixels and of patches (TARP); alarms."""
+    ratios, plain = ([case[name].numpy() for case in cases] for name in ("ratio", "plain"))
+    paired = in_pairs(config)
+    independent = (config.samples + 1) // 2 if paired else config.samples
+    shares = np.array(coverage(ratios, factor))
+    ranks = [float(spearmanr(case["error"], case["spread"]).statistic) for case in cases]
+    found = {
+        "images": len(cases), "covered": float(shares.mean()),
+        "standard_error": float(shares.std(ddof=1) / len(shares) ** 0.5) if len(shares) > 1 else None,
+        "half_width": factor * float(np.mean([case["spread"].mean() for case in cases])),
+        "error": float(np.mean([case["error"].mean() for case in cases])), "spearman": float(np.mean(ranks)),
+        "levels": list(LEVELS), "uncalibrated": coverage_curve(plain, config.samples, LEVELS, paired),
+        "tarp": expected_coverage(torch.cat([case["ranks"] for case in cases]), independent, LEVELS),
+    }
+    rows = [case["features"] for case in cases if "features" in case]
+    if reference and rows:
+        found["alarms"] = float(np.mean([reference.judge(row).unusual for row in rows]))
+    return found

@@ -1,0 +1,119 @@
+"""What was measured of a prior, a task and a sampler together, and its file."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from deepinv.models import Denoiser
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+from invdiff.config import RunConfig, build_sampler
+from invdiff.errors import InputError
+from invdiff.evaluation.intervals import for_samples, uncalibrated
+from invdiff.io.files import write_text
+from invdiff.priors.spectrum_records import fingerprint
+from invdiff.validation import validate
+
+FORMAT: Literal["invdiff-calibration-2"] = "invdiff-calibration-2"
+SEEDS = ("seed", "mask_seed")          # operators of one law
+
+
+class Calibration(BaseModel):
+    """The record of `invdiff calibrate`.
+
+    interval: of `level`, the mean of the samples plus and minus `factor` times their spread; `delta` as in
+    `invdiff.evaluation.intervals.conformal_factor`. check: what it did on images kept apart. novelty: what restorations of
+    images like these look like to the prior, as `invdiff.evaluation.novelty.Reference` has it. weights: the prior's
+    fingerprint. images: what it was measured on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["invdiff-calibration-2"] = FORMAT
+    task: str
+    operator: dict[str, Any]
+    sigma_y: float = Field(ge=0, allow_inf_nan=False)
+    sampler: dict[str, Any]
+    samples: int = Field(ge=2)
+    antithetic: bool = False
+    prior: str
+    weights: str
+    precision: str
+    images: str
+    count: PositiveInt
+    level: float = Field(gt=0, lt=1)
+    factor: PositiveFloat
+    delta: float | None = Field(None, gt=0, lt=1)
+    check: dict[str, Any] = {}
+    novelty: dict[str, Any] | None = None
+    versions: dict[str, str] = {}
+
+    def refusal(self, config: RunConfig, prior: Denoiser) -> str | None:
+        """Why this says nothing of a run, if it does not."""
+        for name, mine, theirs in (("operator", self.operator["name"], config.operator["name"]),
+                                   ("sampler", self.sampler["name"], config.sampler["name"])):
+            if mine != theirs:
+                return f"{name}, {mine} and not {theirs}"
+        return None if self.weights == fingerprint(prior) else f"prior, called {self.prior}"
+
+    def differences(self, config: RunConfig, sigma_y: float | None) -> list[str]:
+        """What was otherwise when it was measured, one entry each. Scans bring their own noise, and many their own mask."""
+        found = [f"operator.{key}={value}" for key, value in self.operator.items()
+                 if key not in SEEDS and config.operator.get(key) != value and not (config.is_scan and value is None)]
+        if sigma_y is not None and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
+            found.append(f"sigma_y={self.sigma_y:g}")
+        if in_pairs(config) != self.antithetic:
+            found.append(f"antithetic={self.antithetic}")
+        if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
+            found.append(f"prior={self.prior}" if asked else "a prior without options")
+        return found + [f"sampler.{key}={value}" for key, value in self.sampler.items() if config.sampler.get(key) != value]
+
+    def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
+        """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
+        if samples < 2:
+            return uncalibrated(samples)
+        promise = "on average" if self.delta is None else f"with probability {1 - self.delta:g}"
+        source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
+        if others := self.differences(config, sigma_y):
+            source += f", with {', '.join(others)}: here it may cover more or less"
+        factor = for_samples(self.factor, self.samples, samples, self.antithetic and in_pairs(config))
+        return {"level": self.level, "factor": factor, "calibrated": not others, "source": source}
+
+
+def in_pairs(config: RunConfig) -> bool:
+    """Are neighbouring samples antithetic?"""
+    return config.antithetic and build_sampler(config.sampler).mirrors
+
+
+def write_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Write a record, whole or not at all. Raises InputError where it cannot be written."""
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, calibration.model_dump_json(indent=1))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a place where you may write") from error
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """What `write_calibration` wrote. Raises InputError: missing, damaged, or something else."""
+    try:
+        if os.path.getsize(path) > 2**24:
+            raise ValueError("too large")
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = data.get("format") if isinstance(data, Mapping) else None
+        if found != FORMAT and str(found).startswith(FORMAT[:-1]):
+            raise InputError(f"{path}: was measured by another version of invdiff; measure it again with invdiff calibrate, or "
+                             "remove it")
+        if found != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        known = validate(Calibration, data, str(path))
+        _ = known.operator["name"], known.sampler["name"]
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected what invdiff calibrate writes") from error
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected what invdiff calibrate writes ({error})") from error
+    return known

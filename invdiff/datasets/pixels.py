@@ -1,0 +1,51 @@
+"""Images as networks take them: channels first, in [0, 1], in colour or grey."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.datasets.images import Cache, in_unit_range, open_images
+from invdiff.errors import InputError
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def load_images(path: str | Path, key: str = "train_jpeg") -> list[np.ndarray]:
+    """All images of a folder or an HDF5 dataset, decoded, (H, W, 3). Raises InputError as `open_images` does."""
+    return list(open_images(path, key, Cache(0)))
+
+
+def to_rgb(image: np.ndarray) -> Tensor:
+    """uint8, or float32 in [0, 1], (H, W, 3) -> (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(in_unit_range(image).transpose(2, 0, 1)))
+
+
+def to_grey(image: np.ndarray) -> Tensor:
+    """The same, its brightness: (1, H, W)."""
+    return torch.from_numpy(brightness(in_unit_range(image)).transpose(2, 0, 1))
+
+
+def brightness(image: np.ndarray) -> np.ndarray:
+    """Luma (..., 1) of float32 colours (..., 3)."""
+    return (image * _LUMA).sum(-1, keepdims=True)
+
+
+def seen_by(channels: int, image: np.ndarray) -> np.ndarray:
+    """float32 colours (..., 3) as a network of 1 or 3 channels sees them: (..., channels), the brightness for one."""
+    return brightness(image) if channels == 1 else image
+
+
+def stored_for(channels: int, image: np.ndarray) -> np.ndarray:
+    """The same of colours as they are stored: uint8 stays uint8."""
+    seen = seen_by(channels, image)
+    return np.rint(seen).astype(np.uint8) if image.dtype == np.uint8 else seen
+
+
+def load_whole(path: str | Path, key: str, channels: int) -> np.ndarray:
+    """All images of one size as a network of 1 or 3 channels sees them, (N, C, H, W), uint8 or float32. Raises InputError."""
+    images = open_images(path, key, Cache(0))
+    if len(set(images.shapes)) > 1:
+        raise InputError(f"{path}: the images of {key} are of several sizes; expected one")
+    return np.stack([stored_for(channels, image).transpose(2, 0, 1) for image in images])

@@ -1,0 +1,126 @@
+import json
+
+import pytest
+import torch
+from deepinv.models import Denoiser
+
+from invdiff.baselines.namesakes import namesake, sample_with_deepinv
+from invdiff.cli import app
+from invdiff.errors import InputError
+from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
+from invdiff.experiments.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors
+from invdiff.experiments.exact_tables import save, tables, to_markdown
+
+RECORD = {
+    "made": {"command": "invdiff benchmark exact", "samples": 10, "problems": 2, "versions": {"invdiff": "0"}},
+    "gaussian": {"exact draws": {"prior": "stationary", "steps": None, "blur, 0.1": [0.1, 0.26]},
+                 "ddrm": {"prior": "rough", "steps": 20, "blur, 0.1": [0.5, 1.0]}},
+    "mixtures": {"prior": {"8,1": [9.0, 11.0], "80,4": [14.0, 14.0]}},
+}
+
+
+@pytest.mark.parametrize("kind", ["white", "stationary", "rough"])
+def test_the_priors_have_the_spread(kind):
+    prior = gaussian_prior(kind, (2, 3, 4))
+    assert abs(float(prior.cov.diagonal().mean()) - SPREAD**2) < 1e-6
+    assert (prior.power is None) == (kind == "rough")
+
+
+def test_errors_of_moments():
+    """Of exact draws: sqrt(1 / n) and sqrt((tr(C)^2 + |C|^2) / n) / |C|; and 1 and 3 of a mean off by its spread, and 4 C."""
+    prior = gaussian_prior("rough", (1, 3, 4))
+    mean, cov = prior.mean.double(), prior.cov.double()
+    x = draw_gaussian(prior.mean, prior.cov, 20_000, torch.Generator().manual_seed(0))
+    expected = float(((cov.trace() ** 2 + cov.norm() ** 2) / 20_000).sqrt() / cov.norm())
+    error = moment_errors(x, mean, cov)
+    assert 0.3 * 20_000**-0.5 < error[0] < 2 * 20_000**-0.5
+    assert 0.5 * expected < error[1] < 1.5 * expected
+    shifted = mean.flatten() + 2 * (x - mean.flatten()) + (cov.trace() / 12).sqrt()
+    error = moment_errors(shifted, mean, cov)
+    assert abs(error[0] - 1) < 0.05
+    assert abs(error[1] - 3) < 4 * 1.5 * expected
+
+
+def test_exact_samplers_are_as_good_as_exact_draws():
+    """TwistedSMC on its row's prior: a mean within three standard errors, and 15 % of a covariance for 40 steps."""
+    record = gaussians(Plan(["twisted_smc"], samples=200, steps=40, noises=(0.1,)), lambda part: None)
+    floor, ours = record["exact draws"], record["twisted_smc (exact)"]
+    for key in ("random, 0.1", "blur, 0.1", "mask, 0.1", "MRI, 0.1"):
+        assert ours[key][0] < 3 / 200**0.5
+        assert ours[key][1] < 1.5 * floor[key][1] + 0.15
+
+
+@pytest.mark.parametrize("name", ["ddrm", "diffpir", "dps"])
+def test_deepinv_s_samplers_run_beside_ours(name):
+    """From the prior towards the data, with the global generator left as it was, and the same draws for a seed, 0 too."""
+    case = mixture_case(8, 4, 0)
+    before = torch.get_rng_state()
+    x = sample_with_deepinv(name, case.prior, case.problem, 50, seed=0, steps=50)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert x.shape == (50, 1, 1, 8)
+    assert x.isfinite().all()
+    assert torch.equal(sample_with_deepinv(name, case.prior, case.problem, 50, seed=0, steps=50), x)
+    assert not torch.equal(sample_with_deepinv(name, case.prior, case.problem, 50, seed=1, steps=50), x)
+    exact = case.prior.sample_posterior(case.problem, 50, torch.Generator().manual_seed(0))[0].flatten(1) * SCALE
+    assert sliced_wasserstein(x.flatten(1) * SCALE, exact) > 0.3
+
+
+def test_the_tables_say_what_the_record_does(tmp_path):
+    gaussian, distances = tables(RECORD)
+    assert gaussian.title == "Gaussian priors: blur"
+    assert gaussian.note.startswith("In 20 steps; ")
+    assert gaussian.head == ["sampler", "mean 0.1", "cov 0.1"]
+    assert gaussian.rows == [["exact draws", "0.10", "0.26"], ["ddrm, rough", "0.50", "1.00"]]
+    assert distances.head == ["sampler", "(8,1)", "(80,4)"]
+    assert distances.rows == [["prior", "10.00 (1.00)", "14.00 (0.00)"]]
+    text = to_markdown(RECORD)
+    assert "| ddrm, rough | 0.50 | 1.00 |" in text
+    save(RECORD, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
+    assert json.loads((tmp_path / "page.json").read_text(encoding="utf-8")) == RECORD
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def command(*assignments, output):
+    return app(["benchmark", "exact", *(part for one in assignments for part in ("--set", one)), "--output", str(output)],
+               standalone_mode=False)
+
+
+def test_the_command_prints_and_saves(tmp_path, capsys):
+    command("quick=true", "samplers=[moment_matching, ddrm]", output=tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "sliced Wasserstein" in printed
+    record = json.loads((tmp_path / "out" / "exact.json").read_text(encoding="utf-8"))
+    assert set(record["mixtures"]) == {"exact draws (floor)", "prior", "moment_matching (exact), 10 steps", "ddrm, 10 steps",
+                                       "deepinv ddrm, 10 steps"}
+    assert "invdiff benchmark exact --set quick=true" in (tmp_path / "out" / "exact.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("problems=0", "problems"), ("samples=1", "samples"), ("steps=0", "steps"), ("samplers=[]", "samplers"),
+    ("samplers=[ddrm, drrm]", r"unknown name 'drrm'.*ddrm"), ("sample=10", "unknown key 'sample'; did you mean 'samples'")])
+def test_the_command_s_settings_are_checked_first(assignment, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        command(assignment, output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_takes_no_images_and_no_file_for_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        command(output=tmp_path / "file")
+    with pytest.raises(InputError, match="takes no images"):
+        app(["benchmark", "exact", "--data", str(tmp_path)], standalone_mode=False)
+
+
+def test_dps_keeps_its_noise_levels_where_the_denoiser_is():
+    model = namesake("dps", Away(), 0.1, 5)
+    assert {model.solver.timesteps.device, torch.device(model.sde.device)} == {torch.device("meta")}
+
+
+class Away(Denoiser):
+    """On a device that is not the default one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
