@@ -12,11 +12,6 @@ from invdiff.errors import InputError
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def load_images(path: str | Path, key: str = "train_jpeg") -> list[np.ndarray]:
-    """All images of a folder or an HDF5 dataset, decoded, (H, W, 3). Raises InputError as `open_images` does."""
-    return list(open_images(path, key, Cache(0)))
-
-
 def to_rgb(image: np.ndarray) -> Tensor:
     """uint8, or float32 in [0, 1], (H, W, 3) -> (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.ascontiguousarray(in_unit_range(image).transpose(2, 0, 1)))

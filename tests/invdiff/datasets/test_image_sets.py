@@ -9,7 +9,6 @@ from PIL import ExifTags, Image, ImageOps
 
 from invdiff.datasets.complex_images import open_complex
 from invdiff.datasets.images import Cache, ImageSet, open_images
-from invdiff.datasets.pixels import load_images
 from invdiff.errors import InputError
 from invdiff.training.complex_patches import ComplexPatches
 from invdiff.training.patches import Patches
@@ -17,6 +16,10 @@ from invdiff.training.patches import Patches
 
 def picture(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def load(path, key):
+    return list(open_images(path, key, Cache(0)))
 
 
 @pytest.fixture
@@ -80,7 +83,7 @@ def test_a_share_of_a_batch_is_those_items_of_it_and_reads_no_others(folder):
 def test_arrays_in_hdf5(write, shape, dtype):
     values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     stored = values if dtype == np.uint8 else (values / 255).astype(dtype)
-    got = load_images(write(stored), "x")
+    got = load(write(stored), "x")
     expected = np.broadcast_to(values.reshape(3, 20, 30, -1), (3, 20, 30, 3))
     assert [image.dtype for image in got] == [np.uint8 if dtype == np.uint8 else np.float32] * 3
     np.testing.assert_allclose(np.stack(got), expected if dtype == np.uint8 else expected / 255, atol=1e-6)
@@ -100,7 +103,7 @@ def test_arrays_in_hdf5(write, shape, dtype):
 ])
 def test_arrays_of_another_kind_are_refused(write, array, said):
     with pytest.raises(InputError, match=said):
-        load_images(write(array), "x")
+        load(write(array), "x")
 
 
 def test_a_damaged_image_is_named_when_it_is_read(folder):
@@ -129,7 +132,7 @@ def test_an_encoded_image_may_be_of_any_kind(tmp_path):
             buffer = io.BytesIO()
             Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(buffer, kind)
             data[i] = np.frombuffer(buffer.getvalue(), np.uint8)
-    assert all(abs(int(image.mean()) - 90) <= 1 for image in load_images(tmp_path / "x.h5", "x"))
+    assert all(abs(int(image.mean()) - 90) <= 1 for image in load(tmp_path / "x.h5", "x"))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
