@@ -10,6 +10,7 @@ from invdiff.benchmark.settings import BenchmarkConfig
 from invdiff.benchmark.summary import COLUMNS, Line, best, cost, described, facts, missing, sections
 from invdiff.evaluation.metrics import METRICS
 from invdiff.io.files import write_text
+from invdiff.io.markdown import table
 
 SHOWN_LEVEL = 90        # percent, of the intervals whose coverage has a column
 NOTE = ("Means over the images: of the estimate, the mean of the samples, and in brackets of a single sample. **Bold** is the "
@@ -42,10 +43,9 @@ def _section(known: Sequence[Line], metrics: Sequence[str]) -> list[str]:
     head = ["method", "samples", *(_metric(name) for name in metrics), *(label for _, label, _ in costs), "covered"]
     winners = {name: best(known, name) for name in metrics}
     rows = [_row(line, metrics, winners, costs) for line in known if line.done]
-    table = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     said = [f"- {_text(line.variant.label)}: {_text(reason)} ({times} of {line.of} images)"
             for line in known for reason, times in line.reasons.items()]
-    return [*(f"| {' | '.join(row)} |" for row in table), *(["", "What did not work:", "", *said] if said else [])]
+    return [*table(head, rows), *(["", "What did not work:", "", *said] if said else [])]
 
 
 def _row(line: Line, metrics: Sequence[str], winners: dict[str, set[int]], costs: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -5,13 +5,15 @@ import random
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 from deepinv.physics import LinearPhysics
+
+from invdiff.io.markdown import table
 
 Call = Callable[[], object]
 Result = TypeVar("Result")
@@ -117,8 +119,8 @@ def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Cost]]], where: 
         "turns in one run. SigPy has no proximal step of its own. Memory is what a call adds to the process at its peak, "
         "its result included; where nothing new was needed it is 0.", "",
         f"On {where}; {made}.", "",
-        "## Our time over that of the fastest other", "", *_table(["operator", *OPERATIONS], ratios), "",
-        "## Milliseconds", "", *_table(head, times), "", "## Peak memory, MiB", "", *_table(head, memories), ""])
+        "## Our time over that of the fastest other", "", *table(["operator", *OPERATIONS], ratios), "",
+        "## Milliseconds", "", *table(head, times, 2), "", "## Peak memory, MiB", "", *table(head, memories, 2), ""])
 
 
 def _ratio(ours: Cost | None, other: float | None) -> str:
@@ -131,7 +133,3 @@ def milliseconds(cost: Cost | None) -> str:
 
 def _megabytes(cost: Cost | None) -> str:
     return "" if cost is None else f"{cost.memory / 2**20:.0f}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]

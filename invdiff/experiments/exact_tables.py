@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invdiff.io.files import write_text
+from invdiff.io.markdown import table
 
 GAUSSIAN = ("In {steps} steps; of a stationary prior, or one that is white or rough where a row says so. mean: its distance "
             "from the posterior's, over sqrt(tr C). cov: |sample covariance - C| / |C|, in the Frobenius norm. Beside them "
@@ -63,10 +64,8 @@ def to_markdown(record: dict) -> str:
     lines = ["# Samplers against known posteriors", "", f"Written by `{made['command']}`.", "",
              f"{made['samples']} samples of each posterior; {made['problems']} random mixture problems for each pair of "
              f"dimensions. Versions: {versions}.", ""]
-    for table in tables(record):
-        lines += [f"## {table.title}", "", table.note, ""]
-        rule = ["---", *["---:"] * (len(table.head) - 1)]
-        lines += [f"| {' | '.join(row)} |" for row in (table.head, rule, *table.rows)] + [""]
+    for part in tables(record):
+        lines += [f"## {part.title}", "", part.note, "", *table(part.head, part.rows), ""]
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from invdiff.config import build_sampler
 from invdiff.datasets.complex_images import load_complex, to_channels
 from invdiff.errors import InputError
 from invdiff.io.files import make_folder, write_text
+from invdiff.io.markdown import table
 from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.priors import EDMDenoiser, load_prior
@@ -127,8 +128,8 @@ def to_markdown(record: dict) -> str:
     for title, kind in (("Denoising", "denoising"), ("Reconstruction", "reconstruction")):
         columns = record[kind]
         methods = list(dict.fromkeys(name for scores in columns.values() for name in scores))
-        lines += ["", f"## {title}", "", f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
-        lines += [f"| {m} | {' | '.join(f'{c[m]:.6g}' if m in c else '' for c in columns.values())} |" for m in methods]
+        rows = [[m, *(f"{c[m]:.6g}" if m in c else "" for c in columns.values())] for m in methods]
+        lines += ["", f"## {title}", "", *table(["", *columns], rows)]
     return "\n".join([*lines, ""])
 
 

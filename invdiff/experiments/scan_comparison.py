@@ -24,6 +24,7 @@ from invdiff.config import build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_metrics import score
 from invdiff.io.files import make_folder, write_text
+from invdiff.io.markdown import table
 from invdiff.io.scans import open_scan
 from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.preparing import Prepared, prepare
@@ -132,15 +133,16 @@ def to_markdown(record: dict[str, Any], label: str) -> str:
              f"- Versions: {', '.join(f'{name} {version}' for name, version in made['versions'].items())}."]
     columns = [*CLASSICAL, label]
     for title, suffix in (("Whole slice", ""), ("Inside the head", "_head")):
-        lines += ["", f"## {title}", "", f"| | {' | '.join(name.replace('_', ' ') for name in columns)} | gain, dB |",
-                  f"|---|{'---:|' * (len(columns) + 1)}"]
+        rows = []
         for case, found in record["cases"].items():
             if label not in found:
                 continue
             cells = [f"{found[n]['psnr' + suffix]:.2f} / {found[n]['ssim' + suffix]:.3f}" if n in found else ""
                      for n in columns]
             rival = max(found[n]["psnr" + suffix] for n in CLASSICAL if n in found)
-            lines.append(f"| {case} | {' | '.join(cells)} | {found[label]['psnr' + suffix] - rival:+.2f} |")
+            rows.append([case, *cells, f"{found[label]['psnr' + suffix] - rival:+.2f}"])
+        head = ["", *(name.replace("_", " ") for name in columns), "gain, dB"]
+        lines += ["", f"## {title}", "", *table(head, rows)]
     return "\n".join([*lines, ""])
 
 

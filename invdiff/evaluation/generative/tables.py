@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from invdiff.evaluation.generative.evaluate import LABELS
+from invdiff.io.markdown import table
 
 TIMES_FLOOR = (5.0, 3.0, 2.0, 1.5)      # qualities to reach
 
@@ -43,7 +44,7 @@ def _rows(record: dict[str, Any]) -> list[str]:
               f"{row['seconds']:.1f}", *(shown(row["scores"].get(name)) for name in names)] for row in rows.values()]
     if lowest:
         lines.append(["floor", "", "", "", "", *(shown(lowest.get(name)) for name in names)])
-    return _table(head, lines, 1)
+    return table(head, lines)
 
 
 def _reached(record: dict[str, Any]) -> list[str]:
@@ -55,14 +56,9 @@ def _reached(record: dict[str, Any]) -> list[str]:
         solvers.setdefault(row["solver"], []).append((row["calls"], row["scores"].get("fid", float("inf"))))
     lines = [[solver, *(f"{min(enough):.4g}" if (enough := [c for c, fid in pairs if fid <= times * lowest]) else "–"
                         for times in TIMES_FLOOR)] for solver, pairs in solvers.items()]
-    return _table(["solver", *(f"{times:g} × floor" for times in TIMES_FLOOR)], lines, 1)
+    return table(["solver", *(f"{times:g} × floor" for times in TIMES_FLOOR)], lines)
 
 
 def shown(value: float | None) -> str:
     """Three significant digits, or nothing."""
     return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-
-
-def _table(head: list[str], rows: list[list[str]], left: int) -> list[str]:
-    lines = [head, ["---"] * left + ["---:"] * (len(head) - left), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
