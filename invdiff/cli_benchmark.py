@@ -63,18 +63,19 @@ def _exact(config: Any, folder: Path, command: str) -> None:
     from rich.table import Table
 
     from invdiff.experiments import exact_tables
-    from invdiff.experiments.exact import run
+    from invdiff.experiments.exact import new_record, run
+    from invdiff.io.files import write_text
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; choose an output folder")
-    console = Console()
-    record = run(config.plan(), lambda part: console.print(f"{part}: done", highlight=False))
+    console, plan, kept = Console(), config.plan(), folder / "exact.json"
+    record = exact_tables.resumed(kept, new_record(plan))
     record["made"]["command"] = command
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        exact_tables.save(record, folder / "exact.md")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+    exact_tables.save(record, kept)
+    for part in run(plan, record):
+        exact_tables.save(record, kept)
+        console.print(f"{part}: done", highlight=False)
+    write_text(folder / "exact.md", exact_tables.to_markdown(record))
     for table in exact_tables.tables(record):
         shown = Table(*(head.replace(" ", "\n") for head in table.head), box=SIMPLE, title=table.title, caption=table.note)
         for name, *numbers in table.rows:                   # narrow columns: where names leave no room, rich cuts numbers

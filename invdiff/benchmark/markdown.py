@@ -50,7 +50,8 @@ def _section(known: Sequence[Line], metrics: Sequence[str]) -> list[str]:
 
 def _row(line: Line, metrics: Sequence[str], winners: dict[str, set[int]], costs: Sequence[tuple[str, str, str]]) -> list[str]:
     share = line.values.get(f"coverage_{SHOWN_LEVEL}")
-    return [_text(line.variant.label), f"{line.values['samples']:g}",
+    some = f" ({line.done} of {line.of} images)" if line.done < line.of else ""
+    return [_text(line.variant.label) + some, f"{line.values['samples']:g}",
             *(_score(line, name, line.variant.number in winners[name]) for name in metrics),
             *(cost(line, column, form) for column, _, form in costs), "" if share is None else f"{share:.0%}"]
 

@@ -104,8 +104,10 @@ def lines(rows: Sequence[Row], known: Sequence[Variant], task: str) -> list[Line
 
 
 def best(known: Sequence[Line], metric: str) -> set[int]:
-    """Numbers of the variants whose mean estimate is best by a metric, as far as shown digits tell."""
-    shown = {line.variant.number: round(line.values[metric], METRICS[metric].digits) for line in known if metric in line.values}
+    """Numbers of the variants whose mean estimate is best by a metric, as far as shown digits tell; means over some of the
+    images alone do not compete."""
+    shown = {line.variant.number: round(line.values[metric], METRICS[metric].digits)
+             for line in known if metric in line.values and line.done == line.of}
     if not shown:
         return set()
     top = (max if METRICS[metric].better == "higher" else min)(shown.values())

@@ -66,7 +66,7 @@ def _spread(path: str | Path, images: ImageSet, count: int, size: int) -> Sequen
     large = [i for i, shape in enumerate(images.shapes) if min(shape) >= size]
     if not large:
         raise InputError(f"{path}: none of its {len(images)} images is at least {size} x {size} pixels; expected larger "
-                         "images, or a smaller --size")
+                         "images, or a smaller size")
     return [large[int(i)] for i in np.linspace(0, len(large) - 1, min(count, len(large)))]
 
 

@@ -3,7 +3,7 @@
 Gaussian priors, where mean and covariance are in closed form, and the mixtures of `mixtures`, where exact draws are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,12 +107,14 @@ def moment_errors(x: Tensor, mean: Tensor, cov: Tensor) -> list[float]:
     return [float(error), float((torch.cov(x.T) - cov).norm() / cov.norm())]
 
 
-def gaussians(plan: Plan, say: Callable[[str], None]) -> dict:
-    """{sampler: {"prior": kind, "operator, noise": [error of the mean, error of the covariance]}}, with a row `exact draws`."""
-    record: dict[str, dict] = {}
+def gaussians(plan: Plan, record: dict[str, dict]) -> Iterator[str]:
+    """Add to a record {sampler: {"prior": kind, "operator, noise": [error of the mean, error of the covariance]}} the rows that
+    are missing, one of them `exact draws`; yields what is done, row by row."""
     ours = forms(plan, GAUSSIAN_FORMS, steps=GAUSSIAN_STEPS, sigma_min=LOW)
     samplers: dict[str, Sampler | None] = {"exact draws": None, **ours}
     for label, sampler in samplers.items():
+        if label in record:
+            continue
         kind = PRIORS.get(label, "stationary")
         row: dict[str, Any] = {"prior": kind, "steps": sampler.num_steps if sampler else None}
         for name, (channels, make) in OPERATORS.items():
@@ -128,20 +130,20 @@ def gaussians(plan: Plan, say: Callable[[str], None]) -> dict:
                 errors = moment_errors(x.flatten(1).double(), mean, cov)
                 row[f"{name}, {noise:g}"] = [round(error, 4) for error in errors]
         record[label] = row
-        say(f"Gaussian, {label}")
-    return record
+        yield f"Gaussian, {label}"
 
 
-def mixtures(plan: Plan, say: Callable[[str], None]) -> dict:
-    """{sampler: {"d,m": [sliced Wasserstein distance of each problem, in the mixture's units]}}, with rows floor and prior."""
-    record: dict[str, dict[str, list[float]]] = {}
+def mixtures(plan: Plan, record: dict[str, dict[str, list[float]]]) -> Iterator[str]:
+    """Likewise {sampler: {"d,m": [sliced Wasserstein distance of each problem, in the mixture's units]}}, with rows floor and
+    prior; column by column."""
     samplers = forms(plan, MIXTURE_FORMS)
     for d, m in plan.dimensions:
-        for seed in range(plan.problems):
-            for label, distance in _mixture(plan, samplers, d, m, seed).items():
-                record.setdefault(label, {}).setdefault(f"{d},{m}", []).append(round(distance, 4))
-        say(f"mixture, d = {d}, m = {m}")
-    return record
+        if any(f"{d},{m}" in row for row in record.values()):
+            continue
+        problems = [_mixture(plan, samplers, d, m, seed) for seed in range(plan.problems)]
+        for label in problems[0]:
+            record.setdefault(label, {})[f"{d},{m}"] = [round(distances[label], 4) for distances in problems]
+        yield f"mixture, d = {d}, m = {m}"
 
 
 def _mixture(plan: Plan, samplers: dict[str, Sampler], d: int, m: int, seed: int) -> dict[str, float]:
@@ -163,8 +165,13 @@ def _draw(sampler: Sampler, prior: Denoiser, problem: Problem, count: int) -> Te
     return last.x0
 
 
-def run(plan: Plan, say: Callable[[str], None]) -> dict:
-    """The record of both benchmarks, and how they were made: plain values. `say` is told of each part that is done."""
-    made = {"samplers": list(plan.samplers), "problems": plan.problems, "samples": plan.samples, "steps": plan.steps,
-            "versions": versions()}
-    return {"made": made, "gaussian": gaussians(plan, say), "mixtures": mixtures(plan, say)}
+def new_record(plan: Plan) -> dict[str, Any]:
+    """Of a plan of which nothing is done: how it is made, plain values."""
+    return {"made": {"samplers": list(plan.samplers), "problems": plan.problems, "samples": plan.samples, "steps": plan.steps,
+                     "versions": versions()}, "gaussian": {}, "mixtures": {}}
+
+
+def run(plan: Plan, record: dict[str, Any]) -> Iterator[str]:
+    """Both benchmarks, as far as they are not in the record; yields the name of each part that is done."""
+    yield from gaussians(plan, record["gaussian"])
+    yield from mixtures(plan, record["mixtures"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from invdiff.errors import InputError
 from invdiff.io.files import write_text
 from invdiff.io.markdown import table
 
@@ -70,6 +71,24 @@ def to_markdown(record: dict) -> str:
 
 
 def save(record: dict, path: Path) -> None:
-    """The page at `path` and the record beside it, as .json; each whole or not at all."""
-    for target, text in ((path.with_suffix(".json"), json.dumps(record, indent=1)), (path, to_markdown(record))):
-        write_text(target, text)
+    """The record, as .json, whole or not at all. Raises InputError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(record, indent=1))
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be written ({error.strerror}); choose a folder where you may "
+                         "write") from error
+
+
+def resumed(path: Path, record: dict) -> dict:
+    """What `save` left at `path` of the same plan, `record` if there is nothing. Raises InputError for another plan's."""
+    if not path.exists():
+        return record
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        same = all(found["made"][name] == value for name, value in record["made"].items()) and set(found) == set(record)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is no record of a benchmark, or damaged; remove it or choose another folder") from error
+    if not same:
+        raise InputError(f"{path}: holds the results of another benchmark; choose another output folder, or remove it")
+    return found

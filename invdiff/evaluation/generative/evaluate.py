@@ -60,8 +60,8 @@ class Reference:
 
 
 def evaluate(samples: Looked, reference: Reference, metrics: Sequence[str] = ALL, seed: int = 0) -> dict[str, float]:
-    """Scores of samples: fid, kid and inception_score with their spreads (kid_spread ...), precision, recall, density,
-    coverage, class_accuracy.
+    """Scores of samples: fid, kid and inception_score with their spreads (kid_spread ..., where it is known), precision,
+    recall, density, coverage, class_accuracy.
 
     The last one needs the samples' classes, and is left out without. What compares neighbours takes the same number of each
     kind. Raises InputError for fewer than 10 samples, or samples of another size.
@@ -75,7 +75,8 @@ def evaluate(samples: Looked, reference: Reference, metrics: Sequence[str] = ALL
     if "fid" in metrics:
         found["fid"] = frechet_distance(Statistics.of(samples.features), reference.statistics)
     if "kid" in metrics:
-        found["kid"], found["kid_spread"] = (1000 * v for v in kernel_distance(real.features, samples.features, seed=seed))
+        mean, spread = kernel_distance(real.features, samples.features, seed=seed)
+        found |= {"kid": 1000 * mean} | ({} if spread is None else {"kid_spread": 1000 * spread})
     if "is" in metrics:
         found["inception_score"], found["inception_score_spread"] = inception_score(samples.log_probs, seed=seed)
     if {"pr", "dc"} & set(metrics):

@@ -41,20 +41,23 @@ def frechet_distance(a: Statistics, b: Statistics) -> float:
     return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross)
 
 
-def kernel_distance(real: Tensor, fake: Tensor, subset: int = 1000, seed: int = 0) -> tuple[float, float]:
+def kernel_distance(real: Tensor, fake: Tensor, subset: int = 1000, seed: int = 0) -> tuple[float, float | None]:
     """KID (Bińkowski et al. 2018, Sec. 3): the unbiased squared maximum mean discrepancy of the kernel (x·y / F + 1)³, its mean
-    over 100 random subsets and their standard deviation, by torchmetrics. `subset` is cut to the smaller count.
+    over 100 random subsets and their standard deviation, by torchmetrics. `subset` is cut to the smaller count; where it is
+    more than half of that, subsets are so alike that their spread tells nothing, and it is None.
 
     Features larger than InceptionV3's, which are below one, are divided by the real ones' root mean square: the cube of large
     numbers would drown what tells the sets apart.
     """
     scale = real.square().mean().sqrt().clamp_min(1)
     real, fake = real / scale, fake / scale
-    size = min(subset, len(real), len(fake))
+    fewest = min(len(real), len(fake))
+    size = min(subset, fewest)
     metric = _quiet(torchmetrics("kid").KernelInceptionDistance, feature=nn.Identity(), subset_size=size)
     metric.update(real.cpu(), real=True)
     metric.update(fake.cpu(), real=False)
-    return _seeded(metric, seed)
+    mean, spread = _seeded(metric, seed)
+    return mean, spread if size <= fewest / 2 else None
 
 
 def inception_score(log_probs: Tensor, splits: int = 10, seed: int = 0) -> tuple[float, float]:

@@ -55,5 +55,10 @@ def test_the_markdown_page_has_the_tables_and_how_they_were_made(config, tmp_pat
     scored = [row for row in rows.values() if row[2] in ("1", "4")]
     best = max(scored, key=lambda row: float(re.search(r"[\d.]+", row[3]).group()))
     assert [row[1] for row in scored if row[3].startswith("**")] == [best[1]]
+    row = next(row for row in record.rows.values() if (row["task"], row["method"]) == ("deblur", best[1]))
+    row |= {"status": "failed", "reason": "out of luck"}
+    page = to_markdown(record, config)
+    assert f"| {best[1]} (1 of 2 images) | " in page              # a mean over one image is no one's rival
+    assert f"| {best[1]} (1 of 2 images) | {best[2]} | **" not in page
     record.rows.popitem()
     assert "1 of 20 cells are still to be run" in to_markdown(record, config)

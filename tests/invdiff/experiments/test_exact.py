@@ -43,7 +43,8 @@ def test_errors_of_moments():
 
 def test_exact_samplers_are_as_good_as_exact_draws():
     """TwistedSMC on its row's prior: a mean within three standard errors, and 15 % of a covariance for 40 steps."""
-    record = gaussians(Plan(["twisted_smc"], samples=200, steps=40, noises=(0.1,)), lambda part: None)
+    record = {}
+    assert "Gaussian, exact draws" in list(gaussians(Plan(["twisted_smc"], samples=200, steps=40, noises=(0.1,)), record))
     floor, ours = record["exact draws"], record["twisted_smc (exact)"]
     for key in ("random, 0.1", "blur, 0.1", "mask, 0.1", "MRI, 0.1"):
         assert ours[key][0] < 3 / 200**0.5
@@ -65,7 +66,7 @@ def test_deepinv_s_samplers_run_beside_ours(name):
     assert sliced_wasserstein(x.flatten(1) * SCALE, exact) > 0.3
 
 
-def test_the_tables_say_what_the_record_does(tmp_path):
+def test_the_tables_say_what_the_record_does():
     gaussian, distances = tables(RECORD)
     assert gaussian.title == "Gaussian priors: blur"
     assert gaussian.note.startswith("In 20 steps; ")
@@ -75,10 +76,6 @@ def test_the_tables_say_what_the_record_does(tmp_path):
     assert distances.rows == [["prior", "10.00 (1.00)", "14.00 (0.00)"]]
     text = to_markdown(RECORD)
     assert "| ddrm, rough | 0.50 | 1.00 |" in text
-    save(RECORD, tmp_path / "page.md")
-    assert (tmp_path / "page.md").read_text(encoding="utf-8") == text
-    assert json.loads((tmp_path / "page.json").read_text(encoding="utf-8")) == RECORD
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def command(*assignments, output):
@@ -94,6 +91,29 @@ def test_the_command_prints_and_saves(tmp_path, capsys):
     assert set(record["mixtures"]) == {"exact draws (floor)", "prior", "moment_matching (exact), 10 steps", "ddrm, 10 steps",
                                        "deepinv ddrm, 10 steps"}
     assert "invdiff benchmark exact --set quick=true" in (tmp_path / "out" / "exact.md").read_text(encoding="utf-8")
+
+
+def test_a_stopped_run_goes_on_and_another_plan_s_is_refused(tmp_path, capsys):
+    settings = ("quick=true", "samplers=[moment_matching, ddrm]")
+    command(*settings, output=tmp_path)
+    whole = json.loads((tmp_path / "exact.json").read_text(encoding="utf-8"))
+    part = json.loads(json.dumps(whole))
+    del part["gaussian"]["ddrm"]
+    for row in part["mixtures"].values():
+        del row["8,2"]
+    part["gaussian"]["exact draws"]["random, 0.1"] = [7.0, 7.0]             # kept, and so not drawn anew
+    save(part, tmp_path / "exact.json")
+    capsys.readouterr()
+    command(*settings, output=tmp_path)
+    done = [line for line in capsys.readouterr().out.splitlines() if line.endswith(": done")]
+    assert done == ["Gaussian, ddrm: done", "mixture, d = 8, m = 2: done"]
+    whole["gaussian"]["exact draws"]["random, 0.1"] = [7.0, 7.0]
+    assert json.loads((tmp_path / "exact.json").read_text(encoding="utf-8")) == whole
+    with pytest.raises(InputError, match=r"exact\.json: holds the results of another benchmark"):
+        command(*settings, "samples=50", output=tmp_path)
+    (tmp_path / "exact.json").write_text("{}")
+    with pytest.raises(InputError, match=r"exact\.json: is no record of a benchmark"):
+        command(*settings, output=tmp_path)
 
 
 @pytest.mark.parametrize(("assignment", "said"), [
