@@ -8,8 +8,8 @@
     x_hat = physics.A_dagger(y)
 
 An operator knows `img_size` and `measurement_size`, both (C, H, W), and moves with `.to(device)` and `.to(dtype)`.
-Calling it never changes it: it takes the keywords that deepinv passes around, such as `mask`, and ignores them.
-`update(mask=...)`, or of another tensor of its constructor, does change it.
+Calling it never changes it. `physics(x, mask=m)`, or another tensor of its constructor, is for that call alone, and keywords
+that it does not know are ignored; `update(mask=m)` does change it.
 """
 
 from operators.blur import Blur, DefocusBlur, GaussianBlur, MotionBlur, UniformBlur

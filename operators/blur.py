@@ -11,19 +11,20 @@ from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check, kernels
+from operators import _algebra, _check, _parameters, kernels
 
 
+@_parameters.also_in_calls
 class Blur(DecomposablePhysics):
     """y = kernel * x + n, circular convolution, the same in every channel.
 
-    img_size: (C, H, W). kernel: real (kh, kw), tensor or array, no larger than the image, used as it is (normalise it
-    to keep brightness); its centre is (kh // 2, kw // 2). noise_model, device: deepinv's. x and y are (B, C, H, W).
-    Gradients reach x and y, not the kernel.
+    img_size: (C, H, W). kernel: real (kh, kw), or (1, 1, kh, kw) as deepinv has it, tensor or array, no larger than the image,
+    used as it is (normalise it to keep brightness); its centre is (kh // 2, kw // 2). noise_model, device: deepinv's.
+    x and y are (B, C, H, W). Gradients reach x and y, not the kernel.
 
     V is the packed real Fourier basis (see `_algebra.packing`), the singular values are the moduli of the kernel's
     spectrum, and U is V with its phases.
-    Raises ValueError on a kernel that is not two-dimensional, real, finite and nonzero, or is larger than the image,
+    Raises ValueError on a kernel of another shape, that is not real, finite and nonzero, or is larger than the image,
     and when called on a tensor of another size.
     """
 
@@ -75,8 +76,12 @@ class Blur(DecomposablePhysics):
             self._set_spectrum()  # anew, so that A = U diag(s) Vᵀ holds to the precision of the new dtype
         return self
 
-    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
-        """Take another kernel of any size, unless it is None, as the constructor does. Other parameters are ignored."""
+    def update_parameters(self, kernel=None, filter=None, **kwargs) -> None:
+        """Take another kernel of any size, unless it is None, as the constructor does; `filter` is deepinv's name of it.
+
+        Other parameters are ignored. Raises ValueError on both names.
+        """
+        kernel = _parameters.either_name(kernel, filter)
         if kernel is not None:
             self.kernel = kernels.as_kernel(kernel, self.img_size, self.kernel.dtype).to(self.kernel)
             self._set_spectrum()

@@ -10,7 +10,7 @@ from deepinv.physics import Physics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check, _convolution, kernels
+from operators import _algebra, _check, _convolution, _parameters, kernels
 from operators.blur import Blur
 from operators.iterative import IterativePhysics
 from operators.reflect import ReflectBlur
@@ -51,6 +51,7 @@ def blur(
     return PaddedBlur(size, weights, boundary, noise_model=noise_model, device=device)
 
 
+@_parameters.also_in_calls
 class PaddedBlur(IterativePhysics):
     """y = kernel * x + n with any kernel and any boundary, the same in every channel.
 
@@ -80,11 +81,12 @@ class PaddedBlur(IterativePhysics):
         self.convolution = _convolution.Convolution(img_size[1:], kernel, boundary).to(device)
         self.measurement_size = (img_size[0], *self.convolution.output_size)
 
-    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
-        """Take another kernel, unless it is None, as the constructor does. Other parameters are ignored.
+    def update_parameters(self, kernel=None, filter=None, **kwargs) -> None:
+        """Take another kernel, or `filter`, as `Blur.update_parameters` does.
 
         Raises ValueError on one for measurements of another size, as "valid" makes them of kernels of another size.
         """
+        kernel = _parameters.either_name(kernel, filter)
         if kernel is not None:
             weights = kernels.as_kernel(kernel, self.img_size, self.kernel.dtype).to(self.kernel)
             self.convolution = _same_output(self.convolution, weights)
@@ -124,6 +126,7 @@ class PaddedBlur(IterativePhysics):
         return super().prox_l2(z, y, gamma, x_init, **kwargs)
 
 
+@_parameters.also_in_calls
 class SeparableBlur(Separable):
     """y = kernel * x + n with a kernel that is an outer product, such as a Gaussian's, and any boundary.
 
@@ -169,11 +172,12 @@ class SeparableBlur(Separable):
             self.rows, self.columns = rows.to(self.rows), columns.to(self.columns)
         super()._set_svd()
 
-    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
-        """Take another kernel, unless it is None, as the constructor does. Other parameters are ignored.
+    def update_parameters(self, kernel=None, filter=None, **kwargs) -> None:
+        """Take another kernel, or `filter`, as `Blur.update_parameters` does.
 
         Raises ValueError on one for measurements of another size, as "valid" makes them of kernels of another size.
         """
+        kernel = _parameters.either_name(kernel, filter)
         if kernel is not None:
             down, across = _factors(kernels.as_kernel(kernel, self.img_size, self.down.dtype).to(self.down))
             self.convolution = _same_output(self.convolution, torch.outer(down, across))

@@ -11,9 +11,10 @@ from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check
+from operators import _algebra, _check, _parameters
 
 
+@_parameters.also_in_calls
 class Colorization(DecomposablePhysics):
     """y = a weighted sum of the three channels of x, plus noise.
 

@@ -10,9 +10,10 @@ from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check
+from operators import _algebra, _check, _parameters
 
 
+@_parameters.also_in_calls
 class Inpainting(DecomposablePhysics):
     """y = mask · (x + n): y keeps the shape of x, with zeros at the missing pixels.
 

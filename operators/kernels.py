@@ -213,8 +213,18 @@ _READERS: dict[str, Any] = {".npy": _read_numpy, ".npz": _read_numpy, ".mat": _r
 
 
 def as_kernel(kernel: Tensor | np.ndarray, img_size: tuple[int, int, int], dtype: torch.dtype | None = None) -> Tensor:
-    """A copy of the kernel (kh, kw) in `dtype`, torch's default one if None. Raises ValueError unless it fits in the image."""
+    """A copy of the kernel (kh, kw), also given as (1, 1, kh, kw), in `dtype`, torch's default one if None.
+
+    Raises ValueError unless it is one kernel that fits in the image.
+    """
     kernel = _check.own_tensor(kernel)
+    if kernel.ndim == 4 and kernel.shape[:2].numel() == 1:  # deepinv's shape
+        kernel = kernel[0, 0]
+    if kernel.ndim > 2:
+        raise ValueError(
+            "kernel: expected one for all images of a batch and their channels, (kh, kw) or (1, 1, kh, kw), got "
+            f"{tuple(kernel.shape)}; use batch_size=1, or deepinv.physics.BlurFFT for a kernel an image"
+        )
     if kernel.ndim != 2 or kernel.numel() == 0:
         raise ValueError(f"kernel: expected (kh, kw), got {tuple(kernel.shape)}")
     check_fits((kernel.shape[0], kernel.shape[1]), img_size)

@@ -11,7 +11,7 @@ from deepinv.physics import LinearPhysics, Physics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _check
+from operators import _check, _parameters
 from operators.blur import Blur
 
 
@@ -91,6 +91,7 @@ class Quantization(Physics):
         return y.clone()
 
 
+@_parameters.also_in_calls
 class NonlinearBlur(Physics):
     """y = kernel * x^gamma + n: the light that an image stands for is blurred, and not its grey levels.
 

@@ -10,9 +10,10 @@ from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check, _convolution, _transforms, kernels
+from operators import _algebra, _check, _convolution, _parameters, _transforms, kernels
 
 
+@_parameters.also_in_calls
 class ReflectBlur(DecomposablePhysics):
     """y = kernel * x + n on the mirrored image, c b a | a b c d | d c b, for kernels symmetric in each axis.
 
@@ -62,8 +63,9 @@ class ReflectBlur(DecomposablePhysics):
         """(kh, kw), both odd: with the zeros it takes to have its centre in the middle."""
         return self.convolution.kernel
 
-    def update_parameters(self, kernel: Tensor | np.ndarray | None = None, **kwargs) -> None:
-        """Take another kernel of any size, unless it is None, as the constructor does. Other parameters are ignored."""
+    def update_parameters(self, kernel=None, filter=None, **kwargs) -> None:
+        """Take another kernel, or `filter`, as `Blur.update_parameters` does."""
+        kernel = _parameters.either_name(kernel, filter)
         if kernel is not None:
             symmetric = _symmetric(kernels.as_kernel(kernel, self.img_size, self.kernel.dtype)).to(self.kernel)
             self.convolution = _convolution.Convolution(self.img_size[1:], symmetric, "reflect")

@@ -10,10 +10,11 @@ from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check
+from operators import _algebra, _check, _parameters
 from operators._precision import exact
 
 
+@_parameters.also_in_calls
 class Separable(DecomposablePhysics):
     """y = rows · x · columnsᵀ + n, the same in every channel.
 
@@ -65,10 +66,10 @@ class Separable(DecomposablePhysics):
             self._set_svd()  # anew, so that A = U diag(s) Vᵀ holds to the precision of the new dtype
         return self
 
-    def update_parameters(self, **kwargs) -> None:
+    def update_parameters(self, *, rows=None, columns=None, **kwargs) -> None:
         """Take other `rows` or `columns` of the same shape, where they are not None. Other parameters are ignored."""
-        names = [name for name in ("rows", "columns") if kwargs.get(name) is not None]
-        taken = {name: _as_matrix(name, kwargs[name], *getattr(self, name).shape) for name in names}
+        given = {name: matrix for name, matrix in (("rows", rows), ("columns", columns)) if matrix is not None}
+        taken = {name: _as_matrix(name, matrix, *getattr(self, name).shape) for name, matrix in given.items()}
         for name, matrix in taken.items():
             setattr(self, name, matrix.to(self.rows))
         if taken:

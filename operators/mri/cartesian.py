@@ -10,10 +10,11 @@ from deepinv.physics import DecomposablePhysics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra
+from operators import _algebra, _parameters
 from operators.mri import _cartesian
 
 
+@_parameters.also_in_calls
 class MRI(DecomposablePhysics):
     """y = mask · (F x + n): the centred orthonormal Fourier transform of a complex image, sampled at some places.
 

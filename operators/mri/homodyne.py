@@ -9,12 +9,13 @@ import torch
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _check
+from operators import _check, _parameters
 from operators.iterative import IterativePhysics
 from operators.mri.cartesian import MRI
 from operators.mri.multicoil import MultiCoilMRI
 
 
+@_parameters.also_in_calls
 class PhaseConstrained(IterativePhysics):
     """y = A(x e^{i phase}) + n: an MRI operator on real images x, of either sign, whose phase is known.
 

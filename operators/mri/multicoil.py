@@ -9,7 +9,7 @@ import torch
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check
+from operators import _algebra, _check, _parameters
 from operators.iterative import IterativePhysics
 from operators.mri import _cartesian
 
@@ -19,6 +19,7 @@ GPU_CHUNK = 2**25
 SMALLEST_WEIGHT = 1e-12  # its square is no zero in single precision
 
 
+@_parameters.also_in_calls
 class MultiCoilMRI(IterativePhysics):
     """y_n = mask · (w F Σ_m s_mn x_m + n): the k-space that N coils see of M complex images, one for each set of maps.
 

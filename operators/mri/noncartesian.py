@@ -10,7 +10,7 @@ import torch
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check
+from operators import _algebra, _check, _parameters
 from operators.iterative import IterativePhysics, conjugate_gradients
 from operators.mri import _cartesian, _noncartesian, _nufft, toeplitz
 
@@ -18,6 +18,7 @@ from operators.mri import _cartesian, _noncartesian, _nufft, toeplitz
 CHUNK = 2**26
 
 
+@_parameters.also_in_calls
 class NonCartesianMRI(IterativePhysics):
     """y_n(k) = Σ_m (F s_mn x_m)(k) + n: what N coils measure of M complex images, one a set of maps, at the points k.
 

@@ -111,7 +111,7 @@ def test_calls_never_change_the_operator(name):
     state = {key: value.clone() for key, value in physics.named_buffers()}
     attributes = {key: value for key, value in vars(physics).items() if key not in ("_buffers", "_modules")}
     before = physics(x), physics.A_dagger(y), physics.A_vjp(x, y)
-    other = {"mask": torch.zeros(3, 3), "filter": torch.ones(1, 1, 3, 3), "sigma": 0.3, "gain": 3.0, "kernel": None}
+    other = {"mask": torch.zeros(3, 3), "weights": torch.ones(1, 1, 3, 3), "sigma": 0.3, "gain": 3.0, "kernel": None}
     for call, argument in [(physics, x), (physics.A, x), (physics.A_dagger, y)]:
         torch.testing.assert_close(call(argument, **other), call(argument), rtol=0, atol=0)
         call(argument).zero_()

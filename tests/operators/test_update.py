@@ -91,6 +91,8 @@ def test_a_new_trajectory_is_followed():
         ("reflect", {"kernel": kernel(3, 3)}, "kernel: expected the same values when mirrored"),
         ("padded-valid", {"kernel": kernel(2, 3)}, r"kernel: expected \(3, 3\), so that .* got \(2, 3\)"),
         ("separable-blur", {"kernel": kernel(3, 3)}, "kernel: expected an outer product"),
+        ("blur", {"kernel": kernel(3, 3), "filter": torch.ones(3, 3)}, "filter: expected None beside kernel"),
+        ("padded", {"filter": torch.ones(2, 1, 3, 3)}, r"got \(2, 1, 3, 3\); use batch_size=1, or deepinv.physics.BlurFFT"),
         ("separable", {"columns": kernel(2, 8), "rows": kernel(4, 6)}, r"rows: expected a matrix \(5, 6\), got \(4, 6\)"),
         ("colorization", {"weights": torch.zeros(3)}, "weights: expected three finite numbers, not all zero"),
     ],

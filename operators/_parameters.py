@@ -1,0 +1,66 @@
+"""Parameters of an operator in a call, physics(x, mask=m), as deepinv passes them: they hold for that call alone."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from deepinv.physics import Physics
+
+C = TypeVar("C", bound=type[Physics])
+T = TypeVar("T")
+_METHODS = ("forward", "A", "A_adjoint", "A_adjoint_A", "A_A_adjoint", "A_dagger", "prox_l2", "noise")
+
+
+def also_in_calls(cls: C) -> C:
+    """`cls`, whose methods take by keyword what its `update_parameters` names, too.
+
+    The call is then that of an updated copy, so the operator stays what it was. Without keywords it costs next to nothing.
+    """
+    for name in _METHODS:
+        if hasattr(cls, name):
+            setattr(cls, name, _taking_parameters(getattr(cls, name)))
+    return cls
+
+
+def _taking_parameters(method: Callable) -> Callable:
+    @functools.wraps(method)
+    def call(self, *args, **kwargs):
+        if kwargs:
+            self, kwargs = _updated(self, kwargs)
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+def _updated(physics: Physics, kwargs: dict[str, Any]) -> tuple[Physics, dict[str, Any]]:
+    """A copy with the parameters among `kwargs`, or `physics` itself if all of them are None; and the other kwargs."""
+    known = names(physics)
+    given = {name: value for name, value in kwargs.items() if name in known and value is not None}
+    if given:
+        shared = (physics.noise_model, *physics.buffers())  # a copied generator would draw the same noise in each call
+        physics = copy.deepcopy(physics, {id(it): it for it in shared})
+        physics.update_parameters(**given)
+    return physics, {name: value for name, value in kwargs.items() if name not in known}
+
+
+def names(physics: Physics) -> frozenset[str]:
+    """The parameters that its `update_parameters` names, and those of a physics that it contains."""
+    inner = (names(child) for child in physics.children() if isinstance(child, Physics))
+    return _named(type(physics).update_parameters).union(*inner)
+
+
+@functools.cache
+def _named(function: Callable) -> frozenset[str]:
+    _, *parameters = inspect.signature(function).parameters.values()  # without self
+    return frozenset(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+
+
+def either_name(kernel: T | None, filter: T | None) -> T | None:
+    """`kernel`, or `filter`, deepinv's name of it, whichever is not None. Raises ValueError on both."""
+    if kernel is not None and filter is not None:
+        raise ValueError("filter: expected None beside kernel, of which it is another name, got both")
+    return filter if kernel is None else kernel
