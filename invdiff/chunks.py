@@ -70,7 +70,7 @@ def plan(problem: Problem, sampler: Sampler, samples: int, size: int, drawn: Seq
     count, adapts = len(problem.y), sampler.integrates and sampler.integrator.adaptive
     name = type(sampler.integrator if adapts else sampler).__name__
     done = {chain for chunk in drawn for chain in chunk.samples}
-    together = count > 1 and _takes_all(problem)
+    together = count > 1 and (problem.seen_of_one is None or len(problem.seen_of_one) != 1)
     if together and (sampler.population or sampler.singly or adapts):
         raise InputError(f"{name} takes one measurement at a time, and this {type(problem.physics).__name__} has "
                          f"parameters of its own for each of {count}; restore them one by one")
@@ -84,17 +84,6 @@ def plan(problem: Problem, sampler: Sampler, samples: int, size: int, drawn: Seq
         return [chunk for chunk in chunks if not done.issuperset(chunk.chains)]
     every = Chunk([(j, i) for i in range(samples) for j in range(count)])
     return [Chunk(left) for chunk in every.parts(size) if (left := [c for c in chunk.chains if c not in done])]
-
-
-def _takes_all(problem: Problem) -> bool:
-    """Has the operator parameters of its own for each measurement? Then it makes as many of one image, or refuses it, in
-    whatever way."""
-    image = problem.y.new_full((1, *problem.image_shape), 0.5)
-    try:
-        with torch.no_grad():
-            return len(problem.physics.A(image)) != 1
-    except Exception:
-        return True
 
 
 def draw_all(pending: Sequence[Chunk], draw: Callable[[Chunk, int], None]) -> None:

@@ -26,6 +26,9 @@ class AsReconstructor(Reconstructor):
 
     prior, sampler, samples, seed, batch_size: as in `restore`. sigma_y: the noise's standard deviation in y's units; None
     takes `physics.noise_model.sigma`.
+
+    A measurement's noise follows the seed and its place in y, so that every batch of a loader is restored with the same noise,
+    and scores depend a little on the size of batches.
     """
 
     def __init__(self, prior: Denoiser, sampler: Sampler, *, sigma_y: float | None = None, samples: int = 1, seed: int = 0,
@@ -55,18 +58,22 @@ def noise_level(physics: Physics) -> float:
 
 
 class DeepinvSampler(Sampler):
-    """A deepinv `Reconstructor` as a sampler, for example one of deepinv.sampling:
+    """A deepinv `Reconstructor` as a sampler, for example DDRM, DiffPIR or DPS of deepinv.sampling:
 
         DeepinvSampler(build=lambda prior, sigma_y: deepinv.sampling.DDRM(prior))
 
     build: from a denoiser for [0, 1] images and sigma_y to a Reconstructor (y, physics) -> x, whose output is taken for a
     sample; called once for each chain. Chains run one by one, each with the global random generators at its own seed, which
     are put back afterwards. The physics it sees is the problem's, with GaussianNoise(sigma_y) for its noise. A run is one
-    step, and levels and integrator are the Reconstructor's own: the fields for them have no effect here.
+    step, and levels and integrator are the Reconstructor's own: the fields for them have no effect here. There is no going on
+    from a checkpoint, as nothing tells what one `build` makes from what another does.
+
+    Raises InputError for an output that is no image, such as the mean and variance that deepinv's Langevin samplers give.
     """
 
     about: ClassVar[str] = "a deepinv Reconstructor"
     singly: ClassVar[bool] = True
+    resumes: ClassVar[bool] = False
     mirrors: ClassVar[bool] = False
     num_steps: PositiveInt = Field(1, alias="steps", le=1)
     build: Callable[[Denoiser, float], Reconstructor]
@@ -82,7 +89,13 @@ class DeepinvSampler(Sampler):
         for y, seed in zip(problem.y.split(1), seeds, strict=True):
             with _seeded(seed, y.device):
                 model = self.build(ForDeepinv(prior), problem.sigma_y).to(y.device)
-                drawn.append(model(y.clone(), physics).detach().to(y.dtype))        # cloned: DDRM writes into it
+                x = model(y.clone(), physics)                       # cloned: DDRM writes into it
+            expected = (1, *problem.image_shape)
+            if not isinstance(x, Tensor) or tuple(x.shape) != expected:
+                got = f"{tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+                raise InputError(f"DeepinvSampler: expected a sample {expected} of {type(model).__name__}, got {got}; of "
+                                 "deepinv.sampling, DDRM, DiffPIR and DPS give one")
+            drawn.append(x.detach().to(y.dtype))
         x0 = torch.cat(drawn)
         yield Step(0.0, x0, x0, {"reconstructor": type(model).__name__})
 

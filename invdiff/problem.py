@@ -63,14 +63,14 @@ class Problem:
         if expected is not None and tuple(self.y.shape[1:]) != tuple(expected):
             raise ValueError(f"y: expected (B, *{tuple(expected)}), got {tuple(self.y.shape)}")
 
-    @property
+    @cached_property
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W) of the image. Raises ValueError if the operator does not know it and is not linear."""
         size = getattr(self.physics, "img_size", None)
         if size is not None:
             return tuple(size)
         if isinstance(self.physics, LinearPhysics):
-            return tuple(self.physics.A_adjoint(self.y[:1]).shape[1:])
+            return tuple(self.physics.A_adjoint(self.y).shape[1:])      # of all: it may have parameters for each
         raise ValueError(f"{type(self.physics).__name__}: img_size is not set; expected (C, H, W)")
 
     @property
@@ -97,6 +97,16 @@ class Problem:
         return self.physics.A_dagger(y)
 
     @cached_property
+    def seen_of_one(self) -> Tensor | None:
+        """A of one grey image. An operator with parameters of its own for each measurement makes as many of it, or refuses it,
+        in whatever way: None."""
+        try:
+            with torch.no_grad():
+                return self.physics.A(self.y.new_full((1, *self.image_shape), 0.5))
+        except Exception:
+            return None
+
+    @cached_property
     def pulled(self) -> Tensor:
         """A^T y, (B, C, H, W), of a linear operator."""
         return self.A_adjoint(self.y)
@@ -110,7 +120,7 @@ class Problem:
 
     def of(self, y: Tensor) -> "Problem":
         """The same for another measurement of a linear operator, of whose gain it is not asked again."""
-        other = replace(self, y=y)
+        other = self._but(y=y)
         other.__dict__["mean_gain"] = self.mean_gain
         return other
 
@@ -141,11 +151,11 @@ class Problem:
         """The same, with zeros in y where a linear operator gives none, whatever a file has there."""
         if not isinstance(self.physics, LinearPhysics):
             return self
-        return Problem(self.physics, self.y * self.observed(), self.sigma_y, self.calls)
+        return self._but(y=self.y * self.observed())
 
     def rows(self, index: Tensor) -> "Problem":
         """The measurements at `index`, with the same operator and the same call counter."""
-        return Problem(self.physics, self.y[index], self.sigma_y, self.calls)
+        return self._but(y=self.y[index])
 
     def to(self, device: torch.device | str) -> "Problem":
         """The same on a device, in float32; an operator that is elsewhere or of another precision is copied."""
@@ -153,7 +163,14 @@ class Problem:
         held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point() or t.is_complex()]
         if any(t.device != y.device or t.dtype != _single(t).dtype for t in held):
             physics = copy.deepcopy(physics).to(device)._apply(_single)
-        return Problem(physics, y, self.sigma_y, self.calls)
+        return self._but(physics=physics, y=y)
+
+    def _but(self, **changed: Any) -> "Problem":
+        """The same but for these fields, for images of the same shape: to ask for it again may take the operator."""
+        other = replace(self, **changed)
+        if "image_shape" in self.__dict__:
+            other.__dict__["image_shape"] = self.image_shape
+        return other
 
 
 def _single(x: Tensor) -> Tensor:

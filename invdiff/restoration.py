@@ -11,6 +11,7 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
+from invdiff.checks import check_images, check_operator, estimates
 from invdiff.chunks import Chunk, Costs, Drawn, draw_all, plan
 from invdiff.diffusion.integrators import Step
 from invdiff.diffusion.randomness import sample_variance, stream_seed
@@ -20,7 +21,7 @@ from invdiff.io.results import output_folder, save_arrays, write_json
 from invdiff.machine import find_device, versions
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
-from invdiff.priors.counted import Counted, in_use
+from invdiff.priors.counted import Counted, in_single, in_use
 from invdiff.priors.latent import latent_of, refusal
 from invdiff.problem import Problem
 
@@ -93,7 +94,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
 
     Args:
         problem: operator, measurements y (B, ...), noise level.
-        prior: any deepinv Denoiser.
+        prior: any deepinv Denoiser; one in float64 is copied in float32.
         sampler: one of `invdiff.posterior`.
         samples: S, samples of each measurement.
         seed: integer >= 0. Sample i of measurement j depends on (seed, j, i) and on nothing beside it, unless the sampler
@@ -106,14 +107,14 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
             then, fewer than S; if there are none, and with any other exception, the run ends with that.
         start: estimates (B, C, H, W) or (C, H, W) to begin from; see `Sampler.start_sigma`.
         checkpoint: a folder for finished chunks, made with the first. With those of an earlier call in it, the run goes on
-            from there. It is not removed: `invdiff.io.partial.remove_partial` does that.
+            from there. It is not removed: `invdiff.io.partial.remove_partial` does that. Samplers of deepinv's take none.
         antithetic: draw samples 2k and 2k + 1 from noise of opposite sign, where the sampler can. Each is a sample as before,
             but what they differ by from the posterior's mean nearly cancels. `Result.std` allows for it; what else takes
             samples for independent does not.
 
     Raises:
-        InputError: an argument out of range, a checkpoint of another run, too little memory for one chain, or samples that are
-            not finite.
+        InputError: an argument out of range, an operator that makes other measurements than y or whose A_adjoint is not its
+            transpose, a checkpoint of another run, too little memory for one chain, or samples that are not finite.
         ValueError: the sampler cannot use this operator.
     """
     if samples < 1 or seed < 0 or precision not in ("fp32", "bf16") or (batch_size is not None and batch_size < 1):
@@ -122,10 +123,15 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     where = find_device(device)
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")
-    _check_images(prior, problem)
+    if checkpoint is not None and not sampler.resumes:
+        raise InputError(f"checkpoint: the parameters of {type(sampler).__name__} do not tell it from every other, so that a "
+                         "run could go on from another's samples; leave checkpoint out")
     with in_use(prior):
-        problem, counted = problem.to(where), Counted(prior.to(where), precision, where)
-        run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, _estimates(start, problem))
+        problem = problem.to(where)
+        check_images(prior, problem)
+        check_operator(problem)
+        counted = Counted(in_single(prior).to(where), precision, where)
+        run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, estimates(start, problem))
         if checkpoint is not None:
             run.resume(checkpoint, samples)
         chunks = plan(problem, sampler, samples, batch_size or (1 if where.type == "cpu" else 8), run.drawn)
@@ -136,17 +142,6 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
                 raise
         drawn = run.stack(run.finished(samples))
         return Result(drawn, problem.y.cpu(), {"samples_asked": samples, **run.report(drawn)})
-
-
-def _check_images(prior: Denoiser, problem: Problem) -> None:
-    """Grey images are fit for a prior of colour ones, which repeats them on its channels."""
-    if len(problem.image_shape) != 3:
-        raise InputError(f"problem: expected images (C, H, W), got {problem.image_shape} of {type(problem.physics).__name__}; "
-                         "restore a volume or a series image by image")
-    known, given = getattr(prior, "channels", None), problem.image_shape[0]
-    if known not in (None, given) and (known, given) != (3, 1):
-        raise InputError(f"prior: it is for images of {known} channels, and the problem's have {given}; give such an image, or "
-                         "another prior (`invdiff priors` lists them)")
 
 
 @dataclass
@@ -258,18 +253,6 @@ class _Run:
 
 def _described(sampler: Sampler) -> dict[str, Any]:
     return {"name": type(sampler).__name__, **sampler.model_dump(by_alias=True)}
-
-
-def _estimates(start: Tensor | None, problem: Problem) -> Tensor | None:
-    """`start` with one estimate for each measurement. Raises InputError."""
-    if start is None:
-        return None
-    expected = (len(problem.y), *problem.image_shape)
-    if not isinstance(start, Tensor):
-        raise InputError(f"start: expected a tensor {expected} or {expected[1:]}, got {type(start).__name__}")
-    if tuple(start.shape) not in (expected, expected[1:]) or not start.isfinite().all():
-        raise InputError(f"start: expected finite estimates {expected} or {expected[1:]}, got {tuple(start.shape)}")
-    return start.to(problem.y).expand(expected)
 
 
 @torch.no_grad()

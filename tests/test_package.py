@@ -21,7 +21,7 @@ LEVELS = [
     {"problem", "diffusion", "io", "validation", "machine"},
     {"priors", "forward", "datasets", "mri.settings"},
     {"posterior", "figures"},
-    {"evaluation", "baselines", "chunks"},
+    {"evaluation", "baselines", "checks", "chunks"},
     {"training"},
     {"config", "restoration"},
     {"resolving"},

@@ -50,7 +50,7 @@ def _gain(problem: Problem, step: float = 1e-2) -> float:
     """Root mean square of what white noise of variance one on an image puts on y, where that sees the image."""
     generator = torch.Generator().manual_seed(0)
     grey = torch.full((1, *problem.image_shape), 0.5)
-    noise = torch.randn(grey.shape, generator=generator)
+    noise = torch.randn(grey.shape, dtype=torch.float32, generator=generator)
     grey, noise = (part.to(problem.y).expand(len(problem.y), *problem.image_shape) for part in (grey, noise))
     push = (problem.physics.A(grey + step * noise) - problem.physics.A(grey)) / step
     return float((push.square().sum() / (push != 0).sum().clamp_min(1)).sqrt())
@@ -65,7 +65,7 @@ def image_of(latent: LatentPrior, problem: Problem, z: Tensor, noise: Callable[[
     left = problem.y - problem.A(x)
     if noise:                   # both perturbed, and put right by what they miss: no square root of a covariance is needed
         e = latent.error * noise(problem.image_shape)
-        left = left - problem.A(e) - problem.sigma_y * problem.observed() * noise(problem.y.shape[1:])
+        left = left - problem.A(e) - problem.sigma_y * noise(problem.y.shape[1:]) * problem.observed()
         x = x + e
     return x + prox(problem, left, latent.error**2)
 

@@ -123,7 +123,7 @@ class GivenData:
     def __init__(self, problem: Problem, langevin_steps: int, *, tolerance: float = 1e-3, iterations: int = 50):
         self._problem, self._steps = problem, langevin_steps
         self._tolerance, self._iterations = tolerance, iterations
-        self._noise_level = problem.sigma_y * problem.observed()        # what was not measured has no noise
+        self._noise_level = problem.sigma_y * problem.observed().to(problem.y)      # what was not measured has no noise
 
     def __call__(self, mean: Tensor, power: Tensor, noise: Draw) -> Tensor:
         size = (mean.shape[-2], mean.shape[-1])

@@ -54,7 +54,7 @@ class ReSample(Sampler):
         spectrum = known_spectrum(prior, shape[0])
         sigmas = self.schedule(self.num_steps, self.sigma_min, self.sigma_max).tolist()
         with torch.no_grad():
-            level = hidden.sigma_y * problem.observed()         # what was not measured has no noise
+            level = hidden.sigma_y * problem.observed().to(problem.y)       # what was not measured has no noise
             z = sigmas[0] * noise.normal(shape)
             for sigma, after in pairwise(sigmas):
                 free = prior(z, sigma)

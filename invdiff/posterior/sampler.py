@@ -35,6 +35,7 @@ class Sampler(BaseModel):
     population: ClassVar[bool] = False      # are the samples of a measurement drawn as one, from one call of `steps`?
     singly: ClassVar[bool] = False          # does it take measurements apart, and so no operator that takes them together?
     integrates: ClassVar[bool] = True       # does it go from level to level by an integrator?
+    resumes: ClassVar[bool] = True          # do its parameters tell it from any other, as going on from a checkpoint takes?
     mirrors: ClassVar[bool] = True          # does the seed ~s draw with the noise of s, of opposite sign?
 
     num_steps: PositiveInt = Field(30, alias="steps")

@@ -1,5 +1,6 @@
 """A prior that keeps count of what it is asked to do."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -32,6 +33,12 @@ def in_use(prior: nn.Module) -> Iterator[None]:
             else:
                 for module, training in modes:
                     module.training = training
+
+
+def in_single(prior: Denoiser) -> Denoiser:
+    """The prior, or a copy of one whose weights are float64 in float32, as samplers work."""
+    weights = list(prior.parameters()) or list(prior.buffers())
+    return copy.deepcopy(prior).float() if any(weight.dtype == torch.float64 for weight in weights) else prior
 
 
 def known_spectrum(prior: Denoiser, channels: int) -> Any:

@@ -84,6 +84,28 @@ def test_masks_of_their_own_are_refused():
         restore(posed, prior(), DeepinvSampler(build=THEIRS["DDRM"]))
 
 
+def test_a_deepinv_sampler_goes_on_from_no_checkpoint(tmp_path):
+    """Two of the same name may be two methods."""
+    with pytest.raises(InputError, match="checkpoint: the parameters of DeepinvSampler do not tell it from every other"):
+        restore(problem(), prior(), DeepinvSampler(build=THEIRS["DDRM"]), checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_is_no_image_is_refused():
+    """Such as mean and variance of deepinv's Langevin samplers, or images that are too many."""
+    langevin = DeepinvSampler(build=lambda denoiser, sigma_y: deepinv.sampling.ULA(
+        prior=deepinv.optim.ScorePrior(denoiser), data_fidelity=deepinv.optim.L2(sigma=sigma_y), max_iter=5))
+    with pytest.raises(InputError, match=r"expected a sample \(1, 1, 8, 8\) of ULA, got a tuple; .*DDRM, DiffPIR and DPS"):
+        restore(problem(), prior(), langevin)
+
+    class Twice(Reconstructor):
+        def forward(self, y, physics, **kwargs):
+            return torch.cat([y, y])
+
+    with pytest.raises(InputError, match=r"of Twice, got \(2, 1, 8, 8\)"):
+        restore(problem(), prior(), DeepinvSampler(build=lambda denoiser, sigma_y: Twice()))
+
+
 # ours in deepinv
 
 def test_our_samplers_are_reconstructors():

@@ -103,6 +103,20 @@ def test_the_image_shape_is_known_or_found_or_asked_for():
         _ = Problem(Physics(), torch.zeros(1, *SIZE), 0.1).image_shape
 
 
+def test_an_image_shape_that_took_the_operator_is_kept():
+    asked = []
+
+    def A_adjoint(y, **kwargs):
+        asked.append(len(y))
+        return torch.cat([y, y], -2)
+
+    problem = Problem(LinearPhysics(A=lambda x, **kw: x[..., ::2, :], A_adjoint=A_adjoint), torch.zeros(2, 1, 3, 8), 0.1)
+    assert problem.image_shape == SIZE
+    for same in (problem.to("cpu"), problem.rows(torch.tensor([1])), problem.of(problem.y + 1), problem.measured()):
+        assert same.image_shape == SIZE
+    assert asked == [2]
+
+
 def test_observed_is_where_the_operator_reaches():
     physics = inpainting()
     problem = Problem(physics, torch.zeros(2, *SIZE), 0.1)

@@ -10,9 +10,9 @@ import invdiff
 import operators
 from invdiff.errors import InputError
 from invdiff.io.results import load_arrays
-from invdiff.posterior import DDRM, DPS, DiffPIR, MomentMatching, PiGDM, TwistedSMC
+from invdiff.posterior import DAPS, DDRM, DPS, DiffPIR, MomentMatching, PiGDM, TwistedSMC
 from invdiff.priors.analytic import GaussianPrior
-from invdiff.priors.counted import in_use
+from invdiff.priors.counted import in_single, in_use
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
 
@@ -75,7 +75,8 @@ def test_the_count_of_one_run_is_not_that_of_two():
     assert first == second
 
 
-@pytest.mark.parametrize("sampler", [MomentMatching(steps=3), PiGDM(steps=3), DPS(steps=3)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("sampler", [MomentMatching(steps=3), PiGDM(steps=3), DPS(steps=3), DAPS(steps=3)],
+                         ids=lambda s: type(s).__name__)
 def test_how_torch_and_the_prior_are_set_changes_nothing(sampler):
     """Evaluation mode and gradients for the run, and afterwards all as it was; numbers are float32 whatever the default is."""
     class Trained(Denoiser):
@@ -124,6 +125,40 @@ def test_a_kernel_for_each_measurement_that_refuses_in_its_own_way():
     kernels = torch.stack([torch.eye(3)[None] / 3, torch.ones(1, 3, 3) / 9])
     posed = simulate(Blur(filter=kernels, padding="circular", img_size=SIZE), torch.full((2, *SIZE), 0.5), 0.05)
     assert restore(posed, prior(), DPS(steps=3), samples=2, batch_size=1).samples.isfinite().all()
+
+
+@pytest.mark.parametrize(("operator", "image"), [(torch.float64, torch.float32), (torch.float32, torch.float64)])
+def test_an_operator_without_an_image_size_may_be_of_another_precision_than_y(operator, image):
+    physics = Blur(filter=torch.ones(1, 1, 3, 3) / 9, padding="circular")
+    posed = simulate(physics, torch.full((2, *SIZE), 0.5), 0.05)
+    single = restore(posed, prior(), MomentMatching(steps=2)).samples
+    mixed = Problem(physics.to(operator), posed.y.to(image), 0.05)
+    torch.testing.assert_close(restore(mixed, prior(), MomentMatching(steps=2)).samples, single)
+
+
+def test_an_operator_without_an_image_size_may_have_kernels_of_their_own():
+    kernels = torch.stack([torch.eye(3)[None] / 3, torch.ones(1, 3, 3) / 9])
+    physics = Blur(filter=kernels, padding="circular")
+    posed = Problem(physics, physics.A(torch.full((2, *SIZE), 0.5)), 0.05)
+    assert restore(posed, prior(), MomentMatching(steps=3), samples=2).samples.isfinite().all()
+
+
+def test_a_prior_in_double_precision_is_used_in_single_and_left_as_it_was():
+    class Layers(Denoiser):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(1, 1, 3, padding=1)
+
+        def forward(self, x, sigma, **kwargs):
+            return self.layer(x) / (1 + sigma**2)
+
+    net = Layers()
+    assert in_single(net) is net
+    for known in (net, prior()):            # with parameters, with buffers alone
+        single = restore(problem(), known, MomentMatching(steps=2)).samples
+        double = restore(problem(), known.double(), MomentMatching(steps=2)).samples
+        torch.testing.assert_close(double, single, rtol=0, atol=1e-5)
+    assert net.layer.weight.dtype == torch.float64
 
 
 def test_a_parameter_for_each_measurement_may_hide_anywhere():

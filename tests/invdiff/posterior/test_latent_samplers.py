@@ -30,6 +30,18 @@ def test_resample_draws_the_posterior_of_a_linear_autoencoder(operator, sigma_y)
     assert_moments_close(samples, *images.posterior(problem), discretisation=0.02)
 
 
+def test_resample_works_in_single_precision_whatever_the_default_is():
+    latents, images = latent_prior()
+    latents.card["autoencoder"] = {"psnr": {"mean": 30.0}}         # the image's own error is drawn, too
+    problem = pose("inpainting", images, 0.2)
+    expected = sample(ReSample(steps=2), latents, problem, 1)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(sample(ReSample(steps=2), latents, problem, 1), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_resample_without_draws_spreads_too_little():
     """The mean is right; an estimate in the place of a draw takes variance away."""
     latents, images = latent_prior()

@@ -1,0 +1,64 @@
+"""What restore() asks of what it is given. All raise InputError."""
+
+import torch
+from deepinv.models import Denoiser
+from deepinv.physics import LinearPhysics
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.problem import Problem
+
+DOT_TOLERANCE = 0.1     # deepinv's tomography with filtered back-projection's adjoint is 0.02 off, one that is none about 1
+
+
+def check_images(prior: Denoiser, problem: Problem) -> None:
+    """Grey images are fit for a prior of colour ones, which repeats them on its channels."""
+    if len(problem.image_shape) != 3:
+        raise InputError(f"problem: expected images (C, H, W), got {problem.image_shape} of {type(problem.physics).__name__}; "
+                         "restore a volume or a series image by image")
+    known, given = getattr(prior, "channels", None), problem.image_shape[0]
+    if known not in (None, given) and (known, given) != (3, 1):
+        raise InputError(f"prior: it is for images of {known} channels, and the problem's have {given}; give such an image, or "
+                         "another prior (`invdiff priors` lists them)")
+
+
+def check_operator(problem: Problem) -> None:
+    """It makes measurements such as y, as many; and a linear one's A_adjoint is its transpose."""
+    name, y, seen = type(problem.physics).__name__, problem.y, problem.seen_of_one
+    if seen is not None and len(seen) not in (1, len(y)):
+        raise InputError(f"y: expected {len(seen)} measurements, as {name} has parameters of its own for each, got {len(y)}")
+    if seen is not None and seen.shape[1:] != y.shape[1:]:
+        raise InputError(f"y: expected (B, *{tuple(seen.shape[1:])}), as {name} makes of images {problem.image_shape}, got "
+                         f"{tuple(y.shape)}")
+    if isinstance(problem.physics, LinearPhysics):
+        _check_transpose(problem, 1 if seen is not None and len(seen) == 1 else len(y))
+
+
+@torch.no_grad()
+def _check_transpose(problem: Problem, count: int) -> None:
+    """<x, A^T A x> = |A x|^2 for white noise x. With noise for A x, too, <x, A^T y> and <A x, y> would both be near zero for
+    large images, whatever A^T is."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((count, *problem.image_shape), dtype=torch.float32, generator=generator).to(problem.y)
+    seen = problem.physics.A(x)
+    pulled = problem.physics.A_adjoint(seen)
+    name = type(problem.physics).__name__
+    if pulled.shape != x.shape:
+        raise InputError(f"{name}: expected A_adjoint to give images {tuple(x.shape)}, got {tuple(pulled.shape)}")
+    product, power = float((x * pulled).sum()), float(seen.square().sum())
+    if abs(product - power) > DOT_TOLERANCE * power:
+        raise InputError(f"{name}: its A_adjoint is not the transpose of its A: for white noise x, <x, A_adjoint(A(x))> is "
+                         f"{product:.3g} and <A(x), A(x)> is {power:.3g}, expected the same; deepinv.physics.adjoint_function "
+                         "makes the transpose")
+
+
+def estimates(start: Tensor | None, problem: Problem) -> Tensor | None:
+    """`start` with one estimate for each measurement."""
+    if start is None:
+        return None
+    expected = (len(problem.y), *problem.image_shape)
+    if not isinstance(start, Tensor):
+        raise InputError(f"start: expected a tensor {expected} or {expected[1:]}, got {type(start).__name__}")
+    if tuple(start.shape) not in (expected, expected[1:]) or not start.isfinite().all():
+        raise InputError(f"start: expected finite estimates {expected} or {expected[1:]}, got {tuple(start.shape)}")
+    return start.to(problem.y).expand(expected)

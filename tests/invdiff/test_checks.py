@@ -1,0 +1,72 @@
+"""What restore() refuses of a problem before it begins."""
+
+import pytest
+import torch
+from deepinv.physics import Blur, Inpainting, LinearPhysics, Tomography
+from test_restore import SIZE, prior
+
+import operators
+from invdiff.checks import check_operator
+from invdiff.errors import InputError
+from invdiff.posterior import MomentMatching
+from invdiff.problem import Problem, simulate
+from invdiff.restoration import restore
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_parameters_for_another_number_of_measurements_are_refused(count):
+    masks = torch.stack([operators.random_mask(SIZE, keep) for keep in (0.25, 0.5, 0.75)]).float()
+    physics = Inpainting(SIZE, mask=masks)
+    with pytest.raises(InputError, match=f"y: expected 3 measurements, as Inpainting has parameters of its own .* got {count}"):
+        restore(Problem(physics, torch.zeros(count, *SIZE), 0.1), prior(), MomentMatching(steps=2))
+    assert restore(Problem(physics, torch.zeros(3, *SIZE), 0.1), prior(), MomentMatching(steps=2)).samples.isfinite().all()
+
+
+def test_a_measurement_that_would_broadcast_is_refused():
+    physics = Blur(filter=torch.ones(1, 1, 3, 3) / 9, padding="circular", img_size=SIZE)
+    with pytest.raises(InputError, match=r"y: expected \(B, \*\(1, 8, 8\)\), as Blur makes .* got \(1, 3, 8, 8\)"):
+        restore(Problem(physics, torch.zeros(1, 3, 8, 8), 0.1), prior(), MomentMatching(steps=2))
+
+
+class Thinned(LinearPhysics):
+    """Every other column, after a shift that a wrong transpose forgets."""
+
+    def __init__(self, right, size):
+        super().__init__(img_size=size)
+        self.right = right
+
+    def A(self, x, **kwargs):
+        return x.roll(1, -1)[..., ::2]
+
+    def A_adjoint(self, y, **kwargs):
+        filled = torch.stack([y, torch.zeros_like(y)], -1).flatten(-2)
+        return filled.roll(-1, -1) if self.right else filled
+
+
+@pytest.mark.parametrize("size", [SIZE, (3, 256, 256)])
+def test_a_transpose_that_is_none_is_refused(size):
+    """However large the image is; and the test leaves no trace."""
+    wrong, right = (simulate(Thinned(kind, size), torch.rand(2, *size), 0.1) for kind in (False, True))
+    state = torch.get_rng_state()
+    with pytest.raises(InputError, match="Thinned: its A_adjoint is not the transpose of its A"):
+        check_operator(wrong)
+    check_operator(right)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert wrong.calls.operator == right.calls.operator == 0
+
+
+def test_restore_tests_the_transpose():
+    with pytest.raises(InputError, match="Thinned: its A_adjoint"):
+        restore(simulate(Thinned(False, SIZE), torch.rand(1, *SIZE), 0.1), prior(), MomentMatching(steps=2))
+
+
+def test_a_transpose_of_another_shape_is_refused():
+    physics = LinearPhysics(A=lambda x, **kw: x[..., ::2], A_adjoint=lambda y, **kw: y, img_size=SIZE)
+    with pytest.raises(InputError, match=r"expected A_adjoint to give images \(1, 1, 8, 8\), got \(1, 1, 8, 4\)"):
+        restore(Problem(physics, torch.zeros(1, 1, 8, 4), 0.1), prior(), MomentMatching(steps=2))
+
+
+def test_a_transpose_that_is_nearly_one_will_do():
+    """deepinv's tomography, by filtered back-projection's."""
+    physics = Tomography(8, 8, normalize=True, adjoint_via_backprop=False)
+    check_operator(simulate(physics, torch.rand(1, *SIZE), 0.1))
