@@ -137,12 +137,13 @@ def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart:
         raise InputError(f"--likelihood: is a denoiser's, and {prior} is none, but draws in few steps; give its teacher")
     found = with_progress(lambda show: likelihood_of(loaded, data, key, kept_apart, count, seed, where, show))
     terms = ", ".join(f"{name} {value:.3f}" for name, value in found["elbo_terms"].items())
-    errors, gap = found["standard_error"], found["elbo_bits_per_dim"] - found["ode_bits_per_dim"]
+    gap = found["elbo_bits_per_dim"] - found["ode_bits_per_dim"]
+    errors = {name: "" if value is None else f" ± {value:.3f}" for name, value in found["standard_error"].items()}
     typer.echo(f"{found['images']} images, {found['source']}, in bits a dimension:\n"
-               f"  the bound          {found['elbo_bits_per_dim']:.3f} ± {errors['elbo']:.3f}   ({terms})\n"
-               f"  by the flow        {found['ode_bits_per_dim']:.3f} ± {errors['ode']:.3f}   (twice the steps: "
+               f"  the bound          {found['elbo_bits_per_dim']:.3f}{errors['elbo']}   ({terms})\n"
+               f"  by the flow        {found['ode_bits_per_dim']:.3f}{errors['ode']}   (twice the steps: "
                f"{found['ode_step_error']:+.3f})\n"
-               f"  their difference   {gap:.3f} ± {errors['difference']:.3f}")
+               f"  their difference   {gap:.3f}{errors['difference']}")
     if output:
         _save(output, {"made": {"prior": Path(prior).name, "versions": versions()}, "likelihood": found})
 

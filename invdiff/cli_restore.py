@@ -128,8 +128,8 @@ def _trust(report: dict[str, Any]) -> list[str]:
     interval = report.get("interval", {})
     if interval.get("factor"):
         width = f", ±{interval['half_width']:.3f} on average" if "half_width" in interval else ""
-        words.append(f"The {interval['level']:.0%} interval is the mean ±{interval['factor']:.2f} std{width} "
-                     f"({interval['source']}).")
+        words.append(f"The {interval['level']:.0%} interval is the mean ±{interval['factor']:.2f} std, pooled over "
+                     f"neighbouring pixels{width} ({interval['source']}).")
         if covered := report["metrics"].get("covered"):
             words.append(f"{covered:.0%} of the truth{', of the head alone,' if 'scan' in report else ''} is within it.")
     elif report["samples"] == 1:

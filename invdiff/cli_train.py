@@ -62,7 +62,8 @@ def _run_stages(stages: Sequence[Any], output: Path, device: str) -> None:
                 said = f"already finished at step {step}; nothing to do"
             else:
                 _run_stage(settings, folder, device)
-                said = f"the prior; log.jsonl, samples/ and {path.stem}.png beside it"
+                sheets = f", samples/ and {path.stem}.png" if settings.monitor.sheet else ""
+                said = f"the prior; log.jsonl{sheets} beside it"
     finally:
         leave()
     _say(f"{path}: {said}")

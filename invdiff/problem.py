@@ -79,6 +79,7 @@ class Problem:
         return max(self.sigma_y, NOISE_FLOOR) ** 2
 
     def A(self, x: Tensor) -> Tensor:
+        """The operator's, as the next two are, counted: (B, C, H, W) to (B, ...)."""
         self.calls.operator += len(x)
         return self.physics.A(x)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from deepinv.models import Denoiser
+from pydantic import BaseModel
 from torch import Tensor
 
 from invdiff.checks import check_images, check_operator, estimates
@@ -251,8 +252,10 @@ class _Run:
         return report
 
 
-def _described(sampler: Sampler) -> dict[str, Any]:
-    return {"name": type(sampler).__name__, **sampler.model_dump(by_alias=True)}
+def _described(model: BaseModel) -> dict[str, Any]:
+    """A sampler's name and parameters, and those of its parts: two schedules may have the same parameters."""
+    parts = {name: _described(value) for name, value in model if isinstance(value, BaseModel)}
+    return {"name": type(model).__name__, **model.model_dump(by_alias=True), **parts}
 
 
 @torch.no_grad()

@@ -144,6 +144,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         return ": ".join(filter(None, ['.'.join(path), str(first["ctx"]["error"])]))        # of the whole, or of a field
     if first["type"] == "missing":
         return f"{'.'.join(path)} is missing"
+    if first["type"] == "tuple_type":
+        return f"{'.'.join(path)}: expected a list, such as [1, 2], got {first['input']!r}"
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"
 
 

@@ -20,7 +20,7 @@ class HighDynamicRange(Physics):
 
     img_size: (C, H, W). gain: > 0. pivot: in [0, 1], the level that stays where it is. At 0 only what is brighter than
     1 / gain is lost. At 0.5 with gain 2 it is clip(2 x, -1, 1) for images in [-1, 1], which loses the shadows too: the
-    "HDR" of RED-diff (Mardani et al. 2024) and DAPS (Zhang et al. 2025).
+    "HDR" of RED-diff (Mardani et al. 2023) and DAPS (Zhang et al. 2024).
     noise_model, device: deepinv's. x and y are (B, C, H, W). The gradient is `gain` where nothing is clipped, else 0.
     Raises ValueError on values outside these ranges, and when called on a tensor of another size.
     """

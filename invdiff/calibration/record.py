@@ -78,6 +78,8 @@ class Calibration(BaseModel):
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
         if others := self.differences(config, sigma_y):
             source += f", with {', '.join(others)}: here it may cover more or less"
+        if "covered" in self.check:
+            source += f"; on {self.check['images']} kept apart it covered {self.check['covered']:.0%}"
         factor = for_samples(self.factor, self.samples, samples, self.antithetic and in_pairs(config))
         return {"level": self.level, "factor": factor, "calibrated": not others, "source": source}
 

@@ -52,7 +52,7 @@ def evaluate_likelihood(denoiser: Denoise, images: Tensor, *, sigma_min: float |
     Returns: a plain dict:
         elbo_bits_per_dim: the bound, and elbo_terms: its parts prior, diffusion and decoder.
         ode_bits_per_dim: by the flow, and ode_terms: density, -log p(z) + log q(z | x0), and decoder, the same as the bound's.
-        standard_error: of elbo, ode and their difference, over the images.
+        standard_error: of elbo, ode and their difference, over the images; None for a single one.
         ode_step_error: by how much twice the steps raise ode_bits_per_dim, mean over the first few images; 3/4 of the error.
         diffusion_by_level: sigma, and bits_per_dim that each part of log sigma adds to the bound.
         images, network_calls (of one image each), settings.
@@ -122,8 +122,8 @@ def _summary(bits: dict[str, Tensor]) -> dict[str, Any]:
     """Means and standard errors of (N,) parts in bits a dimension."""
     elbo, ode = bits["prior"] + bits["diffusion"] + bits["decoder"], bits["density"] + bits["decoder"]
 
-    def error(values: Tensor) -> float:
-        return float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.nan
+    def error(values: Tensor) -> float | None:
+        return float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
 
     return {
         "elbo_bits_per_dim": float(elbo.mean()),

@@ -88,6 +88,7 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     entry = record.interval(config, 6, 0.05)
     assert entry["calibrated"] is True
     assert entry["factor"] == record.factor
+    assert entry["source"].endswith(f"; on 2 kept apart it covered {record.check['covered']:.0%}")
     assert record.interval(config, 3, 0.05)["factor"] > record.factor
     assert record.interval(config, 1)["factor"] == 0
     other = config_of("operator.sigma=3.0")

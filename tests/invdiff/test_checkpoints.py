@@ -9,6 +9,7 @@ from test_long_runs import QUICK, Herd
 from test_restore import SIZE, prior, problem
 
 import operators
+from invdiff.diffusion.integrators import DDIM
 from invdiff.errors import InputError
 from invdiff.io.partial import remove_partial
 from invdiff.posterior import DiffPIR, MomentMatching
@@ -60,6 +61,7 @@ def test_more_samples_can_be_asked_for_later(tmp_path):
 @pytest.mark.parametrize(("change", "said"), [
     ({"sampler": MomentMatching(steps=5)}, "sampler.steps was 4, now 5"),
     ({"sampler": DiffPIR(steps=4)}, "sampler.name was MomentMatching, now DiffPIR"),
+    ({"sampler": MomentMatching(steps=4, integrator=DDIM(eta=1.0))}, "sampler.integrator.name was DPMSolverPP, now DDIM"),
     ({"seed": 1}, "seed was 0, now 1"),
     ({"precision": "bf16"}, "precision was fp32, now bf16"),
     ({"prior": prior(0.3)}, "the prior differs"),
