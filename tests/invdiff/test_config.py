@@ -189,7 +189,8 @@ def test_a_mistake_in_a_file_names_it(mine, assignments, said, tmp_path):
 
 
 @pytest.mark.parametrize(("assignment", "said"), [
-    ("samples=0", "samples: "), ("size=64", "size: expected a list, such as [1, 2], got 64"), ("sampels=2", "unknown key 'sampels'"), ("operator={sigma: 2}", "operator: name is missing"),
+    ("samples=0", "samples: "), ("size=64", "size: expected a list, such as [1, 2], got 64"),
+    ("sampels=2", "unknown key 'sampels'"), ("operator={sigma: 2}", "operator: name is missing"),
     ("operator.name=null", "operator: name is missing"), ("sampler.steps=0", "sampler: steps: "),
 ])
 def test_a_mistake_on_the_command_line_names_no_file(assignment, said, tmp_path):
