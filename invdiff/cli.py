@@ -1,5 +1,6 @@
 """The command line. It reads options, calls the library, shows progress, and says in one sentence what went wrong."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
     """Degrade a clean image as a task does, and write the measurement."""
     import numpy as np
 
-    from invdiff.io.files import make_folder, replacing
+    from invdiff.io.files import make_folder, replacing, unwritable
     from invdiff.io.images import save_image
     from invdiff.job import pose
 
@@ -65,7 +66,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
         else:
             save_image(output, problem.y[0])
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+        raise unwritable(output, error) from error
     typer.echo(f"{output}: {' x '.join(map(str, problem.y.shape[1:]))} values, sigma_y = {problem.sigma_y:g}")
 
 
@@ -124,6 +125,10 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        message = "error: no space is left where this was to be written; make room, or choose another place"
     except (RuntimeError, MemoryError) as error:
         from invdiff.machine import out_of_memory
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from invdiff.benchmark.cells import FAILED, LEVELS
 from invdiff.errors import InputError
-from invdiff.io.files import replacing
+from invdiff.io.files import replacing, unwritable
 from invdiff.io.results import write_json
 from invdiff.machine import find_device, hardware, versions
 from invdiff.paths import bundled
@@ -45,8 +45,7 @@ class Record:
             (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
             self.save()
         except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written ({error.strerror}); choose a folder where you may "
-                             "write") from error
+            raise unwritable(self.folder, error) from error
 
     def __contains__(self, row: Mapping[str, Any]) -> bool:
         return _key(row) in self.rows

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
-from invdiff.io.files import write_text
+from invdiff.io.files import unwritable, write_text
 from invdiff.priors.spectrum_records import fingerprint
 from invdiff.validation import validate
 
@@ -95,7 +95,7 @@ def write_calibration(path: str | Path, calibration: Calibration) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_text(path, calibration.model_dump_json(indent=1))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a place where you may write") from error
+        raise unwritable(path, error) from error
 
 
 def read_calibration(path: str | Path) -> Calibration:

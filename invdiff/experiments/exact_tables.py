@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invdiff.errors import InputError
-from invdiff.io.files import write_text
+from invdiff.io.files import unwritable, write_text
 from invdiff.io.markdown import table
 
 GAUSSIAN = ("In {steps} steps; of a stationary prior, or one that is white or rough where a row says so. mean: its distance "
@@ -76,8 +76,7 @@ def save(record: dict, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(record, indent=1))
     except OSError as error:
-        raise InputError(f"{path.parent}: cannot be written ({error.strerror}); choose a folder where you may "
-                         "write") from error
+        raise unwritable(path.parent, error) from error
 
 
 def resumed(path: Path, record: dict) -> dict:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from invdiff.errors import InputError
 from invdiff.illustrations.style import STYLE
-from invdiff.io.files import replacing
+from invdiff.io.files import replacing, unwritable
 
 FORMATS = ("png", "svg")
 
@@ -26,7 +26,7 @@ def make_folder(folder: str | Path) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
 def save(figure: Figure, folder: str | Path, name: str, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -40,9 +40,5 @@ def save(figure: Figure, folder: str | Path, name: str, formats: Sequence[str] =
             with rc_context(STYLE), replacing(path) as temporary:
                 figure.savefig(temporary, format=kind, metadata=about)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
     return paths
-
-
-def _unwritable(path: str | Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be written ({error.strerror}); choose a folder where you may write")

@@ -9,12 +9,20 @@ from pathlib import Path
 from invdiff.errors import InputError
 
 
+def unwritable(path: str | Path, error: Exception) -> InputError:
+    """The sentence on an error while files are written to a folder."""
+    code = getattr(error, "errno", None)    # HDF5 has more to say, on several lines
+    reason = os.strerror(code) if code else " ".join(str(error).split())
+    remedy = "make room there, or choose another folder" if "No space left" in reason else "choose a folder where you may write"
+    return InputError(f"{path}: cannot be written ({reason}); {remedy}")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, before the work whose results are to go there. Raises InputError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+        raise unwritable(path, error) from error
 
 
 def sibling(path: Path) -> Path:

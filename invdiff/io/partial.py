@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from invdiff.errors import AnotherRun
-from invdiff.io.files import replacing
-from invdiff.io.results import unwritable
+from invdiff.io.files import replacing, unwritable
 
 LOCK = ".run.lock"
 TOLERANCE = 1e-4        # of the largest value: what a sum in another order changes, and another run does not

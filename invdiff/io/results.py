@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from invdiff.errors import InputError
-from invdiff.io.files import replacing, sibling, write_text
+from invdiff.io.files import replacing, sibling, unwritable, write_text
 
 MAX_BYTES = 2**33    # of arrays in one file: 8 GiB
 
@@ -45,14 +45,6 @@ def check_output(path: str | Path) -> None:
         raise
     except (OSError, RuntimeError, ValueError) as error:    # RuntimeError: a loop of links; ValueError: a null byte
         raise unwritable(path, error) from error
-
-
-def unwritable(path: str | Path, error: Exception) -> InputError:
-    """The sentence on an error while files are written to a folder."""
-    code = getattr(error, "errno", None)    # HDF5 has more to say, on several lines
-    reason = os.strerror(code) if code else " ".join(str(error).split())
-    remedy = "make room there, or choose another folder" if "No space left" in reason else "choose a folder where you may write"
-    return InputError(f"{path}: cannot be written ({reason}); {remedy}")
 
 
 def _check_replaceable(path: Path) -> None:

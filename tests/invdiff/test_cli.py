@@ -133,6 +133,15 @@ def test_a_reader_that_goes_away_loses_nothing(work, restore, monkeypatch):
     assert names(work) == {"truth.png", "out"}
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_where_there_is_no_room_for_what_it_says_one_line_says_so(invdiff, monkeypatch):
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        code, _, err = invdiff("tasks")
+        monkeypatch.undo()
+    assert (code, err.startswith("error: no space is left"), err.count("\n")) == (2, True, 1)
+
+
 def test_tasks_fit_a_narrow_terminal(invdiff, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     _, out, _ = invdiff("tasks")
