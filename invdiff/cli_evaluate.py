@@ -15,9 +15,10 @@ Data = Annotated[Path, typer.Option(help="Real images: a folder of them or of id
 Drawn = Annotated[list[Path] | None, typer.Option(help="Images drawn before, instead of --prior: a folder, .npz or .npy; "
                                                        "repeatable, for sets that belong together.")]
 Class = Annotated[str | None, typer.Option("--class", help="Number or name; each: in turn; any: none is told.")]
-Key = Annotated[str | None, typer.Option(help="Dataset or idx file of the real images [default: those for training].")]
-Floor = Annotated[str | None, typer.Option("--floor", help="Dataset or idx file of other real images, whose scores are the "
-                                                           "floor [default: those for testing].")]
+Key = Annotated[str | None, typer.Option(help="Dataset, idx file or folder (in --data, or a path) of the real images "
+                                              "[default: those for training, or all of a folder].")]
+Floor = Annotated[str | None, typer.Option("--floor", help="Likewise, of other real images, whose scores are the floor "
+                                                           "[default: those for testing, of a folder of idx files].")]
 Assign = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. schedule=cosine; repeatable.")]
 
 
@@ -58,7 +59,7 @@ def evaluate(data: Data,
         return
     wanted, network = chosen_metrics(metrics), feature_network(features, find_device(device or "auto"))
     real, names = reference(network, data, key, kept_apart, batch_size)
-    sets, report = ([sample_images(path) for path in samples], None) if samples else \
+    sets, report = ([sample_images(path, network.classes) for path in samples], None) if samples else \
         _drawn(options, device, network, real.images.size)
     seen = Looked.joined([images.seen_by(network, batch_size) for images in sets])
     found, lowest = score(seen, real, wanted), floor(real, len(seen), wanted, classes=seen.classes)
@@ -154,7 +155,8 @@ def _command(options: dict[str, Any]) -> str:
     for name, value in options.items():
         for one in value if isinstance(value, list) else [value]:
             if one is not None:
-                shown = Path(one).name if name in ("data", "samples", "prior", "features") else one
+                file = name in ("data", "samples", "prior", "features") or Path(str(one)).is_absolute()
+                shown = Path(one).name if file else one
                 parts.append(f"--{name} {shown}")
     return " ".join(parts)
 
@@ -184,10 +186,11 @@ def _cell(scores: dict[str, float], name: str, shown: Any) -> str:
 
 
 def _save(output: Path, record: dict[str, Any]) -> None:
+    from invdiff.io.files import unwritable
     from invdiff.io.results import write_json
 
     try:
         write_json(output, record)
     except OSError as error:
-        raise InputError(f"{output}: cannot be written ({error.strerror}); choose a folder where you may write") from error
+        raise unwritable(output, error) from error
     typer.echo(f"{output}: the scores")

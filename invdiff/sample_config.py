@@ -12,10 +12,8 @@ from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.conditional import Interval, class_number
 from invdiff.priors.denoiser import own_sampling
-from invdiff.sampling import Samples, sample
+from invdiff.sampling import Samples, check_solver, sample
 from invdiff.validation import override, validate
-
-CONSISTENCY = "consistency"     # the solver of priors that are trained for it, and of no other
 
 
 class SampleConfig(BaseModel):
@@ -73,10 +71,8 @@ def sample_config(given: Mapping[str, Any], assignments: Sequence[str] = ()) -> 
     asked = _solver(given.get("solver", {}))
     if asked.get("name", usual["name"]) == usual["name"]:
         given["solver"] = usual | asked
-    elif own or asked["name"] == CONSISTENCY:
-        raise InputError(f"solver: {name} is drawn from by {usual['name']}, and {asked['name']} would make no images of it, "
-                         f"for it is {'no' if own else 'a'} denoiser; leave the solver out")
     config = validate(SampleConfig, {**own, **given}, "sample")
+    check_solver(prior, config.integrator(), name)
     if "steps" not in own | given:
         config = config.model_copy(update={"steps": config.integrator().usual_steps})
     return config, prior

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
-from invdiff.diffusion.integrators import Integrator
+from invdiff.config import build_part
+from invdiff.diffusion.integrators import Consistency, DPMSolverPP, Integrator
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.schedules import Karras, Schedule
 from invdiff.errors import InputError
@@ -21,6 +23,7 @@ from invdiff.io.results import output_folder, write_json
 from invdiff.machine import find_device, versions
 from invdiff.priors import Guided
 from invdiff.priors.counted import Counted, in_use
+from invdiff.priors.denoiser import own_sampling
 from invdiff.priors.spectrum_records import channels_of
 from invdiff.restoration import Progress, Stop
 from invdiff.training.samples import save_sheet, sheet
@@ -36,7 +39,8 @@ class Samples:
     Attributes:
         images: (N, C, H, W), on the CPU, in image units, not clipped.
         classes: (N,), or None where the prior was told none.
-        report: plain dict: solver, steps, noise levels, guidance, seed, seconds, network calls an image, versions.
+        report: plain dict: solver, steps, noise levels, names of the prior's classes, guidance, seed, seconds, network calls an
+            image, versions.
     """
 
     images: Tensor
@@ -66,9 +70,9 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
         prior: any deepinv Denoiser, or a latent prior of ours.
         count: how many images.
         integrator, steps, schedule: how the noise is taken away; Karras' levels without a schedule.
-        sigma_min, sigma_max: the lowest level but 0, and the first; the range of the prior's card without them.
+        sigma_min, sigma_max: the lowest level but 0, and the first, both > 0; the range of the prior's card without them.
         size: (H, W) in pixels; without it that of the images the prior was trained on, or 64 x 64.
-        classes: of each image, -1 for any, or one number for all.
+        classes: the number of each image's class, -1 for any, or a single one for all.
         guidance: strength of classifier-free guidance; 1 is none.
         guidance_interval: noise levels, lowest and highest, at which it acts; without it, at all.
         seed: integer >= 0. Image i depends on (seed, i) and its class, and on nothing beside it.
@@ -77,19 +81,22 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
         on_step: called after each step. `Stop` raised by it ends the run with the images that are finished.
 
     Raises:
-        InputError: an argument out of range, classes for a prior that knows none, images that are not finite, or nothing
-            finished by a `Stop`.
+        InputError: an argument out of range, classes for a prior that knows none, a solver that is not for the prior, or images
+            that are not finite.
+        Stop: nothing was finished.
     """
     if count < 1 or seed < 0 or steps < 1 or (batch_size is not None and batch_size < 1) or precision not in ("fp32", "bf16"):
         raise InputError(f"sample: expected count, steps and batch_size >= 1, seed >= 0 and precision fp32 or bf16, got "
                          f"{count}, {steps}, {batch_size}, {seed}, {precision!r}")
     if guidance_interval and guidance_interval[0] > guidance_interval[1]:
         raise InputError(f"guidance_interval: expected the lowest noise level and then the highest, got {guidance_interval}")
+    check_solver(prior, integrator)
     where = find_device(device)
     labels = _labels(prior, classes, count, guidance)
     low, high = card_range(prior)
     fewest = 2 if integrator.adaptive else 1            # which goes from the first level to the last in steps of its own
-    sigmas = _levels(schedule or Karras(), max(steps, fewest), sigma_min or low, sigma_max or high)
+    low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
+    sigmas = _levels(schedule or Karras(), max(steps, fewest), low, high)
     guided = partial(Guided, scale=guidance, interval=guidance_interval or (0.0, math.inf))
     draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size, channels), guided, seed, where, precision, on_step)
     height, width = draw.shape[-2:]
@@ -115,10 +122,22 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
               "schedule": {"name": type(schedule or Karras()).__name__, **(schedule or Karras()).model_dump()},
               "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance,
               "guidance_interval": guidance_interval and list(guidance_interval), "seed": seed,
+              "classes": None if labels is None else getattr(prior, "card", {}).get("classes"),
               "count": len(drawn), "size": list(drawn.shape[-2:]), "seconds": round(time.perf_counter() - began, 3),
               "network_calls": calls / len(drawn), "device": str(where), "precision": precision,
               "versions": versions()}
     return Samples(drawn, None if labels is None else labels[: len(drawn)], report)
+
+
+def check_solver(prior: Denoiser, integrator: Integrator, name: str = "this prior") -> None:
+    """Raises InputError for a solver that makes no images of a prior: another than that on the card of one of few steps, or
+    `Consistency` for a denoiser."""
+    own = own_sampling(prior).get("solver")
+    usual = build_part("integrator", own, DPMSolverPP(), "sampling.solver") if own else DPMSolverPP()
+    if type(integrator) is type(usual) or not (own or isinstance(integrator, Consistency)):
+        return
+    raise InputError(f"solver: {name} is drawn from by {type(usual).__name__}, and {type(integrator).__name__} would make no "
+                     f"images of it, for it is {'no' if own else 'a'} denoiser; give that one")
 
 
 def card_range(prior: Denoiser) -> tuple[float, float]:
@@ -173,14 +192,16 @@ def _labels(prior: Denoiser, classes: Sequence[int] | None, count: int, guidance
         if guidance != 1:
             raise InputError(f"guidance: {guidance:g} needs classes to guide towards; give them, or leave it at 1")
         return None
-    labels = torch.as_tensor(list(classes), dtype=torch.long)
-    labels = labels.expand(count) if len(labels) == 1 else labels
     if not known:
         raise InputError("classes: this prior knows none; leave them out")
-    if len(labels) != count or int(labels.max()) >= known or int(labels.min()) < -1:
-        raise InputError(f"classes: expected {count} numbers from -1, for any, to {known - 1}, got {len(labels)} from "
-                         f"{int(labels.min())} to {int(labels.max())}")
-    return labels
+    try:
+        numbers = [index(number) for number in classes]
+    except TypeError as error:
+        raise InputError(f"classes: expected {count} whole numbers, or a single one for all ({error})") from error
+    if len(numbers) not in (1, count) or max(numbers) >= known or min(numbers) < -1:
+        span = f" from {min(numbers)} to {max(numbers)}" if numbers else ""
+        raise InputError(f"classes: expected {count} numbers from -1, for any, to {known - 1}, got {len(numbers)}{span}")
+    return torch.tensor(numbers).expand(count)
 
 
 def _shape(prior: Any, size: tuple[int, int] | None, channels: int | None) -> tuple[int, ...]:

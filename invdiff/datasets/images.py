@@ -139,6 +139,23 @@ def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
     return images
 
 
+def named_in(path: str | Path, key: str, what: str) -> tuple[Path, str]:
+    """The path and key with which `open_images` opens what `key` names, where the images of all of a folder would not do: a
+    dataset of an HDF5 file; of a folder, an idx file or a folder in it, or elsewhere.
+
+    Raises InputError, which begins with `what`, where a folder has no such thing.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path, key
+    for place in (path / key, Path(key)):
+        if place.is_file():
+            return place.parent, place.name
+        if place.is_dir():
+            return place, ""
+    raise InputError(f"{what}: no idx file or folder of images called {key} in {path}, and none at that path")
+
+
 def image_files(path: Path) -> list[Path]:
     """The images of a folder and of those below; what begins with a dot, as macOS's notes on images, is none."""
     return sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in SUFFIXES

@@ -46,6 +46,12 @@ def folder_of_each(path: str | Path) -> list[str]:
     return [place[0] for place in places]
 
 
+def spread(labels: np.ndarray, count: int) -> np.ndarray:
+    """Numbers of `count` images, (count,) rising, of each class as many as its share of all labels (N,), spread over it."""
+    places = (np.arange(count) + 0.5) * len(labels) / count
+    return np.sort(np.argsort(labels, kind="stable")[places.astype(int)])
+
+
 def class_names(path: str | Path, key: str | None, given: Sequence[str], classes: int) -> list[str]:
     """Names of the classes: those given, those of the folders for "folders", or else numbers. Raises InputError."""
     return list(given) or (sorted(set(folder_of_each(path))) if key == FOLDERS else [str(i) for i in range(classes)])

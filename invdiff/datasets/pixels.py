@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.datasets.images import Cache, in_unit_range, open_images
+from invdiff.datasets.images import Cache, in_unit_range, named_in, open_images
 from invdiff.errors import InputError
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -39,8 +39,9 @@ def stored_for(channels: int, image: np.ndarray) -> np.ndarray:
 
 
 def load_whole(path: str | Path, key: str, channels: int) -> np.ndarray:
-    """All images of one size as a network of 1 or 3 channels sees them, (N, C, H, W), uint8 or float32. Raises InputError."""
-    images = open_images(path, key, Cache(0))
+    """All images that `key` names, of one size, as a network of 1 or 3 channels sees them, (N, C, H, W), uint8 or float32.
+    Raises InputError."""
+    images = open_images(*named_in(path, key, "data"), Cache(0))
     if len(set(images.shapes)) > 1:
         raise InputError(f"{path}: the images of {key} are of several sizes; expected one")
     return np.stack([stored_for(channels, image).transpose(2, 0, 1) for image in images])

@@ -112,16 +112,21 @@ class ProcessDenoiser(Denoiser):
     """D(x, sigma) in our frame from a network of any parametrisation in any process.
 
     x (B, C, H, W) = x0 + sigma n in image units, sigma a float or (B,) within what the process reaches. Other arguments by
-    name, such as classes, go to the network.
+    name go to the network.
+
+    classes: how many classes of images the network knows. Where the denoiser is told classes (B,), with -1 for any, the network
+        is given them as `classes`; guidance asks for both.
     """
 
-    def __init__(self, network: Network, parametrisation: Parametrisation, process: Process):
+    def __init__(self, network: Network, parametrisation: Parametrisation, process: Process, classes: int = 0):
         super().__init__()
-        self.network, self.parametrisation, self.process = network, parametrisation, process
+        self.network, self.parametrisation, self.process, self.classes = network, parametrisation, process, classes
         self.card: dict[str, Any] = {}
 
-    def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
-        """E[x0 | x], of x's shape."""
+    def forward(self, x: Tensor, sigma: float | Tensor, classes: Tensor | None = None, **kwargs: object) -> Tensor:
+        """E[x0 | x], of x's shape; of classes (B,), or of any image at all: None, and the network is given none."""
+        if classes is not None:
+            kwargs["classes"] = classes
         levels = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).reshape(-1).expand(len(x))
         z, t = self.process.from_frame(x, levels)
         a, s = over(self.process.a(t), z), over(self.process.s(t), z)
@@ -129,6 +134,6 @@ class ProcessDenoiser(Denoiser):
         return self.process.centre + self.process.unit * u
 
 
-def as_denoiser(model: Network, parametrisation: Parametrisation, process: Process) -> ProcessDenoiser:
-    """A network on z_t and t, as a prior of ours."""
-    return ProcessDenoiser(model, parametrisation, process)
+def as_denoiser(model: Network, parametrisation: Parametrisation, process: Process, classes: int = 0) -> ProcessDenoiser:
+    """A network on z_t and t, as a prior of ours; one that knows classes can be guided."""
+    return ProcessDenoiser(model, parametrisation, process, classes)

@@ -1,5 +1,6 @@
 """Images to be scored, and those to score them against, in batches of 8-bit pixels."""
 
+import json
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.datasets.images import Cache, ImageSet, open_images
+from invdiff.datasets.images import Cache, ImageSet, named_in, open_images
 from invdiff.datasets.labels import read_labels
 from invdiff.datasets.pixels import stored_for
 from invdiff.diffusion.decoders import histogram_of
@@ -19,6 +20,7 @@ from invdiff.evaluation.generative.evaluate import Reference
 from invdiff.evaluation.generative.features import FeatureNetwork, Looked, look, to_bytes
 from invdiff.evaluation.likelihood import evaluate_likelihood
 from invdiff.priors import Guided
+from invdiff.priors.spectrum_records import channels_of
 
 MAX_BYTES = 8 * 1024**3
 TRAIN, TEST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -68,17 +70,26 @@ def reference_images(data: str | Path, key: str | None, kept_apart: str | None) 
 
     Args:
         data: a folder of images, or of idx files, or an HDF5 file.
-        key: the idx file or the dataset of the reference; the training images, if nothing else is said.
+        key: the dataset, the idx file or the folder (in `data`, or a path) of the reference; if nothing else is said, the
+            training images, or all of a folder.
         kept_apart: likewise, for the floor: the test images of a folder of idx files, else none.
 
     Raises:
-        InputError: not there, of another kind, or images of several sizes.
+        InputError: not there, of another kind, images of several sizes, or a floor of images that the reference has too.
     """
     data = Path(data)
-    known = [_found(data, names) for names in (TRAIN, TEST)]
-    first = _open(data, key or (known[0][0] if known[0] else "train_jpeg"), known)
-    second = kept_apart or (known[1][0] if known[1] and (not key or key != known[1][0]) else None)
-    return first, _open(data, second, known) if second else None
+    usual = [_found(data, names) for names in (TRAIN, TEST)]
+    implied = usual[0][0] if usual[0] else "" if data.is_dir() else "train_jpeg"
+    first = named_in(data, key, "--key") if key else (data, implied)
+    if not kept_apart:
+        second = (data, usual[1][0]) if usual[1] and first != (data, usual[1][0]) else None
+    else:
+        second = named_in(data, kept_apart, "--floor")
+        one, other = (place.resolve() / name for place, name in (first, second))
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise InputError(f"--floor: {kept_apart} is not kept apart from the reference, {one.name}; name other images, or "
+                             "the reference's by --key")
+    return _open(*first), _open(*second) if second else None
 
 
 def _found(folder: Path, names: Sequence[str]) -> tuple[str, str] | None:
@@ -87,13 +98,13 @@ def _found(folder: Path, names: Sequence[str]) -> tuple[str, str] | None:
     return (there[0], there[1]) if there[0] else None
 
 
-def _open(data: Path, key: str, known: Sequence[tuple[str, str] | None]) -> Images:
+def _open(data: Path, key: str) -> Images:
     images = open_images(data, key, Cache(0))
     if len(set(images.shapes)) > 1:
         raise InputError(f"{data}: images of several sizes; scores compare images of one, so resize or crop them")
-    labels = next((pair[1] for pair in known if pair and pair[0] == key), "")
+    labels = next((pair[1] for names in (TRAIN, TEST) if (pair := _found(data, names)) and pair[0] == key), "")
     classes = torch.from_numpy(read_labels(data, labels, len(images), 2**31)) if labels else None
-    return Images(images, classes, key if (data / key).is_file() or data.is_file() else data.name)
+    return Images(images, classes, key or data.resolve().name)
 
 
 def drawn_images(images: Tensor, classes: Tensor | None, prior: Any, network: FeatureNetwork, name: str) -> Images:
@@ -106,10 +117,10 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
                   device: torch.device, on_batch: Callable[[Any], object] | None = None) -> dict[str, Any]:
     """`evaluate_likelihood` of the first `count` images kept apart; the decoder knows how often the reference has each level.
 
-    `on_batch` gets a `Done`. Raises InputError: no images kept apart, or fewer than `count`, or a prior that has no density of
-    images: of complex ones, of latents, or guided.
+    A prior that does not say its channels sees grey images as grey. `on_batch` gets a `Done`. Raises InputError: no images kept
+    apart, or fewer than `count`, or a prior that has no density of images: of complex ones, of latents, or guided.
     """
-    channels = int(getattr(prior, "channels", 3))
+    channels = channels_of(prior)
     kind = ("is of latents" if getattr(prior, "latent", False) else "is of complex images" if channels == 2 else
             "is guided, and guidance leaves no density" if isinstance(prior, Guided) and prior.scale != 1 else None)
     if kind:
@@ -118,7 +129,9 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
     if apart is None or not 0 < count <= len(apart):
         raise InputError(f"--likelihood: expected 1 to {len(apart) if apart else 0} images kept apart from {real.source}, got "
                          f"{count}; --floor names them")
-    images = torch.cat([_as_seen(channels, batch) for batch in apart.batches()])[:count]
+    chosen = torch.cat(list(apart.batches()))[:count]
+    channels = channels or (1 if bool((chosen == chosen[:, :1]).all()) else 3)
+    images = _as_seen(channels, chosen)
     histogram = torch.stack([histogram_of(_as_seen(channels, batch)) for batch in real.batches()]).sum(0)
 
     def report(done: int, total: int) -> None:
@@ -143,9 +156,11 @@ class Done:
     total: int
 
 
-def sample_images(path: str | Path) -> Images:
+def sample_images(path: str | Path, known: Sequence[str] | None = None) -> Images:
     """Images that were drawn: a folder that `invdiff sample` wrote, another folder of images, a .npy file of them, or a .npz
     file with `images` and, perhaps, `classes`. Arrays are (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or floats in [0, 1].
+
+    known: names of the classes that count. Where the report beside samples.npz names others, the classes are left out.
 
     Raises InputError for anything else; nothing is unpickled.
     """
@@ -165,7 +180,21 @@ def sample_images(path: str | Path) -> Images:
     pixels, classes = _channels_first(path, arrays["images"]), arrays.get("classes")
     if classes is not None and (classes.shape != (len(pixels),) or classes.dtype.kind not in "iu"):
         raise InputError(f"{path}: classes: expected {len(pixels)} whole numbers, got {classes.dtype} {classes.shape}")
-    return Images(pixels, None if classes is None else torch.from_numpy(classes.astype(np.int64)), name)
+    if classes is None or (known and _names_beside(path) not in (None, list(known))):
+        return Images(pixels, None, name)
+    return Images(pixels, torch.from_numpy(classes.astype(np.int64)), name)
+
+
+def _names_beside(path: Path) -> list[str] | None:
+    """The names of the classes in the report that `invdiff sample` wrote beside samples.npz; None where there are none."""
+    report = path.parent / "report.json"
+    if path.name != "samples.npz" or not report.is_file():
+        return None
+    try:
+        return json.loads(report.read_text(encoding="utf-8")).get("classes")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{report}: expected the report that invdiff sample writes beside samples.npz; put it back, or take "
+                         "this one away") from error
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ class _AsItsPrior(Denoiser):
     made."""
 
     prior: Denoiser
+    chosen: Tensor
     classes = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -39,6 +40,13 @@ class _AsItsPrior(Denoiser):
             if name == "prior":
                 raise
             return getattr(self.prior, name)
+
+    def _classes_of(self, count: int) -> Tensor:
+        """The class (count,) of each of so many images. Raises InputError for another number of classes, but one."""
+        if len(self.chosen) not in (1, count):
+            raise InputError(f"classes: {len(self.chosen)} were chosen, and {count} images are denoised together; choose one "
+                             f"for all, leave it to sample's classes=, or let batch_size be {len(self.chosen)}")
+        return self.chosen.expand(count)
 
     def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
         """That of the prior without a class: no smaller than it would be with one."""
@@ -55,7 +63,7 @@ class Guided(_AsItsPrior):
         prior: a denoiser that takes classes.
         classes: the class of every image (B,), or one number for all.
         scale: strength of the guidance.
-        interval: noise levels between which it acts; outside, scale is 1 (Kynkaanniemi et al. 2024).
+        interval: noise levels between which it acts; outside, scale is 1 (Kynkäänniemi et al. 2024).
 
     Raises InputError for a scale but 1 and a prior of few steps, whose images are no means to be weighed.
     """
@@ -73,7 +81,7 @@ class Guided(_AsItsPrior):
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """E[x0 | x, class], extrapolated; x (B, C, H, W), sigma a float or (B,)."""
         count = len(x)
-        classes = self.chosen.expand(count) if len(self.chosen) == 1 else self.chosen
+        classes = self._classes_of(count)
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(count)
         acts = (levels >= self.interval[0]) & (levels <= self.interval[1])
         if self.scale == 1 or not acts.any():
@@ -88,7 +96,7 @@ class Guided(_AsItsPrior):
         if self.scale != 1:
             return self(x, sigma), None
         told = getattr(self.prior, "with_variance", None)
-        return told(x, sigma, self.chosen.expand(len(x))) if told else (self(x, sigma), None)
+        return told(x, sigma, self._classes_of(len(x))) if told else (self(x, sigma), None)
 
 
 class ClassifierGuided(_AsItsPrior):
@@ -112,7 +120,7 @@ class ClassifierGuided(_AsItsPrior):
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x))
         with torch.enable_grad():
             at = x.detach().requires_grad_()
-            chosen = self.log_probs(at, levels).gather(1, self.chosen.expand(len(x))[:, None])
+            chosen = self.log_probs(at, levels).gather(1, self._classes_of(len(x))[:, None])
             (gradient,) = torch.autograd.grad(chosen.sum(), at)
         return self.prior(x, sigma) + self.scale * levels.square().reshape(-1, 1, 1, 1) * gradient
 
@@ -142,7 +150,7 @@ def with_class(prior: Denoiser, options: Mapping[str, str], name: str) -> Denois
 
 def class_number(prior: Any, wanted: str, name: str) -> int:
     """The number of a class given by number or name, in any case. Raises InputError where the prior knows no such class."""
-    names = getattr(prior, "card", {}).get("classes", [])
+    names = getattr(prior, "card", {}).get("classes") or [str(i) for i in range(int(getattr(prior, "classes", 0)))]
     if not names:
         raise InputError(f"{name}: class: this prior knows no classes; leave it out")
     if isinstance(prior, Guided):

@@ -57,13 +57,13 @@ class LatentPrior(Denoiser):
         psnr = self.card.get("autoencoder", {}).get("psnr")
         return 10 ** (-psnr["mean"] / 20) if psnr else 0.0
 
-    def forward(self, z: Tensor, sigma: float | Tensor, *classes: Tensor, **kwargs: object) -> Tensor:
+    def forward(self, z: Tensor, sigma: float | Tensor, classes: Tensor | None = None, **kwargs: object) -> Tensor:
         """E[z0 | z] of latents z (B, latent_channels, h, w); sigma a float or (B,), classes as `EDMDenoiser` takes them.
 
         Raises InputError for anything but latents."""
         if z.shape[1] != self.autoencoder.latent_channels:
             raise refusal(f"an image of {z.shape[1]} channels was to be denoised")
-        return self.denoiser(z, sigma, *classes)
+        return self.denoiser(z, sigma, *([] if classes is None else [classes]))
 
     def encode(self, x: Tensor) -> Tensor:
         """Latents of images (B, channels, H, W) in [0, 1]."""

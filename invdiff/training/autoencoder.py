@@ -23,7 +23,7 @@ from invdiff.training.short import finished_short, run_of, run_short
 
 
 class ImageSettings(Frozen):
-    """Images of one size: an idx file of a folder, or a dataset of an HDF5 file. `test` is for the card's PSNR alone."""
+    """Images of one size: an idx file or a folder in a folder, or a dataset of an HDF5 file. `test` is for the card's PSNR."""
 
     path: str
     key: str

@@ -28,8 +28,8 @@ LEVELS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)      # of the card's accuraci
 
 
 class LabelledSettings(Frozen):
-    """Images of one size and their classes: idx files of a folder, or datasets of an HDF5 file. `test` and `test_labels` are
-    for the card's accuracies alone."""
+    """Images of one size, as for an autoencoder, and their classes: idx files, or datasets of an HDF5 file. `test` and
+    `test_labels` are for the card's accuracies alone."""
 
     path: str
     key: str

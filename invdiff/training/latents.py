@@ -68,3 +68,11 @@ def encoded(coder: Any, images: WholeImages, batch: int = 500) -> Latents:
             parts.append(coder.encode(torch.from_numpy(np.ascontiguousarray(x))))
     labels = np.tile(images.labels, 2) if images.labels is not None and images.flips else images.labels
     return Latents(torch.cat(parts), labels, images.drop, coder)
+
+
+def check_scale(z: Tensor) -> None:
+    """Raises InputError for latents far from zero mean and unit variance, on which preconditioning and noise levels rest."""
+    size = float(z.square().mean(dtype=torch.float64).sqrt())
+    if not 0.5 <= size <= 2:
+        raise InputError(f"latent.autoencoder: expected latents of about zero mean and unit variance, got a root mean square "
+                         f"of {size:.3g}; train one on such images, or set an AutoencoderKL's scaling_factor and shift_factor")

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from invdiff.datasets.complex_images import open_complex, open_magnitudes, to_channels
 from invdiff.datasets.images import Cache, ImageSet, open_images
-from invdiff.datasets.labels import read_labels
+from invdiff.datasets.labels import class_names, read_labels, spread
 from invdiff.datasets.pixels import to_grey, to_rgb
 from invdiff.errors import InputError
 from invdiff.io.files import make_folder
@@ -19,7 +20,7 @@ from invdiff.training.beginning import weights_of
 from invdiff.training.complex_patches import ComplexPatches
 from invdiff.training.export import export, settings_told
 from invdiff.training.identity import saved_state
-from invdiff.training.latents import Latents, autoencoder, encoded
+from invdiff.training.latents import Latents, autoencoder, check_scale, encoded
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.monitor import Monitor
 from invdiff.training.patches import Patches
@@ -116,15 +117,16 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     images = load(data.path, data.key, cache)
     if data.holdout >= len(images):
         raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {data.holdout}")
-    kept, held = images[: -data.holdout], images[-data.holdout :]
     whole = bool(coder or data.labels) or (channels == 1 and set(images.shapes) == {(min(data.patch),) * 2})
     _check_used(settings, channels, whole)
-    if coder:
-        shown, later = (encoded(coder, whole_images(settings, part, len(images), channels)) for part in (kept, held))
-        return shown, list(later.z), []
+    kept, held, labels = _split(settings, images)
     patches: Patches | ComplexPatches | WholeImages
     if whole:
-        patches = whole_images(settings, kept, len(images), channels)
+        patches = WholeImages(kept, channels, labels, data.drop_labels, data.flips)
+        if coder:
+            shown, later = encoded(coder, patches), encoded(coder, WholeImages(held, channels, flips=data.flips))
+            check_scale(shown.z)
+            return shown, list(later.z), []
         _fill(cache, [patches.images])
     elif channels == 2:
         path = Path(data.path).parent / data.magnitudes if data.magnitudes else None
@@ -164,14 +166,23 @@ def _large_enough(held: ImageSet, side: int) -> ImageSet:
     return held.subset(fit)
 
 
-def whole_images(settings: TrainSettings, kept: ImageSet, count: int, channels: int) -> WholeImages:
-    """The images that are trained on, the first of `count`, with their classes. Raises InputError."""
+def _split(settings: TrainSettings, images: ImageSet) -> tuple[ImageSet, ImageSet, np.ndarray | None]:
+    """The images that are trained on, those held back, and the classes of the first, if they have some. Raises InputError, also
+    for a class without an image to train on, of which the prior would draw anything."""
     data, classes = settings.data, getattr(settings.network, "classes", 0)
     if bool(data.labels) != bool(classes):
         raise InputError("data.labels: says the classes of the images, and network.classes how many there are, for a U-Net or "
                          "a DiT; give both, or neither")
-    labels = read_labels(data.path, data.labels, count, classes)[: len(kept)] if data.labels else None
-    return WholeImages(kept, channels, labels, data.drop_labels, data.flips)
+    if not data.labels:
+        return images[: -data.holdout], images[-data.holdout :], None
+    labels = read_labels(data.path, data.labels, len(images), classes)
+    held = spread(labels, data.holdout)         # images often come class by class: the last ones would be of one
+    kept = np.setdiff1d(np.arange(len(labels)), held)
+    names = class_names(data.path, data.labels, data.class_names, classes)
+    if missing := [name for i, name in enumerate(names) if i not in labels[kept]]:
+        raise InputError(f"data.labels: no image to train on is of {', '.join(missing)}; give some, keep back fewer by "
+                         "data.holdout, or leave out the class")
+    return images.subset(kept.tolist()), images.subset(held.tolist()), labels[kept]
 
 
 def _fill(cache: Cache, sets: Sequence[ImageSet]) -> None:

@@ -25,9 +25,9 @@ class Frozen(BaseModel):
 
 
 class DataSettings(Frozen):
-    """Where images come from: a folder, or an HDF5 dataset of encoded images or of arrays (N, H, W[, C]). `holdout` images are
-    kept back for validation and for the card's error spectrum; the HDF5 dataset `test`, if one is named, is for the
-    card's denoising table.
+    """Where images come from: a folder, or an HDF5 dataset of encoded images or of arrays (N, H, W[, C]). `holdout` images,
+    the last ones or, with `labels`, of each class its share, are kept back for validation and for the card's error spectrum;
+    the HDF5 dataset `test`, if one is named, is for the card's denoising table.
 
     With a network of two channels, `key` and `test` are complex images (N, 2, H, W), and `magnitudes` may name another
     HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase. A share
@@ -67,7 +67,8 @@ class DataSettings(Frozen):
 
 class LatentSettings(Frozen):
     """Train on the latents of an autoencoder: the file that its training wrote, or diffusers-vae:FOLDER. The network's channels
-    and the noise levels are then the latents', which have unit variance; `data.patch` and `monitor.sheet_size` are pixels."""
+    and the noise levels are then the latents', which must have about unit variance; `data.patch` and `monitor.sheet_size` are
+    pixels."""
 
     autoencoder: str
 

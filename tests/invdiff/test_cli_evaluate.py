@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +40,12 @@ def usual(place):
     return ["--data", place / "idx", "--features", place / "eyes.safetensors", "--device", "cpu"]
 
 
+def shrink(x, sigma):
+    """E[x0 | x] of white grey images of standard deviation 0.3 around 0.5."""
+    assert x.shape[1] == 1
+    return 0.5 + (x - 0.5) * (0.09 / (0.09 + sigma**2))
+
+
 class TestCommand:
     def test_images_that_were_drawn_before(self, invdiff, place, usual, tmp_path):
         """The test images as samples: all scores are the floor's."""
@@ -53,7 +60,7 @@ class TestCommand:
         assert "± " in out
         record = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
         scores, floor = record["scores"], record["floor"]
-        assert set(scores) == {"fid", "kid", "kid_spread", "inception_score", "inception_score_spread", "precision", "recall",
+        assert set(scores) == {"fid", "kid", "inception_score", "inception_score_spread", "precision", "recall",
                                "density", "coverage", "class_accuracy"}
         for name in set(scores) - {"precision", "recall", "density", "coverage"}:       # of a random part of the reference
             assert scores[name] == pytest.approx(floor[name], rel=1e-4, abs=1e-6)
@@ -89,6 +96,23 @@ class TestCommand:
         assert record["made"]["sampling"]["network_calls"] == 3
         assert "seconds" not in record["made"]["sampling"]
 
+    def test_real_images_elsewhere_go_by_their_name(self, invdiff, place, usual, tmp_path):
+        np.save(tmp_path / "drawn.npy", np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+        key, floor = (place / "idx" / f"{name}-images-idx3-ubyte.gz" for name in ("t10k", "train"))
+        code, _, err = invdiff("evaluate", "--samples", tmp_path / "drawn.npy", *usual, "--key", key, "--floor", floor,
+                               "--metrics", "fid", "-o", tmp_path / "scores.json")
+        assert (code, err) == (0, "")
+        made = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["made"]
+        assert (made["reference"], made["kept_apart"]) == (key.name, floor.name)
+        assert str(place) not in json.dumps(made)
+
+    def test_likelihood_by_a_function_that_takes_any_channels(self, invdiff, place, monkeypatch):
+        monkeypatch.syspath_prepend(Path(__file__).parent)
+        code, out, err = invdiff("evaluate", "--prior", "python:test_cli_evaluate:shrink", "--data", place / "idx",
+                                 "--likelihood", 2, "--device", "cpu")
+        assert (code, err) == (0, "")
+        assert "2 images, t10k-images-idx3-ubyte.gz" in out
+
     def test_accuracy_that_cannot_be_told_is_said_to_be_left_out(self, invdiff, usual, tmp_path):
         np.save(tmp_path / "drawn.npy", np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
         code, out, err = invdiff("evaluate", "--samples", tmp_path / "drawn.npy", *usual, "--metrics", "fid,accuracy")
@@ -108,7 +132,8 @@ class TestCommand:
             (["--prior", "natural", "-o", tmp_path / "x.csv"], "ends in .json"),
             (["--prior", "natural", "--batch-size", 0], "--batch-size: expected at least 1"),
             (["--prior", "natural", "-n", 9], "--count: expected at least 10, got 9"),
-            (["--prior", "fashion", "--key", "absent"], "no images found"),
+            (["--prior", "fashion", "--key", "absent"], "--key: no idx file or folder of images called absent"),
+            (["--prior", "fashion", "--floor", "absent"], "--floor: no idx file or folder of images called absent"),
             (["--prior", "fashion"], "fashion draws images of 28 x 28, and the real ones are 8 x 8"),
             (["--prior", "natural"], "natural draws images of 64 x 64"),
             (["--prior", "fashion-consistency", "--likelihood", 2], "fashion-consistency is none"),

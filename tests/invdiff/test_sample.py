@@ -9,7 +9,7 @@ from deepinv.models import DRUNet
 from PIL import Image
 
 from invdiff import InputError, Stop, load_prior
-from invdiff.diffusion.integrators import DDIM, DDPM, RK45, DPMSolverPP, Heun
+from invdiff.diffusion.integrators import DDIM, DDPM, RK45, Consistency, DPMSolverPP, Heun
 from invdiff.diffusion.schedules import Karras
 from invdiff.priors import Guided
 from invdiff.priors.analytic import GaussianPrior
@@ -42,7 +42,9 @@ def test_samples_are_the_prior_s_and_of_the_class_asked_for():
         mine = drawn.images[drawn.classes == k]
         assert mine.mean().item() == pytest.approx(mean, abs=0.005)       # the start's mean is 0.5
         assert mine.std().item() == pytest.approx(TwoGaussians.std, rel=0.03)
-    free = sample(TwoGaussians(), 500, DPMSolverPP(), steps=40).images
+    free = sample(TwoGaussians(), 500, DPMSolverPP(), steps=40)
+    assert free.report["classes"] is None
+    free = free.images
     assert free.mean().item() == pytest.approx(0.5, abs=4 * 0.1 / 3000**0.5)
 
 
@@ -194,10 +196,14 @@ def test_whatever_the_caller_s_modes_the_images_are_the_same():
     ({"classes": [2]}, "classes: expected 4 numbers from -1, for any, to 1, got 1 from 2 to 2|got 4 from 2 to 2"),
     ({"classes": [0, 1]}, "got 2 from 0 to 1"), ({"guidance": 2.0}, "needs classes"), ({"steps": 0}, "steps"),
     ({"guidance_interval": (2.0, 1.0)}, "lowest noise level"),
+    ({"classes": []}, "got 0$"), ({"classes": [0.5, 1, 1, 0]}, "classes: expected 4 whole numbers"),
+    ({"classes": 1}, "classes: expected 4 whole numbers"), ({"sigma_min": 0.0}, "0 < sigma_min"),
+    ({"sigma_max": 0.0}, "sigma_max"),
+    ({"integrator": Consistency()}, "this prior is drawn from by .*, and Consistency would make no images of it"),
     ({"sigma_min": 50.0}, "sigma_min"), ({"size": (0, 3)}, "size"), ({"precision": "fp16"}, "precision")])
 def test_what_makes_no_sense_is_refused(change, words):
     with pytest.raises(InputError, match=words):
-        sample(TwoGaussians(), 4, DDIM(), **change)
+        sample(TwoGaussians(), 4, **{"integrator": DDIM(), **change})
 
 
 def test_the_command_writes_a_sheet_the_numbers_and_a_report(invdiff, tiny_prior, tmp_path):
@@ -239,14 +245,18 @@ def test_a_card_may_say_how_its_prior_is_sampled(monkeypatch):
     assert drawn.report["network_calls"] == 2
     assert drawn.report["sigma_max"] == pytest.approx(3.0)
     assert drawn.classes.tolist() == [0, 1, 0, 1]
+    assert drawn.report["classes"] == ["dark", "bright"]
     named, _ = sample_config({"prior": "few", "solver": {"name": "ddim"}, "class": "Bright"}, ["solver.eta=0.5"])
     assert (named.steps, named.sigma_max) == (2, 3.0)               # its own solver by name: its own levels
     assert named.solver == {"name": "ddim", "eta": 0.5}
     assert draw(named, loaded).classes.unique().tolist() == [1]
     with pytest.raises(InputError, match="guidance: a prior of few steps is no denoiser"):
         draw(config.model_copy(update={"guidance": 2.0}), loaded)
-    with pytest.raises(InputError, match="few is drawn from by ddim, and heun would make no images of it"):
+    with pytest.raises(InputError, match="few is drawn from by DDIM, and Heun would make no images of it"):
         sample_config({"prior": "few", "solver": "heun"})
+    with pytest.raises(InputError, match="this prior is drawn from by DDIM, and Heun would make no images of it"):
+        sample(prior, 2, Heun(), steps=2)
+    assert sample_config({"prior": "few", "solver": "euler"})[0].steps == 2         # DDIM by another name
 
 
 def test_a_solver_takes_the_steps_it_wants_unless_told(monkeypatch):
@@ -265,7 +275,7 @@ def test_an_adaptive_solver_integrates_whatever_the_steps():
 
 def test_the_solver_of_consistency_models_is_for_no_denoiser(monkeypatch):
     monkeypatch.setattr("invdiff.sample_config.load_prior", lambda name: TwoGaussians())
-    with pytest.raises(InputError, match="consistency would make no images of it, for it is a denoiser"):
+    with pytest.raises(InputError, match="Consistency would make no images of it, for it is a denoiser"):
         sample_config({"prior": "many", "solver": "consistency"})
     assert sample_config({"prior": "many"}, ["solver.eta=0.5"])[0].solver == {"name": "dpmpp_2m_sde", "eta": 0.5}
 

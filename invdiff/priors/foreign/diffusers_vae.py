@@ -18,7 +18,7 @@ _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 class DiffusersAutoencoder(nn.Module):
     """An AutoencoderKL under the face of `invdiff.priors.autoencoder.Coder`: images in [0, 1], and latents times the config's
-    scaling_factor, after its shift_factor, as diffusers' own pipelines have them.
+    scaling_factor, after its shift_factor, as diffusers' own pipelines have them: of unit variance where these fit.
 
     Args:
         config: of the model, as its config.json has it.

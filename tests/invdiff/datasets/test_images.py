@@ -69,6 +69,16 @@ def test_transparent_pixels_are_white_as_where_images_are_restored(tmp_path):
     np.testing.assert_array_equal(image, to_uint8(load_image(tmp_path / "cut.png")))
 
 
+def test_whole_images_are_of_the_folder_that_is_named(tmp_path):
+    """And not all of those below, in which the test images would be among those that are trained on."""
+    for name, value in (("train", 10), ("test", 200)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((4, 4), value, np.uint8)).save(tmp_path / name / "a.png")
+    assert [load_whole(tmp_path, name, 1).max() for name in ("train", "test", str(tmp_path / "test"))] == [10, 200, 200]
+    with pytest.raises(InputError, match="data: no idx file or folder of images called tset in"):
+        load_whole(tmp_path, "tset", 1)
+
+
 def test_a_network_of_one_channel_sees_the_brightness_of_whole_images(tmp_path):
     """Of 8-bit colours the nearest level, of grey pixels the pixels; three channels are left as they are stored."""
     colours, grey = picture(6, 5), np.repeat(picture(6, 5, 1)[..., :1], 3, 2)

@@ -8,10 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.learned import LearnedRate
 from invdiff.diffusion.parametrisations import X0, Eps, Score, V, Velocity, as_denoiser, convert
 from invdiff.diffusion.rates import CosineRate, SigmoidRate
 from invdiff.diffusion.sdes import EDM, VE, VP, Flow, SubVP
+from invdiff.priors import Guided
+from invdiff.priors.conditional import class_number
+from invdiff.sampling import sample
 
 KINDS = [Eps(), X0(), V(), Score(), Velocity()]
 PAIRS = [pytest.param(a, b, id=f"{type(a).__name__}-{type(b).__name__}") for a, b in product(KINDS, KINDS)]
@@ -77,6 +81,26 @@ def test_a_network_of_any_kind_in_any_process_is_the_same_denoiser(kind, process
     single = denoiser(x.float(), sigma)
     assert single.dtype == torch.float32
     torch.testing.assert_close(single, exact.float(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_that_knows_classes_is_guided_and_drawn_from():
+    """Its velocity is exact for one image of each class, and for their mean where it is told -1, or nothing."""
+    process = Flow()
+    values = torch.tensor([0.2, 0.8, 0.5])
+
+    def network(z, t, classes=None):
+        classes = torch.full((len(z),), -1) if classes is None else classes
+        u = ((values[classes] - process.centre) / process.unit).to(z).reshape(-1, 1, 1, 1)
+        a, s = (part(t.double()).reshape(-1, 1, 1, 1) for part in (process.a, process.s))
+        return ((z - a * u) / s - u).to(z.dtype)
+
+    denoiser, x = as_denoiser(network, Velocity(), process, classes=2), torch.rand(2, 1, 4, 4)
+    for told, value in (({}, 0.5), ({"classes": torch.tensor([-1, -1])}, 0.5), ({"classes": torch.tensor([1, 1])}, 0.8)):
+        torch.testing.assert_close(denoiser(x, 1.0, **told), torch.full_like(x, value))
+    torch.testing.assert_close(Guided(denoiser, 0, 2.0)(x, 1.0), torch.full_like(x, 0.5 + 2 * (0.2 - 0.5)))
+    drawn = sample(denoiser, 3, DDIM(), steps=3, classes=[0, 1, -1], size=(4, 4), channels=1, device="cpu")
+    torch.testing.assert_close(drawn.images.mean((1, 2, 3)), values, atol=1e-3, rtol=0)
+    assert class_number(denoiser, "1", "mine") == 1
 
 
 def test_parametrisations_have_no_parameters():

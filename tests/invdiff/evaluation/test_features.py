@@ -197,6 +197,32 @@ class TestImageSets:
         assert (len(real), len(apart)) == (20, 40)
         assert reference_images(folder, test, None)[1] is None
 
+    def test_folders_of_images_by_name_and_by_path(self, tmp_path):
+        for name, count in (("a", 3), ("b", 2), ("c", 4)):
+            (tmp_path / "set" / name).mkdir(parents=True)
+            for i, image in enumerate(images(count)):
+                save_image(tmp_path / "set" / name / f"{i}.png", image)
+        data = tmp_path / "set"
+        for key, floor in (("a", "b"), (str(data / "a"), str(data / "b"))):
+            real, apart = reference_images(data, key, floor)
+            assert (len(real), real.source, len(apart), apart.source) == (3, "a", 2, "b")
+        assert len(reference_images(data / "a", None, str(data / "c"))[1]) == 4
+        real, apart = reference_images(data, None, None)
+        assert (len(real), apart) == (9, None)
+        for key, floor, words in ((None, "absent", "--floor: no idx file or folder of images called absent in .*set"),
+                                  ("absent", None, "--key: no idx file or folder"), (None, "b", "--floor: b is not kept apart"),
+                                  ("b", str(data), "is not kept apart"), ("b", "b", "is not kept apart")):
+            with pytest.raises(InputError, match=words):
+                reference_images(data, key, floor)
+
+    def test_idx_files_elsewhere_keep_their_classes(self, folder):
+        other = folder.parent / "other"
+        other.mkdir()
+        for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
+            (folder / name).rename(other / name)
+        apart = reference_images(folder, None, str(other / "t10k-images-idx3-ubyte.gz"))[1]
+        assert apart.classes.tolist() == [i % 3 for i in range(20)]
+
     def test_classes_that_the_network_does_not_know(self, folder, file):
         write_idx(folder / "train-labels-idx1-ubyte.gz", np.full(40, 3, np.uint8))
         with pytest.raises(InputError, match="expected classes below 3"):
@@ -220,6 +246,18 @@ class TestImageSets:
         save_image(tmp_path / "samples.png", x[0])
         np.savez(tmp_path / "samples.npz", images=x.numpy())
         assert len(sample_images(tmp_path)) == 5
+
+    def test_classes_of_samples_count_only_under_the_names_in_their_report(self, tmp_path):
+        np.savez(tmp_path / "samples.npz", images=images(2).numpy(), classes=np.arange(2))
+        for report, names in ({"classes": ["dark", "bright"]}, ["dark", "bright"]), ({}, ["shirt", "bag", "boot"]):
+            (tmp_path / "report.json").write_text(json.dumps(report))
+            assert sample_images(tmp_path, names).classes.tolist() == [0, 1]
+        (tmp_path / "report.json").write_text(json.dumps({"classes": ["dark", "bright"]}))
+        for path in (tmp_path, tmp_path / "samples.npz"):
+            assert sample_images(path, ["shirt", "bag", "boot"]).classes is None
+        (tmp_path / "report.json").write_text("[")
+        with pytest.raises(InputError, match=r"report\.json: expected the report"):
+            sample_images(tmp_path, ["shirt"])
 
     def test_what_is_no_set_of_images_is_refused(self, tmp_path):
         np.save(tmp_path / "pickle.npy", np.array([{}], dtype=object), allow_pickle=True)

@@ -78,6 +78,17 @@ def test_a_prior_guided_by_a_classifier_is_one_as_any_other(file):
     assert guided.with_variance(drawn.images, 0.5)[1] is None
 
 
+def test_other_numbers_of_classes_than_of_images_are_refused(points):
+    prior = TwoClasses()
+    for guided in (Guided(prior, [0, 1, 1, 0], 2.0), ClassifierGuided(prior.free, lambda x, sigma: x.flatten(1), [0, 1, 1, 0])):
+        assert guided(points[:4], 1.0).shape == (4, 1, 1, 2)
+        for call in (guided, guided.with_variance):
+            with pytest.raises(InputError, match=r"4 were chosen, and 5 images are denoised together; .*batch_size be 4"):
+                call(points, 1.0)
+    with pytest.raises(InputError, match="4 were chosen, and 2 images"):
+        sample(Guided(prior, [0, 1, 1, 0]), 4, DPMSolverPP(), steps=2, size=(1, 2), channels=1, batch_size=2, device="cpu")
+
+
 def test_samples_of_a_class_are_of_it_and_more_so_with_guidance():
     prior, generator = TwoClasses(), torch.Generator().manual_seed(1)
     means = []

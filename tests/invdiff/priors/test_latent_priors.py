@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from invdiff import InputError, load_prior
-from invdiff.priors import EDMDenoiser, Guided, LatentPrior, calibration
+from invdiff.priors import EDMDenoiser, Guided, LatentPrior, spectrum_records
 from invdiff.priors.autoencoder import Autoencoder, load_autoencoder, save_autoencoder
 from invdiff.priors.checkpoint import read_tensors, write_tensors
 from invdiff.priors.latent import latent_of, save_latent_prior
@@ -77,6 +77,7 @@ def test_a_prior_of_latents_is_one_file(tmp_path):
     assert prior.error == pytest.approx(0.0501, abs=1e-4)
     z, classes = torch.randn(2, 3, 7, 5), torch.tensor([0, 3])
     assert not torch.equal(prior(z, 1.0, classes), prior(z, 1.0))
+    assert torch.equal(prior(z, 1.0, classes=classes), prior(z, 1.0, classes))
     torch.testing.assert_close(prior(z, torch.tensor([0.3, 5.0]), classes)[1:], prior(z[1:], 5.0, classes[1:]))
     assert prior.decode(z).shape == (2, 1, 28, 20)
 
@@ -153,7 +154,7 @@ def test_what_a_run_would_find_out_in_its_midst_is_found_as_it_is_loaded(changes
 
 def test_a_spectrum_of_images_is_not_for_latents(tmp_path):
     path = latent_file(tmp_path / "toy.safetensors")
-    calibration.write_record(tmp_path / "mine.json", {"format": calibration.FORMAT, "spectrum": SPECTRUM})
+    spectrum_records.write_record(tmp_path / "mine.json", {"format": spectrum_records.FORMAT, "spectrum": SPECTRUM})
     with pytest.warns(UserWarning, match="other weights"), pytest.raises(InputError, match="is for a prior of images"):
         load_prior(f"{path}?spectrum={tmp_path / 'mine.json'}")
 

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from invdiff import InputError, load_prior
-from invdiff.datasets.labels import class_names, read_labels
+from invdiff.datasets.labels import class_names, read_labels, spread
 from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
@@ -83,6 +83,36 @@ def test_the_same_from_an_hdf5_file_and_from_folders(tmp_path):
         load_data(settings(folder, labels="folders"))
 
 
+def test_what_is_kept_back_is_of_all_classes_also_where_they_come_one_after_the_other(tmp_path):
+    counts = (15, 15, 3)
+    for name, count in zip("abc", counts, strict=True):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            Image.fromarray(np.full((8, 8), 100 * "abc".index(name), np.uint8)).save(tmp_path / name / f"{i}.png")
+    patches, held, _ = load_data(settings(tmp_path, labels="folders", holdout=11))
+    assert [round(float(image.mean()) * 2.55) for image in held] == [0] * 5 + [1] * 5 + [2]
+    assert np.bincount(patches.labels).tolist() == [10, 10, 2]
+    assert_bright_as_their_class(patches.batch(50, 8, np.random.default_rng(0)))
+    with pytest.raises(InputError, match=r"data\.labels: no image to train on is of a, c; give some, keep back fewer"):
+        load_data(settings(tmp_path, labels="folders", holdout=32))
+
+
+def test_spread_takes_of_each_class_its_share():
+    labels = np.arange(600) % 3
+    chosen = spread(labels, 60)
+    assert len(set(chosen)) == 60
+    assert (np.diff(chosen) > 0).all()
+    assert np.bincount(labels[chosen]).tolist() == [20, 20, 20]
+    assert spread(labels, 599).tolist() == sorted(set(spread(labels, 599)))
+
+
+def test_a_class_of_no_image_is_refused(idx_folder):
+    run = settings(idx_folder, class_names=["dark", "grey", "bright"])
+    write_idx(idx_folder / "labels.gz", (np.arange(COUNT) % 2 * 2).astype(np.uint8))
+    with pytest.raises(InputError, match="no image to train on is of grey"):
+        load_data(run)
+
+
 def test_a_share_of_a_batch_is_what_the_whole_batch_has_there():
     images, labels = pictures()
     source = WholeImages([np.repeat(i[..., None], 3, 2) for i in images], 1, labels, 0.3)
@@ -129,7 +159,7 @@ def test_labels_out_of_range_and_classes_without_labels_are_refused(idx_folder):
         read_labels(idx_folder, "labels.gz", COUNT, 2)
     run = settings(idx_folder)
     with pytest.raises(InputError, match="give both, or neither"):
-        load_data(run.model_copy(update={"data": run.data.model_copy(update={"labels": None})}))
+        load_data(run.model_copy(update={"data": run.data.model_copy(update={"labels": None, "patch": (4,)})}))
 
 
 def test_settings_of_patches_are_refused(idx_folder):

@@ -9,7 +9,7 @@ from deepinv.models import Denoiser, MedianFilter
 import operators
 from invdiff import InputError, load_prior
 from invdiff.posterior import MomentMatching
-from invdiff.priors import calibration
+from invdiff.priors import spectrum_records
 from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.latent import LatentPrior
@@ -48,8 +48,8 @@ def file(tmp_path, monkeypatch):
 
 
 def stored(name, images):
-    record = calibration.measure(name, load_prior(name), images, "a test")
-    calibration.write_record(calibration.place(name), record)
+    record = spectrum_records.measure(name, load_prior(name), images, "a test")
+    spectrum_records.write_record(spectrum_records.place(name), record)
     return record
 
 
@@ -75,7 +75,7 @@ def test_a_spectrum_of_other_weights_is_not_used(file, cache, images):
     file(0.25)
     with pytest.warns(UserWarning, match="weights have changed since it was calibrated"):
         assert load_prior(name).error_spectrum(3) is None
-    calibration.place(name).write_text("{")
+    spectrum_records.place(name).write_text("{")
     with pytest.warns(UserWarning, match="truncated"):
         assert load_prior(name).error_spectrum(3) is None
 
@@ -83,8 +83,8 @@ def test_a_spectrum_of_other_weights_is_not_used(file, cache, images):
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_spectrum_from_a_file(file, cache, images, tmp_path):
     name = f"torchscript:{file()}"
-    record = calibration.measure(name, load_prior(name), images, "mine")
-    calibration.write_record(tmp_path / "mine.json", record)
+    record = spectrum_records.measure(name, load_prior(name), images, "mine")
+    spectrum_records.write_record(tmp_path / "mine.json", record)
     assert load_prior(f"{name}?spectrum={tmp_path / 'mine.json'}").error_spectrum(3).source == "mine"
     with pytest.warns(UserWarning, match="was measured with other weights than those of natural"):
         assert load_prior(f"natural?spectrum={tmp_path / 'mine.json'}").error_spectrum(3).source == "mine"
@@ -99,8 +99,8 @@ def test_the_measured_error_is_the_error(images):
 
     count = []
     prior = ForeignDenoiser(Nothing(), {"name": "zero", "channels": 3})
-    record = calibration.measure("zero", prior, images, "a test", on_call=lambda: count.append(1))
-    assert len(count) == calibration.calls("zero", prior, images) == 2 * 2 * len(LEVELS)
+    record = spectrum_records.measure("zero", prior, images, "a test", on_call=lambda: count.append(1))
+    assert len(count) == spectrum_records.calls("zero", prior, images) == 2 * 2 * len(LEVELS)
     power = torch.tensor(record["spectrum"]["power"])
     torch.testing.assert_close(power[0], power[-1])
     grey = torch.tensor(record["spectrum_grey"]["power"])[0, 0]
@@ -110,10 +110,10 @@ def test_the_measured_error_is_the_error(images):
 @pytest.mark.parametrize("channels", [1, None])
 def test_priors_of_other_channels(channels, images):
     prior = ForeignDenoiser(MedianFilter(kernel_size=3), {"name": "median", "channels": channels})
-    record = calibration.measure("median", prior, images, "a test")
+    record = spectrum_records.measure("median", prior, images, "a test")
     assert torch.tensor(record["spectrum"]["power"]).shape[1] == (channels or 3)
     assert ("spectrum_grey" in record) == (channels is None)
-    known = calibration.with_spectrum(prior, record)
+    known = spectrum_records.with_spectrum(prior, record)
     assert [known.error_spectrum(n) is not None for n in (1, 3)] == [True, channels is None]
 
 
@@ -121,17 +121,17 @@ def test_priors_that_cannot_be_measured(images):
     complex_valued = ForeignDenoiser(MedianFilter(), {"name": "mri", "channels": 2})
     latent = LatentPrior(MedianFilter(), MedianFilter())
     with pytest.raises(InputError, match="mine: is a prior of latents, whose error spectrum"):
-        calibration.measure("mine", latent, images, "a test")
+        spectrum_records.measure("mine", latent, images, "a test")
     with pytest.raises(InputError, match="mri: is for images of 2 channels"):
-        calibration.measure("mri", complex_valued, images, "a test")
+        spectrum_records.measure("mri", complex_valued, images, "a test")
     broken = ForeignDenoiser(lambda x, sigma: x / 0, {"name": "broken", "channels": 3})
     with pytest.raises(InputError, match="not finite"):
-        calibration.measure("broken", broken, images, "a test")
+        spectrum_records.measure("broken", broken, images, "a test")
 
 
 def test_any_denoiser_answers_with_a_record(images):
-    record = calibration.measure("median", MedianFilter(kernel_size=3), images, "a test")
-    prior = calibration.with_spectrum(MedianFilter(kernel_size=3), record)
+    record = spectrum_records.measure("median", MedianFilter(kernel_size=3), images, "a test")
+    prior = spectrum_records.with_spectrum(MedianFilter(kernel_size=3), record)
     assert prior.error_spectrum(3).source == "a test"
     x = torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(prior(x, 0.1), MedianFilter(kernel_size=3)(x))
@@ -144,26 +144,26 @@ def test_a_bad_record_is_an_input_error(text, tmp_path, images):
     if text in ("shape", "negative"):
         spectrum = {"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[0.1, -0.1]], [[0.1, 0.1]]], "source": "x"}
         spectrum["power"] = [[0.1, 0.2]] if text == "shape" else spectrum["power"]
-        text = json.dumps({"format": calibration.FORMAT, "spectrum": spectrum})
+        text = json.dumps({"format": spectrum_records.FORMAT, "spectrum": spectrum})
     path.write_text(text)
     with pytest.raises(InputError, match=r"record\.json"):
-        calibration.read_record(path)
+        spectrum_records.read_record(path)
     with pytest.raises(InputError, match="cannot be read"):
-        calibration.read_record(tmp_path / "none.json")
+        spectrum_records.read_record(tmp_path / "none.json")
 
 
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
-    calibration.write_record(path, {"format": "old"})
+    spectrum_records.write_record(path, {"format": "old"})
     with pytest.raises(TypeError):
-        calibration.write_record(path, {"format": object()})
+        spectrum_records.write_record(path, {"format": object()})
     assert json.loads(path.read_text()) == {"format": "old"}
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(InputError, match="cannot be written"):
-        calibration.write_record(path / "below.json", {})
+        spectrum_records.write_record(path / "below.json", {})
 
 
 def test_names_that_differ_have_places_that_differ(cache, tmp_path):
     names = ["natural", "deepinv:drunet", "deepinv:drunet-gray", "a/b.safetensors", "a-b.safetensors", "edm:x?class=1"]
-    assert len({calibration.place(n) for n in names}) == len(names)
-    assert all(calibration.place(n).parent == cache for n in names)
+    assert len({spectrum_records.place(n) for n in names}) == len(names)
+    assert all(spectrum_records.place(n).parent == cache for n in names)
