@@ -1,7 +1,7 @@
 """The left side of a page on photos: image, degradation, method. What is chosen becomes a config."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import streamlit as st
 from invdiff.errors import InputError
 from invdiff_app import operators_shown, text
 from invdiff_app.guard import guarded
-from invdiff_app.session import keep_file
+from invdiff_app.session import keep_file, remembered
 
 SIZES = (128, 192, 256)
 LARGEST = 512               # pixels of a side that is restored here
@@ -67,18 +67,30 @@ def bundled(photo: str, size: int) -> Picture:
     return Picture("truth", path, (size, size), {str(path): name}, {name: path})
 
 
-def uploaded(name: str, content: bytes, kind: str) -> Picture:
-    """A file of the user's. Raises InputError."""
-    from invdiff.io.scans import open_scan
+@dataclass(frozen=True)
+class Fitted:
+    """An upload as it is restored: its name, its size (H, W), its content where that is not the file's own, and a note."""
 
+    name: str
+    size: tuple[int, int]
+    content: bytes | None
+    note: str
+
+
+def uploaded(name: str, content: bytes, kind: str) -> Picture:
+    """A file of the user's, decoded only when it, its kind or its slice have changed. Raises InputError."""
     path, called = keep_file(name, content), plain_name(name)
-    try:
-        picture = read_picture(path)
-    except InputError as error:
-        raise reworded(error, path, open_scan, text.IS_KSPACE, text.UPLOAD) from error
+    about = (str(path), called, kind)
     if path.suffix in VOLUMES:
-        return volume_slice(picture, called, kind)
-    return _fitting(picture, kind, path, called)
+        volume = _opened(path)
+        number = _choose_slice(volume.slices)
+        fitted = remembered("_upload", (*about, number), lambda: _slice(volume, number, called, kind))
+    else:
+        fitted = remembered("_upload", about, lambda: _fitted(_opened(path), called, kind))
+    if fitted.content is None:
+        return Picture(kind, path, fitted.size, {str(path): called})
+    path = keep_file("fitted.npy", fitted.content)
+    return Picture(kind, path, fitted.size, {str(path): fitted.name}, {fitted.name: path}, fitted.note)
 
 
 def read_picture(path: Path) -> Any:
@@ -89,42 +101,55 @@ def read_picture(path: Path) -> Any:
     return open_images(path) if path.suffix in VOLUMES else load_image(path, max_pixels=MAX_PIXELS)
 
 
+def _opened(path: Path) -> Any:
+    """`read_picture`, whose refusal says what this page takes."""
+    from invdiff.io.scans import open_scan
+
+    try:
+        return read_picture(path)
+    except InputError as error:
+        raise reworded(error, path, open_scan, text.IS_KSPACE, text.UPLOAD) from error
+
+
 def reworded(error: InputError, path: Path, other: Callable[[Path], Any], elsewhere: str, formats: str) -> InputError:
     """A reader's refusal with what this page takes, or, where the `other` page's reader takes the file, with a word on that."""
-    reason, listed, _ = str(error).partition("; expected")
+    reason, _, advice = str(error).partition("; ")
     try:
         other(path)
     except InputError:
-        return InputError(f"{reason}; give {formats}") if listed else error
+        return InputError(f"{reason}; give {formats}") if advice.startswith("expected") else error
     return InputError(f"{reason}; {elsewhere}")
 
 
-def volume_slice(volume: Any, called: str, kind: str) -> Picture:
-    """A slice, to be chosen, of a NIfTI volume or of fastMRI's images, its brightest value white. Raises InputError."""
-    number = st.slider(text.SLICE, 0, volume.slices - 1, volume.slices // 2, key="volume_slice", bind="query-params") \
-        if volume.slices > 1 else 0
-    image = volume.read(number).abs()
-    if not float(image.max()) > 0:
+def _choose_slice(count: int) -> int:
+    return st.slider(text.SLICE, 0, count - 1, count // 2, key="volume_slice", bind="query-params") if count > 1 else 0
+
+
+def _slice(volume: Any, number: int, called: str, kind: str) -> Fitted:
+    """A slice of a NIfTI volume or of fastMRI's images, its brightest value white, and its lowest black where that is below 0.
+    Raises InputError."""
+    image = volume.read(number)
+    image = image.abs() if image.is_complex() else image
+    low, high = min(float(image.min()), 0.0), float(image.max())
+    if not high > low:
         raise InputError(text.EMPTY_SLICE.format(number))
-    image = (image / image.max())[None, None]
-    return _fitting(image, kind, keep_file("slice.npy", _npy(image[0].numpy())),
-                    f"{called.partition('.')[0]}-slice{number}.npy", made=True)
+    image, called = (image - low) / (high - low), f"{called.partition('.')[0]}-slice{number}.npy"
+    fitted = _fitted(image[None, None], called, kind, made=True)
+    return replace(fitted, note=" ".join([text.SHIFTED.format(low, high), fitted.note])) if low < 0 else fitted
 
 
-def _fitting(image: Any, kind: str, path: Path, called: str, made: bool = False) -> Picture:
-    """An image (1, C, H, W) in a file as a picture; a clean one that is too large is scaled down. made: the file is ours."""
+def _fitted(image: Any, called: str, kind: str, made: bool = False) -> Fitted:
+    """An image (1, C, H, W), a clean one that is too large scaled down. made: it is not in a file as it is."""
     import torch
 
     height, width = image.shape[-2:]
     if kind == "input" or max(height, width) <= LARGEST:
-        return Picture(kind, path, (height, width), {str(path): called}, {called: path} if made else {})
+        return Fitted(called, (height, width), _npy(image[0].numpy()) if made else None, "")
     scale = LARGEST / max(height, width)
     size = (max(round(height * scale), 1), max(round(width * scale), 1))
     smaller = torch.nn.functional.interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
-    buffer = _npy(smaller[0].numpy())
-    path, shown_name = keep_file("scaled.npy", buffer), f"{Path(called).stem}-{size[1]}x{size[0]}.npy"
-    return Picture(kind, path, size, {str(path): shown_name}, {shown_name: path},
-                   text.SCALED.format(width, height, size[1], size[0]))
+    return Fitted(f"{Path(called).stem}-{size[1]}x{size[0]}.npy", size, _npy(smaller[0].numpy()),
+                  text.SCALED.format(width, height, size[1], size[0]))
 
 
 def plain_name(name: str) -> str:
@@ -150,7 +175,7 @@ def choose_operator(picture: Picture) -> tuple[str, dict[str, Any]]:
     name = offered[0] if len(offered) == 1 else st.selectbox(text.OPERATOR, offered, format_func=text.OPERATORS.__getitem__,
                                                               key=f"{task}_kind", bind="query-params")
     given: dict[str, Any] = {"operator": {"name": name, **operators_shown.parameters(name, picture.size)}}
-    auto = picture.kind == "input" and st.checkbox(text.NOISE_AUTO, key="auto", bind="query-params")
+    auto = picture.kind == "input" and task != "inpaint" and st.checkbox(text.NOISE_AUTO, key="auto", bind="query-params")
     default = 0.1 if task == "denoise" else 0.02
     given["sigma_y"] = "auto" if auto else st.slider(text.NOISE, 0.0, 0.5, default, 0.01, key=f"{task}_noise",
                                                      bind="query-params")
@@ -203,7 +228,7 @@ def prior_card(name: str, card: dict[str, Any]) -> None:
     st.caption("  \n".join([*lines, text.CARD_LIMIT]))
 
 
-def require_size(shape: tuple[int, ...]) -> None:
+def require_size(shape: Sequence[int]) -> None:
     """Raises InputError for an image to restore that is too large for this app."""
     if max(shape[-2:]) > LARGEST:
         raise InputError(text.TOO_LARGE.format(shape[-1], shape[-2], LARGEST, LARGEST))

@@ -20,10 +20,11 @@ FIRST = ["moment_matching", "diffpir"]
 
 @dataclass
 class Comparison:
-    """Finished runs by label, and the samplers that refused, with their sentence."""
+    """Finished runs by label, those refused, with their sentence, and those that were cut short or not begun."""
 
     outcomes: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
 
 
 def page() -> None:
@@ -62,24 +63,24 @@ def _choose_runs() -> list[dict[str, Any]]:
     elif len(runs) > MOST:
         st.info(words.TOO_MANY.format(len(runs), MOST))
     else:
-        st.caption(words.RUNS.format(len(runs), sum(run["sampler.steps"] * samples for run in runs)))
+        st.caption(words.RUNS.format(len(runs), sum(run["sampler.steps"] for run in runs)))
         return runs
     return []
 
 
+def sampler_of(config: Any) -> str:
+    return text.SAMPLERS[config.sampler["name"]].removesuffix(" (default)")
+
+
 def label(config: Any) -> str:
-    name = text.SAMPLERS[config.sampler["name"]].removesuffix(" (default)")
-    return words.LABEL.format(name, config.sampler["steps"])
+    return words.LABEL.format(sampler_of(config), config.sampler["steps"])
 
 
 def _prepare(picture: Any, task: str, given: dict[str, Any], runs: list[dict[str, Any]]) -> None:
     from invdiff_app import preview
-    from invdiff_app.restoring import draw_mask_for
+    from invdiff_app.restoring import complete
 
-    if picture.note:
-        st.caption(picture.note)
-    if given["operator"]["name"] == "mask_inpainting" and not draw_mask_for(picture, given):
-        st.info(text.DRAW_FIRST)
+    if not complete(picture, given):
         return
     configs = [spec.resolve(task, given | run) for run in runs]
     seen = preview.preview_of(configs[0])
@@ -96,50 +97,72 @@ def _prepare(picture: Any, task: str, given: dict[str, Any], runs: list[dict[str
 def _commands(configs: list[Any], given: dict[str, bytes], key: str) -> None:
     """The same on the command line, and the files for it that came from here."""
     with st.expander(words.COMMANDS):
-        st.code("\n".join(spec.command_line(config) for config in configs), language="bash")
+        st.code("\n".join(spec.command_line(config, _folder(config)) for config in configs), language="bash")
         for name, content in given.items():
             st.download_button(words.FILE.format(name), content, name, key=f"{key}_{name}", on_click="ignore")
 
 
-def run_all(job: Job, configs: list[Any], names: dict[str, str]) -> Comparison | None:
+def _folder(config: Any) -> str:
+    """One for each run: by default all of a task write into the same."""
+    return f"restored/{config.task}-{config.sampler['name']}-{config.sampler['steps']}"
+
+
+def run_all(job: Job, configs: list[Any], names: dict[str, str]) -> Comparison:
     """In the worker: one run after the other; a sampler that cannot take the operator is left out, with its reason."""
     from invdiff import Stop
     from invdiff.errors import InputError
-    from invdiff.job import run
 
-    made, before = Comparison(), 0
-    total = sum(config.sampler["steps"] * config.samples for config in configs)
-    for config in configs:
-        steps = config.sampler["steps"] * config.samples
+    made, steps = Comparison(), [_steps(config) for config in configs]
+    for place, config in enumerate(configs):
+        if job.stop_asked:
+            break
         try:
-            outcome = run(spec.inside(config, job.folder, names), lambda p, before=before: job.on_step(p, before, total))
-            made.outcomes[label(config)] = replace(outcome, config=spec.named(config, names))
+            made.outcomes[label(config)] = _run(job, config, names, sum(steps[place + 1 :]))
         except InputError as error:
             made.refused[label(config)] = text.sentence(error)
         except Stop:
             break
-        before += steps
-        if job.stop_asked:
-            break
-    if job.stop_asked and not made.outcomes:
-        raise Stop
+    made.missing = [name for name in map(label, configs) if name not in made.outcomes | made.refused]
     return made
 
 
+def _steps(config: Any) -> int:
+    """Of a run: a population takes its steps together."""
+    from invdiff.config import SAMPLERS
+
+    return config.sampler["steps"] * (1 if SAMPLERS[config.sampler["name"]].population else config.samples)
+
+
+def _run(job: Job, config: Any, names: dict[str, str], after: int) -> Any:
+    """One run, with `after` steps of others to come. Raises Stop also with a part of its samples, which would be compared with
+    all of another's."""
+    from invdiff import Stop
+    from invdiff.job import run
+
+    before = job.done
+    outcome = run(spec.inside(config, job.folder, names), lambda progress: job.on_step(progress, before, after))
+    if outcome.report["samples"] < config.samples:
+        raise Stop
+    return replace(outcome, config=spec.named(config, names))
+
+
 def _show(job: Job, made: Comparison) -> None:
-    """The table, the plot and the pictures."""
+    """What is missing, the table, the plot and the pictures."""
     from invdiff_app.components import panels
     from invdiff_app.pictures import shown
 
+    if made.missing:
+        st.info(text.STOPPED.format(words.MISSING.format("; ".join(made.missing))))
     for name, reason in made.refused.items():
         st.info(words.REFUSED.format(name, reason))
     if not made.outcomes:
         return
     rows = [_row(outcome) for outcome in made.outcomes.values()]
     st.table({title: [row[i] for row in rows] for i, title in enumerate(words.COLUMNS)})
-    st.caption(words.RESIDUAL_NOTE)
     first = next(iter(made.outcomes.values()))
+    st.caption(words.RESIDUAL_NOTE if first.report["residual"]["expected"] else words.RESIDUAL_NOISELESS)
     if first.truth is not None:
+        st.caption(words.SCORED_MEAN if first.several else words.SCORED_ONE)
         _plot(made)
     pictures = {words.MEASURED: shown(first.picture)}
     if first.truth is not None:
@@ -155,22 +178,24 @@ def _show(job: Job, made: Comparison) -> None:
 
 def _row(outcome: Any) -> list[str]:
     report, config = outcome.report, outcome.config
-    scores = report["metrics"].get("restored", {})
-    return [text.SAMPLERS[config.sampler["name"]].removesuffix(" (default)"), str(config.sampler["steps"]),
-            f"{report['network_calls']:g}", f"{report['seconds']:.1f}", f"{scores['psnr']:.2f}" if scores else "",
-            f"{scores['ssim']:.3f}" if "ssim" in scores else "", f"{report['residual']['value']:.2f}"]
+    scores, residual = report["metrics"].get("restored", {}), report["residual"]["value"]
+    return [sampler_of(config), str(config.sampler["steps"]), f"{report['network_calls']:g}", f"{report['seconds']:.1f}",
+            f"{scores['psnr']:.2f}" if scores else "", f"{scores['ssim']:.3f}" if "ssim" in scores else "",
+            f"{residual:.2f}" if residual >= 0.1 else f"{residual:.0e}"]
 
 
 def _plot(made: Comparison) -> None:
     import altair
     import pandas
 
+    several = next(iter(made.outcomes.values())).several
+    score = words.PLOT_MEAN if several else words.PLOT_ONE
     data = pandas.DataFrame([
-        {words.CALLS: outcome.report["network_calls"], words.PLOT_MEAN: outcome.report["metrics"]["restored"]["psnr"],
-         words.COLUMNS[0]: _row(outcome)[0]} for outcome in made.outcomes.values()])
+        {words.CALLS: outcome.report["network_calls"], score: outcome.report["metrics"]["restored"]["psnr"],
+         words.COLUMNS[0]: sampler_of(outcome.config)} for outcome in made.outcomes.values()])
     st.subheader(words.PLOT)
     base = altair.Chart(data).encode(
         altair.X(words.CALLS, scale=altair.Scale(zero=False)),
-        altair.Y(words.PLOT_MEAN, scale=altair.Scale(zero=False, padding=12)), altair.Color(words.COLUMNS[0]))
+        altair.Y(score, scale=altair.Scale(zero=False, padding=12)), altair.Color(words.COLUMNS[0]))
     st.altair_chart((base.mark_line() + base.mark_point(filled=True, size=70)).properties(height=280), width="stretch")
     st.caption(words.PLOT_ALT)

@@ -62,15 +62,16 @@ class Job:
         pace = (self.last_step - since) / (self.done - before)
         return max(pace * (self.total - self.done) - (time.monotonic() - self.last_step), 0.0)
 
-    def on_step(self, progress: Any, before: int = 0, total: int | None = None) -> None:
-        """For `invdiff.restore`; `before` steps of `total` were done by runs before this one. Raises Stop when asked to."""
+    def on_step(self, progress: Any, before: int = 0, after: int = 0) -> None:
+        """For `invdiff.restore`; `before` steps were done by runs before this one, and `after` will be by those to come. Raises
+        Stop when asked to."""
         from invdiff import Stop
         from invdiff_app.pictures import estimate
 
         if self.stop_asked:
             raise Stop
         now = time.monotonic()
-        self.done, self.total, self.last_step = before + progress.done, total or progress.total, now
+        self.done, self.total, self.last_step = before + progress.done, before + progress.total + after, now
         self.first_step = self.first_step or (now, self.done)
         if self.picture is None or now - self.drawn > PICTURE_SECONDS:
             self.picture, self.drawn = estimate(progress.step.x0), now

@@ -37,7 +37,7 @@ class Choice:
     options: tuple[Any, ...]
 
 
-BOUNDARY = Choice(("circular", "reflect", "replicate", "zero"))
+BOUNDARY = Choice(("circular", "reflect", "replicate", "zero", "valid"))
 KEEP, PATTERN = Slider(0.05, 0.95, 0.05, 0.5), Slider(0, 20, 1, 0)
 BOX = {"top": Pixels(0, 0, 1 / 4), "left": Pixels(1, 0, 1 / 4), "height": Pixels(0, 1, 3 / 8), "width": Pixels(1, 1, 3 / 8)}
 PARAMETERS: dict[str, dict[str, Slider | Choice | Pixels]] = {
@@ -66,7 +66,7 @@ def parameters(operator: str, size: tuple[int, int]) -> dict[str, Any]:
     for name, kind in PARAMETERS[operator].items():
         label, key = text.PARAMETERS[name], f"{operator}_{name}"
         if isinstance(kind, Choice):
-            values[name] = st.selectbox(label, kind.options, key=key, bind="query-params")
+            values[name] = st.selectbox(label, kind.options, key=key, bind="query-params", help=text.HELP.get(name))
         elif isinstance(kind, Pixels):
             values[name] = _pixels(label, kind, size[kind.axis], key)
         else:

@@ -3,6 +3,7 @@
 import io
 import tempfile
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,15 @@ def _before_after(job: Job, outcome: Outcome) -> None:
     from invdiff.evaluation.metrics import enlarged as to_size
 
     before = to_size(outcome.picture, outcome.result.mean.shape[-2:])
-    before_after(enlarged(shown(before), 512), enlarged(shown(outcome.result.mean), 512), (text.MEASURED, text.RESTORED),
-                 f"slider_{job.id}")
+    before_after(enlarged(shown(before), 512), enlarged(shown(outcome.result.mean), 512),
+                 (text.MEASURED, text.restored(outcome.several)), f"slider_{job.id}")
 
 
 def _samples(job: Job, outcome: Outcome) -> None:
     result = outcome.result
-    pictures = {text.RESTORED: shown(result.mean)}
+    pictures = {text.restored(outcome.several): shown(result.mean)}
     captions = {}
-    if result.samples.shape[1] > 1:
+    if outcome.several:
         pictures[text.SPREAD], top = spread(result.std[0])
         captions[text.SPREAD] = text.SPREAD_CAPTION.format(top)
     if outcome.provenance is not None:
@@ -67,15 +68,15 @@ def _samples(job: Job, outcome: Outcome) -> None:
         captions |= {text.FILLED: text.FILLED_CAPTION.format(top), text.MEASURED_SHARE: text.MEASURED_SHARE_CAPTION}
     if outcome.truth is not None:
         pictures[text.CLEAN] = shown(outcome.truth)
-    if result.samples.shape[1] > 1:
+    if outcome.several:
         pictures |= {text.SAMPLE.format(i + 1): shown(sample) for i, sample in enumerate(result.samples[0])}
     panels(pictures, f"panels_{job.id}", captions)
 
 
 def _numbers(job: Job, outcome: Outcome) -> None:
     report = outcome.report
-    rows = {text.ROWS[name]: scores for name, scores in report["metrics"].items()
-            if name in text.ROWS and (name != "sample" or report["samples"] > 1)}
+    titles = text.rows(outcome.several)
+    rows = {titles[name]: scores for name, scores in report["metrics"].items() if name in titles}
     if rows:
         st.table({"": list(rows), text.PSNR: [f"{row['psnr']:.2f}" for row in rows.values()],
                   text.SSIM: [f"{row['ssim']:.3f}" if "ssim" in row else "" for row in rows.values()]})
@@ -87,16 +88,18 @@ def _numbers(job: Job, outcome: Outcome) -> None:
 
 
 def _repeat(job: Job, outcome: Outcome) -> None:
-    repeat(outcome.config)
+    repeat(outcome.config, job.about["given"])
 
 
-def repeat(config: Any) -> None:
-    """The command line and the YAML of a config whose files have their users' names."""
+def repeat(config: Any, ours: Container[str]) -> None:
+    """The command line and the YAML of a config whose files have their users' names; `ours` are those that come with a
+    download."""
     st.caption(text.COMMAND)
     st.code(spec.command_line(config), language="bash", wrap_lines=True)
     files = [value for value in (config.input, config.truth, config.operator.get("mask")) if value]
     if files:
-        st.caption(text.COMMAND_FILES.format(", ".join(files)))
+        given = [name for name in files if name in ours]
+        st.caption(text.COMMAND_FILES.format(", ".join(files)) + (text.COMMAND_OURS.format(", ".join(given)) if given else ""))
     with st.expander(text.YAML):
         st.code(spec.as_yaml(config), language="yaml")
 

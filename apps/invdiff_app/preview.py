@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import streamlit as st
 
 from invdiff.config import RunConfig
 from invdiff.errors import InputError
 from invdiff_app import text
 from invdiff_app.choosing import require_size
+from invdiff_app.session import remembered
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,8 @@ class Preview:
 
 def preview_of(config: RunConfig) -> Preview:
     """Posed anew only when operator, noise, seed or file have changed. Raises InputError."""
-    key = config.model_dump_json(include={"operator", "sigma_y", "seed", "input", "truth"})
-    if st.session_state.get("_preview", ("",))[0] != key:
-        st.session_state["_preview"] = (key, _posed(config))
-    return st.session_state["_preview"][1]
+    about = config.model_dump_json(include={"operator", "sigma_y", "seed", "input", "truth"})
+    return remembered("_preview", about, lambda: _posed(config))
 
 
 def _posed(config: RunConfig) -> Preview:
@@ -44,7 +42,7 @@ def _posed(config: RunConfig) -> Preview:
     mask = getattr(problem.physics, "mask", None) if "inpainting" in config.operator["name"] else None
     grid = enlarged(picture, problem.image_shape[-2:]) if config.operator["name"].endswith("super_resolution") else picture
     return Preview(None if truth is None else shown(truth), shown(grid), None if mask is None else shown(mask.float()),
-                   picture is problem.y, int(problem.observed().sum()), problem.sigma_y)
+                   problem.y.ndim == picture.ndim, int(problem.observed().sum()), problem.sigma_y)
 
 
 def show(preview: Preview) -> None:

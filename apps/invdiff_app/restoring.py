@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from invdiff_app import spec, text
-from invdiff_app.choosing import Picture, choose_method, choose_operator, choose_picture, priors
+from invdiff_app.choosing import Picture, choose_method, choose_operator, choose_picture, priors, require_size
 from invdiff_app.guard import guarded
 from invdiff_app.jobs import Job
 from invdiff_app.session import current_job, keep_file, start
@@ -47,10 +47,7 @@ def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[st
     from invdiff_app import preview
     from invdiff_app.outcome import repeat
 
-    if picture.note:
-        st.caption(picture.note)
-    if given["operator"]["name"] == "mask_inpainting" and not draw_mask_for(picture, given):
-        st.info(text.DRAW_FIRST)
+    if not complete(picture, given):
         return
     config = spec.resolve(task, given | method)
     seen = preview.preview_of(config)
@@ -60,7 +57,7 @@ def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[st
         about = {"page": "restore", "given": given_files}
         start(lambda job: _run(job, config, names), about, {name: Path(path) for path, name in names.items()})
     preview.show(seen)
-    repeat(spec.named(config, names))
+    repeat(spec.named(config, names), picture.given)
 
 
 def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
@@ -73,7 +70,20 @@ def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
     return replace(outcome, config=called, result=replace(outcome.result, report=report))
 
 
-def draw_mask_for(picture: Picture, given: dict[str, Any]) -> bool:
+def complete(picture: Picture, given: dict[str, Any]) -> bool:
+    """What there is to say of the picture, and the brush where a mask is to be drawn; False while there is none. Raises
+    InputError."""
+    factor = given["operator"].get("factor", 1) if picture.kind == "input" else 1
+    require_size([factor * n for n in picture.size])            # before anything that a large one makes slow
+    if picture.note:
+        st.caption(picture.note)
+    if given["operator"]["name"] != "mask_inpainting" or _draw_mask(picture, given):
+        return True
+    st.info(text.DRAW_FIRST)
+    return False
+
+
+def _draw_mask(picture: Picture, given: dict[str, Any]) -> bool:
     """The mask drawn over the picture, put into the operator's parameters; False while nothing is. What is drawn is the
     visit's, at any size, for the brush is not on the page while a job runs."""
     from invdiff.io.images import load_image, sample_image

@@ -52,7 +52,7 @@ def show(job: Job) -> None:
     if "covered" in made.report["metrics"]:
         st.write(words.COVERED.format(made.report["metrics"]["covered"], made.report["interval"]["level"]))
     _downloads(job, made)
-    repeat(made.config)
+    repeat(made.config, job.about["given"])
 
 
 def _tensor(image: Any) -> Any:
@@ -78,7 +78,7 @@ def _downloads(job: Job, made: Any) -> None:
     st.subheader(words.DOWNLOAD)
     with st.container(horizontal=True):
         files: list[tuple[str, Callable[[], bytes], str, str]] = [
-            (words.DOWNLOAD_ALL, lambda: archive(made, {}), "mri.zip", "application/zip"),
+            (words.DOWNLOAD_ALL, lambda: archive(made, job.about["given"]), "mri.zip", "application/zip"),
             (words.DOWNLOAD_NIFTI, lambda: _one(made, "magnitude.nii.gz"), "magnitude.nii.gz", "application/gzip"),
             (words.DOWNLOAD_DICOM, lambda: _series(made), "dicom.zip", "application/zip"),
             (words.DOWNLOAD_H5, lambda: _one(made, "result.h5"), "result.h5", "application/x-hdf5"),

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from invdiff.errors import InputError
-from invdiff.mri.preparing import prepare
-from invdiff.mri.settings import ScanSettings, retrospective_mask
+from invdiff.mri.preparing import measured_block, prepare, retrospective
+from invdiff.mri.settings import ScanSettings
 from invdiff_app import text_mri as words
 from invdiff_app.pictures import stretched, windowed
 from operators import mri
@@ -18,7 +18,7 @@ def kspace_pictures(scan: Any, config: Any) -> tuple[dict[str, np.ndarray], dict
     settings, raw = _settings(config), scan.read(config.slices[0])
     if raw.mask is None:
         raise InputError(f"{scan.path}: is on a trajectory, which the command line restores, and this page does not show")
-    mask = raw.mask if settings.acceleration is None else raw.mask & retrospective_mask(settings, scan.size).bool()
+    mask = raw.mask if settings.acceleration is None else retrospective(scan, raw, settings)
     kept = raw.kspace * mask
     size = kept.abs().square().sum(0).sqrt()
     image = mri.rss(mri.ifft(kept, (-2, -1)), 0)
@@ -27,6 +27,16 @@ def kspace_pictures(scan: Any, config: Any) -> tuple[dict[str, np.ndarray], dict
     captions = {words.KSPACE: words.KSPACE_CAPTION, words.MASK: words.MASK_CAPTION.format(float(mask.float().mean())),
                 words.ZERO_FILLED: words.ZERO_FILLED_CAPTION}
     return pictures, captions
+
+
+def undersampled(scan: Any, number: int) -> float | None:
+    """The share of k-space that there is in a slice over which no mask can be put; None where one can, and where it cannot be
+    read, as `kspace_pictures` will say."""
+    try:
+        mask = scan.read(number).mask
+    except InputError:
+        return None
+    return None if mask is None or measured_block(mask) else float(mask.float().mean())
 
 
 def coil_pictures(scan: Any, config: Any, most: int) -> dict[str, np.ndarray]:

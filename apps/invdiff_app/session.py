@@ -2,16 +2,21 @@
 
 import gc
 import hashlib
+import os
 import secrets
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 import streamlit as st
 
 from invdiff.errors import InputError
 from invdiff_app import text
 from invdiff_app.jobs import Job, Jobs
+
+Made = TypeVar("Made")
 
 
 @cache
@@ -33,16 +38,28 @@ def owner() -> str:
 
 
 def keep_file(name: str, content: bytes) -> Path:
-    """A file of this visit, under a name made of its content; the folder is removed when the visit's state is."""
-    folder = st.session_state.setdefault("_folder", tempfile.TemporaryDirectory(prefix="invdiff-visit-"))
+    """A file of this visit, under a name made of its content; the folder is removed when the visit's state is. The eight that
+    were asked for last are kept."""
+    if "_folder" not in st.session_state:
+        st.session_state["_folder"] = tempfile.TemporaryDirectory(prefix="invdiff-visit-")
+    folder = Path(st.session_state["_folder"].name)
     suffix = Path(name).suffix.lower()
     suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ""
-    path = Path(folder.name) / (hashlib.sha256(content).hexdigest()[:24] + suffix)
-    if not path.exists():
-        for old in sorted(Path(folder.name).iterdir(), key=lambda p: p.stat().st_mtime)[:-7]:
+    path = folder / (hashlib.sha256(content).hexdigest()[:24] + suffix)
+    if path.exists():
+        os.utime(path)
+    else:
+        for old in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime)[:-7]:
             old.unlink()
         path.write_bytes(content)
     return path
+
+
+def remembered(key: str, about: Any, make: Callable[[], Made]) -> Made:
+    """What `make` gives, made anew when `about` is another than last time; the visit keeps one for each key."""
+    if st.session_state.get(key, (None,))[0] != about:
+        st.session_state[key] = (about, make())
+    return st.session_state[key][1]
 
 
 def current_job(page: str) -> Job | None:

@@ -26,8 +26,8 @@ def named(config: RunConfig, names: Mapping[str, str]) -> RunConfig:
     return config.model_copy(update={"operator": operator, **files})
 
 
-def command_line(config: RunConfig) -> str:
-    """The shortest `invdiff restore` that makes this config."""
+def command_line(config: RunConfig, output: str | None = None) -> str:
+    """The shortest `invdiff restore` that makes this config, into a folder of its own where one is given."""
     plain = resolve(config.task, {"input": config.input, "sigma_y": config.sigma_y} if config.input else {}).model_dump()
     ours = config.model_dump()
     parts = ["invdiff", "restore", "--task", config.task]
@@ -45,7 +45,7 @@ def command_line(config: RunConfig) -> str:
     for key in ("slices", "write"):
         if ours[key] != plain[key]:
             parts += ["--set", f"{key}={json.dumps(ours[key])}"]
-    return shlex.join(parts)
+    return shlex.join(parts + (["--output", output] if output else []))
 
 
 def _sampler(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,7 @@ KIND = "It is"
 KINDS = {"truth": "a clean image, to degrade", "input": "a measurement, to restore"}
 UPLOAD_FIRST = "Choose a file, and it is shown here."
 PRIVATE = "It stays on the server while this page is open, and a result for half an hour at most."
+SHIFTED = "Its values go from {:g} to {:g}; here they are shifted and scaled, to go from 0 to 1."
 SCALED = "Scaled down from {} × {} to {} × {} pixels, to be restored in reasonable time."
 TOO_LARGE = ("The restored image would have {} × {} pixels, and this app takes {} × {} at most; crop it, or use the command "
              "line.")
@@ -53,6 +54,9 @@ PARAMETERS = {
     "left": "Left, pixels", "height": "Height, pixels", "width": "Width, pixels", "missing": "Half that is missing",
     "factor": "Factor", "rate": "Numbers per pixel",
 }
+FIELDS = {**PARAMETERS, "kernel": "The blur", "sigma_y": "Noise"}       # what an error may begin with
+HELP = {"boundary": "What lies beyond the image. “valid” takes nothing for known there, which is right for a real photo: the "
+                    "image is larger than its measurement, by the border that the blur has mixed in."}
 NOISE = "Noise (standard deviation, white is 1)"
 NOISE_AUTO = "Estimate the noise from the image"
 METHOD = "Method"
@@ -102,7 +106,6 @@ ESTIMATE = "The estimate so far"
 STOPPED = "Stopped. {}"
 STOPPED_KEPT = "Shown are the samples that were finished: {} of {}."
 STOPPED_NOTHING = "No sample was finished; below is the estimate it had come to."
-RESTORED = "Restored (mean)"
 SAMPLE = "Sample {}"
 SPREAD = "Spread (std)"
 SPREAD_CAPTION = "black is 0, bright {:.3f}"
@@ -120,11 +123,12 @@ ZOOM_IN = "Zoom in"
 ZOOM_OUT = "Zoom out"
 PSNR = "PSNR, dB"
 SSIM = "SSIM"
-ROWS = {"measurement": "Measurement", "restored": "Restored (mean)", "sample": "One sample"}
 NO_TRUTH = "The truth is not known here, so there is nothing to score against."
+SINGLE = "A single sample has no spread, so there is neither std nor interval; take more samples."
 COST = "{:g} network calls a sample, {:.1f} s on {}."
 COMMAND = "The same on the command line"
-COMMAND_FILES = "It needs {}, which the download has where it is not your own file."
+COMMAND_FILES = "It needs {}."
+COMMAND_OURS = " The download of a result has {}."
 YAML = "The same as YAML, for `invdiff restore --config`"
 DOWNLOAD = "Download"
 DOWNLOAD_ALL = "Everything (.zip)"
@@ -136,11 +140,13 @@ def trust(report: dict[str, Any]) -> list[str]:
     """What a restoration is worth without its truth, a sentence each; the library's own words."""
     said = [report[name]["words"] for name in ("consistency", "provenance") if name in report]
     interval = report["interval"]
+    if report["samples"] == 1:
+        return [*said, SINGLE]
     if not interval["factor"]:
         return said
     width = f", here {interval['half_width']:.3f} on average" if "half_width" in interval else ""
-    return [*said, f"The {interval['level']:.0%} interval at a pixel is {interval['factor']:.2f} times the spread to each side"
-                   f"{width} ({interval['source']})."]
+    return [*said, f"The {interval['level']:.0%} interval at a pixel is {interval['factor']:.2f} times the spread, pooled over "
+                   f"neighbouring pixels, to each side{width} ({interval['source']})."]
 
 
 def warning(report: dict[str, Any]) -> str | None:
@@ -149,13 +155,27 @@ def warning(report: dict[str, Any]) -> str | None:
     return novelty["words"] if novelty and novelty["unusual"] else None
 
 
+def restored(several: bool) -> str:
+    """What the mean of the samples is called: of one, it is that one."""
+    return "Restored (mean)" if several else "Restored"
+
+
+def rows(several: bool) -> dict[str, str]:
+    """The titles of a table's rows, by the name of what is scored."""
+    return {"measurement": "Measurement", "restored": restored(several), **({"sample": "One sample"} if several else {})}
+
+
 def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def sentence(error: Any) -> str:
-    """An error's message for the page: without the folders of the server, and not as Markdown."""
-    plain = re.sub(r"(/[\w.\-]+)+/([\w.\-]+)", r"\2", " ".join(str(error).split()))
+    """An error's message for the page: without the folders of the server, with the page's names, and not as Markdown."""
+    said = " ".join(str(error).split())
+    plain = re.sub(r"(/[\w.\-]+)+/([\w.\-]+)", r"\2", said)
     plain = re.sub(r"[0-9a-f]{24}(\.\w+)?", "the file", plain)
-    plain = plain.replace("--set ", "")[:400]
-    return re.sub(r"([\\`*_\[\]<>$#])", r"\\\1", plain[:1].upper() + plain[1:])
+    plain = re.sub(r"^(?:operator: )?(\w+)(?=: )", lambda found: FIELDS.get(found[1], found[0]), plain)
+    plain = plain.replace("--set ", "").replace("operator.acceleration=", "acceleration ")[:400]
+    if plain.startswith("the file") or not said.startswith("/"):            # a file of the user's keeps its name
+        plain = plain[:1].upper() + plain[1:]
+    return re.sub(r"([\\`*_\[\]<>$#])", r"\\\1", plain)

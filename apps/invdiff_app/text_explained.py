@@ -36,7 +36,8 @@ IDEAS = {
         r"\displaystyle x_\sigma = x_0 + \sigma n, \quad n \sim \mathcal N(0, 1)",
         "That lets the values grow (variance exploding, VE). Scaled so that the variance stays, it is variance preserving, VP:",
         r"\displaystyle z_t = a(t)\, u_0 + s(t)\, n, \quad a^2 + s^2 = 1",
-        "At the same ratio of image to noise they are the same picture.",
+        "of $u_0 = 2 x_0 - 1$, the image between −1 and 1. At the same ratio of image to noise, $s / a = 2 \\sigma$, they are "
+        "the same picture.",
     ), "An image and a density of the plane, at growing noise, under both processes."),
     "reverse": Idea("How noise goes", (
         "The network is a denoiser: the mean of all images that could be behind this noise,",
@@ -60,8 +61,9 @@ IDEAS = {
     ), "Rough paths of the SDE beside smooth ones of the ODE, over the same density."),
     "schedules": Idea("Schedules", (
         "How fast the noise comes is a choice. What matters is the ratio",
-        r"\displaystyle \mathrm{SNR}(t) = \frac{a(t)^2}{s(t)^2} = \frac{1}{\sigma(t)^2}",
-        "and where a sampler's few steps are spent; Karras' levels put many at low noise:",
+        r"\displaystyle \mathrm{SNR}(t) = \frac{a(t)^2}{s(t)^2} = \frac{1}{(2\sigma(t))^2}",
+        "of $u_0 = 2 x_0 - 1$, whose noise is twice that of $x_0$, and where a sampler's few steps are spent; Karras' levels "
+        "put many at low noise:",
         r"\displaystyle \sigma_i = \Big(\sigma_{\max}^{1/\rho} + \tfrac{i}{N}\big(\sigma_{\min}^{1/\rho} - "
         r"\sigma_{\max}^{1/\rho}\big)\Big)^{\rho}",
     ), "Shares of image and noise over time, their ratio, and the levels that samplers visit, for seven schedules."),
@@ -79,8 +81,9 @@ IDEAS = {
         "They differ in how they go from level to level. DDIM takes straight steps along the flow; Heun corrects each one; "
         "DPM-Solver++ remembers the last estimate; DDPM adds fresh noise.",
         r"\displaystyle x_{i+1} = \frac{\sigma_{i+1}}{\sigma_i}\, x_i + \Big(1 - \frac{\sigma_{i+1}}{\sigma_i}\Big) D",
-        "With few calls of the denoiser, the higher orders are closer to the density.",
-    ), "Samples of two crescents by several samplers, for two budgets of denoiser calls."),
+        "With few calls of the denoiser, both kinds of DPM-Solver++ are closest to the density: their second order costs no "
+        "calls. Heun's costs a second one in each step, and five calls are three steps, too few. With many, all come close.",
+    ), "Samples of two crescents by several samplers, for growing budgets of denoiser calls."),
     "convergence": Idea("How fast they converge", (
         "A method of order k halves its step and divides its error by two to the k:",
         r"\displaystyle \lVert x_N - x(0) \rVert = O(N^{-k})",

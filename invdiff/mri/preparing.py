@@ -55,7 +55,7 @@ def prepare(scan: Scan, number: int, settings: ScanSettings, sigma_y: float | No
     missing or too small.
     """
     raw = scan.read(number)
-    mask = raw.mask if settings.acceleration is None else _retrospective(scan, raw, settings)
+    mask = raw.mask if settings.acceleration is None else retrospective(scan, raw, settings)
     unsaid = None if sigma_y is None or scan.noise is not None else "none"
     whitening = _whitening(scan, number, raw, mask, settings, settings.noise or unsaid)
     seen = _seen(scan, number, raw, mask, whitening, settings)
@@ -128,11 +128,11 @@ def _whitening(scan: Scan, number: int, raw: RawSlice, mask: Tensor | None, sett
     return found or find_whitening(scan, raw, None)
 
 
-def _retrospective(scan: Scan, raw: RawSlice, settings: ScanSettings) -> Tensor:
+def retrospective(scan: Scan, raw: RawSlice, settings: ScanSettings) -> Tensor:
     """The mask (H, W) that the settings put over a fully sampled scan."""
     if raw.mask is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over Cartesian k-space, and this is on a trajectory")
-    block = _measured_block(raw.mask)
+    block = measured_block(raw.mask)
     if block is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over fully sampled k-space, and this is undersampled "
                          f"already ({float(raw.mask.float().mean()):.0%} is there); leave it out")
@@ -151,7 +151,7 @@ def _truth(scan: Scan, kspace: Tensor, whitening: Whitening, settings: ScanSetti
     return mri.rss(images, 0)
 
 
-def _measured_block(mask: Tensor) -> tuple[slice, slice] | None:
+def measured_block(mask: Tensor) -> tuple[slice, slice] | None:
     """The rows and columns that were measured, where that is all of a block around the origin: scanners leave zeros beside
     it. None for anything else."""
     sides = []

@@ -2,20 +2,38 @@
 
 import io
 import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
+import torch
 from app_pages import finished, page
-from invdiff_app import scan_outcome, text, text_compare, text_explained, text_mri
+from invdiff_app import comparing, scan_outcome, spec, text, text_compare, text_explained, text_mri
 from invdiff_app.explaining import drawn, repeated
+from invdiff_app.jobs import Job
 from invdiff_app.pictures import png
 from PIL import Image
+from streamlit.testing.v1 import AppTest
 
+from invdiff.diffusion.schedules import Karras
+from invdiff.diffusion.sdes import VP
+from invdiff.evaluation.mixtures import sliced_wasserstein
 from invdiff.illustrations.gallery import FIGURES
+from invdiff.illustrations.samplers import COMPARED, samples_of
+from invdiff.illustrations.targets import exact_draws, moons
+from invdiff.paths import bundled
 
 
 def commands(at):
     return [block.value for block in at.code if block.value.startswith("invdiff")]
+
+
+def upload_scan(at, name, content):
+    at.selectbox(key="scan").set_value("upload").run()
+    return at.file_uploader(key="scan_file").set_value((name, content, "application/x-hdf5")).run()
 
 
 def quick_scan(at, samples=2):
@@ -61,11 +79,48 @@ def test_a_single_sample_of_a_scan_has_no_spread_to_lay_over_it():
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n" + b"\0" * 99, b"GIF89a", b"#!/bin/sh"])
 def test_a_hostile_scan_is_refused_with_a_sentence(content):
-    at = page("mri")
-    at.selectbox(key="scan").set_value("upload").run()
-    at.file_uploader(key="scan_file").set_value(("scan.h5", content, "application/x-hdf5")).run()
+    at = upload_scan(page("mri"), "scan.h5", content)
     assert len(at.error) == 1
     assert not any(bad in at.error[0].value for bad in ("Traceback", "/tmp", text.WENT_WRONG))
+
+
+def test_a_scan_that_is_undersampled_already_is_taken_as_it_is(tmp_path):
+    kspace = np.random.default_rng(0).normal(size=(1, 4, 64, 64)).astype(np.complex64)
+    for name, step in (("full.h5", 1), ("half.h5", 2)):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["kspace"] = np.where(np.arange(64) % step == 0, kspace, 0)
+    at = upload_scan(page("mri"), "half.h5", (tmp_path / "half.h5").read_bytes())
+    assert not at.error
+    assert [(box.value, box.disabled) for box in at.checkbox] == [(True, True)]
+    assert any(caption.value == text_mri.UNDERSAMPLED.format(0.5) for caption in at.caption)
+    assert "acceleration" not in commands(at)[0]
+    at.file_uploader(key="scan_file").set_value(("full.h5", (tmp_path / "full.h5").read_bytes(), "application/x-hdf5")).run()
+    assert [(box.value, box.disabled) for box in at.checkbox] == [(False, False)]
+    assert "acceleration=4" in commands(at)[0]
+
+
+def test_the_head_that_comes_with_the_app_is_given_away_with_the_result(monkeypatch):
+    monkeypatch.setattr("invdiff_app.scanning._run", lambda job, config, names: None)
+    at = page("mri")
+    at.selectbox(key="scan").set_value("head").run()
+    assert "--input head.h5 " in commands(at)[0]
+    at.button(key="reconstruct").click().run()
+    assert finished(at).about["given"] == {"head.h5": bundled("data", "samples", "head.h5").read_bytes()}
+
+
+def test_the_zip_of_a_scan_has_the_files_that_are_not_the_user_s(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(scan_outcome, "archive", lambda made, given: given)
+    monkeypatch.setattr(scan_outcome.st, "download_button", lambda label, make, name, *_, **__: seen.setdefault(name, make))
+    scan_outcome._downloads(SimpleNamespace(id="a", about={"given": {"head.h5": b"it"}}), None)
+    assert seen["mri.zip"]() == {"head.h5": b"it"}
+
+
+def test_few_steps_of_a_scan_come_with_advice():
+    at = page("mri")
+    assert not any(caption.value == text_mri.FEW_STEPS for caption in at.caption)
+    at.slider(key="mri_steps").set_value(9).run()
+    assert any(caption.value == text_mri.FEW_STEPS for caption in at.caption)
 
 
 def test_a_picture_is_sent_to_its_page_and_the_settings_outlive_it(tmp_path):
@@ -91,8 +146,11 @@ def test_samplers_are_compared_and_one_that_cannot_is_left_out():
     at.selectbox(key="task").set_value("motion-deblur").run()
     at.selectbox(key="motion_blur_boundary").set_value("replicate")     # without an SVD, which DDRM wants
     at.multiselect(key="samplers").set_value(["moment_matching", "ddrm"])
+    at.slider(key="motion-deblur_noise").set_value(0.0)
     at.multiselect(key="compare_steps").set_value([5]).run()
     assert len(commands(at)) == 1
+    assert [line.partition(" --output ")[2] for line in commands(at)[0].splitlines()] == [
+        "restored/motion-deblur-moment_matching-5", "restored/motion-deblur-ddrm-5"]
     at.button(key="compare").click().run()
     job = finished(at)
     at.run()
@@ -101,6 +159,51 @@ def test_samplers_are_compared_and_one_that_cannot_is_left_out():
     assert len(at.table) == 1
     assert not at.error
     assert len(at.get("download_button")) == 2              # the result's and the settings'
+    said = [caption.value for caption in at.caption]
+    assert text_compare.SCORED_ONE in said
+    assert text_compare.RESIDUAL_NOISELESS in said
+
+
+@dataclass(frozen=True)
+class Ran:
+    report: dict
+    config: object = None
+
+
+def test_a_stopped_comparison_leaves_out_what_is_not_whole_and_says_so(monkeypatch):
+    """The second of three runs is stopped with two samples of four. A population takes its steps together."""
+    def run(config, on_step):
+        steps = 5 if config.sampler["name"] == "twisted_smc" else 20
+        on_step(SimpleNamespace(done=1, total=steps, step=SimpleNamespace(x0=torch.zeros(1, 3, 8, 8))))
+        totals.append(job.total)
+        if config.sampler["name"] == "diffpir":
+            job.stop_asked = True
+            return Ran({"samples": 2})
+        job.done = job.done - 1 + steps
+        return Ran({"samples": 4})
+
+    job, totals = Job("me", lambda job: None, Path(), {}), []
+    monkeypatch.setattr("invdiff.job.run", run)
+    configs = [spec.resolve("deblur", {"sampler.name": name, "sampler.steps": 5, "samples": 4})
+               for name in ("twisted_smc", "diffpir", "ddrm")]
+    made = comparing.run_all(job, configs, {})
+    assert (list(made.outcomes), made.missing) == (["Twisted SMC, 5 steps"], ["DiffPIR, 5 steps", "DDRM, 5 steps"])
+    assert totals == [45, 45]
+
+    def shown():
+        from invdiff_app.comparing import Comparison, _show
+
+        _show(None, Comparison(missing=["DiffPIR, 5 steps", "DDRM, 5 steps"]))
+
+    (box,) = AppTest.from_function(shown).run().info
+    assert box.value.startswith("Stopped. ")
+    assert box.value.endswith("DiffPIR, 5 steps; DDRM, 5 steps.")
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.02, "1.02"), (0.25, "0.25"), (1.2e-7, "1e-07")])
+def test_a_small_residual_is_not_zero(value, shown):
+    report = {"metrics": {}, "network_calls": 5, "seconds": 1.0, "residual": {"value": value}}
+    assert comparing._row(Ran(report, spec.resolve("deblur", {})))[-1] == shown
 
 
 def test_too_many_runs_are_not_begun():
@@ -112,6 +215,24 @@ def test_too_many_runs_are_not_begun():
 
 def test_every_figure_has_its_words():
     assert set(text_explained.IDEAS) == set(FIGURES)
+
+
+def test_the_ratio_of_image_to_noise_is_the_library_s():
+    snr = float(VP().log_snr(VP().time(0.1)))
+    assert np.exp(snr) == pytest.approx(1 / (2 * 0.1) ** 2, rel=1e-4)
+    assert any(r"\frac{1}{(2\sigma(t))^2}" in part for part in text_explained.IDEAS["schedules"].parts)
+    assert all("u_0 = 2 x_0 - 1" in " ".join(text_explained.IDEAS[idea].parts) for idea in ("forward", "schedules"))
+
+
+def test_what_is_said_of_samplers_is_what_their_figure_shows():
+    """With five calls: the two second-order ones that remember are the nearest, and Heun's method is the farthest."""
+    prior = moons()
+    exact = exact_draws(prior, 300, 2).reshape(300, 2).float()
+    distance = {name: sliced_wasserstein(samples_of(integrator, prior, 5, 300, 0, Karras()), exact, 20)
+                for name, integrator in COMPARED.items()}
+    ranked = sorted(distance, key=distance.get)
+    assert set(ranked[:2]) == {"DPM-Solver++(2M)", "DPM-Solver++(SDE)"}
+    assert ranked[-1] == "Heun"
 
 
 @pytest.mark.parametrize("idea", ["forward", "reverse", "score_field", "sde_and_ode", "samplers", "guidance"])

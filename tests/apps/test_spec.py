@@ -57,6 +57,21 @@ def test_files_get_the_names_their_users_know():
     assert "/tmp" not in spec.command_line(named) + spec.as_yaml(named)
 
 
+def test_each_command_may_have_a_folder_of_its_own():
+    assert spec.command_line(spec.resolve("deblur", {}), "out/a") == "invdiff restore --task deblur --output out/a"
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    ("operator: sigma: expected at most 1.4 pixels", "Width of the blur, pixels: expected at most 1.4 pixels"),
+    ("operator: kernel: expected at most (16, 16)", "The blur: expected at most (16, 16)"),
+    ("operator.acceleration=12 leaves 5 of 64 lines", "Acceleration 12 leaves 5 of 64 lines"),
+    ("/tmp/invdiff-job-x/me.png: is empty", "me.png: is empty"),
+    ("/tmp/v/0123456789abcdef01234567.png: is empty", "The file: is empty"),
+])
+def test_an_error_has_the_page_s_names_and_the_user_s(error, said):
+    assert text.sentence(error) == said
+
+
 def at_first(kind):
     if isinstance(kind, operators_shown.Choice):
         return kind.options[0]
@@ -79,10 +94,10 @@ def test_everything_on_offer_has_a_name_and_is_known():
 
 
 def test_a_restoration_in_words():
-    report = {"consistency": {"words": "It explains."}, "provenance": {"words": "Half."},
+    report = {"samples": 4, "consistency": {"words": "It explains."}, "provenance": {"words": "Half."},
               "interval": {"level": 0.9, "factor": 2.0, "half_width": 0.05, "source": "measured"}}
-    assert text.trust(report) == ["It explains.", "Half.", "The 90% interval at a pixel is 2.00 times the spread to each side, "
-                                                           "here 0.050 on average (measured)."]
-    assert len(text.trust({**report, "interval": {"factor": 0.0}})) == 2                # a single sample
+    assert text.trust(report) == ["It explains.", "Half.", "The 90% interval at a pixel is 2.00 times the spread, pooled over "
+                                  "neighbouring pixels, to each side, here 0.050 on average (measured)."]
+    assert text.trust({**report, "samples": 1, "interval": {"factor": 0.0}}) == ["It explains.", "Half.", text.SINGLE]
     assert text.warning(report) is None
     assert text.warning({"novelty": {"unusual": True, "words": "Strange."}}) == "Strange."
