@@ -22,15 +22,17 @@ def check_images(prior: Denoiser, problem: Problem) -> None:
                          "another prior (`invdiff priors` lists them)")
 
 
-def check_operator(problem: Problem) -> None:
-    """It makes measurements such as y, as many; and a linear one's A_adjoint is its transpose."""
+def check_operator(problem: Problem, transposes: bool) -> None:
+    """It makes measurements such as y, as many; and a linear one's A_adjoint, if it is used, is its transpose."""
     name, y, seen = type(problem.physics).__name__, problem.y, problem.seen_of_one
+    if seen is not None and seen.is_complex():
+        raise InputError(f"{name}: makes complex numbers; expected real ones, with real and imaginary part as two channels")
     if seen is not None and len(seen) not in (1, len(y)):
         raise InputError(f"y: expected {len(seen)} measurements, as {name} has parameters of its own for each, got {len(y)}")
     if seen is not None and seen.shape[1:] != y.shape[1:]:
         raise InputError(f"y: expected (B, *{tuple(seen.shape[1:])}), as {name} makes of images {problem.image_shape}, got "
                          f"{tuple(y.shape)}")
-    if isinstance(problem.physics, LinearPhysics):
+    if transposes and isinstance(problem.physics, LinearPhysics):
         _check_transpose(problem, 1 if seen is not None and len(seen) == 1 else len(y))
 
 

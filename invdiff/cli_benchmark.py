@@ -64,7 +64,6 @@ def _exact(config: Any, folder: Path, command: str) -> None:
 
     from invdiff.experiments import exact_tables
     from invdiff.experiments.exact import new_record, run
-    from invdiff.io.files import write_text
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; choose an output folder")
@@ -75,7 +74,7 @@ def _exact(config: Any, folder: Path, command: str) -> None:
     for part in run(plan, record):
         exact_tables.save(record, kept)
         console.print(f"{part}: done", highlight=False)
-    write_text(folder / "exact.md", exact_tables.to_markdown(record))
+    exact_tables.save(record, kept, finished=True)
     for table in exact_tables.tables(record):
         shown = Table(*(head.replace(" ", "\n") for head in table.head), box=SIMPLE, title=table.title, caption=table.note)
         for name, *numbers in table.rows:                   # narrow columns: where names leave no room, rich cuts numbers

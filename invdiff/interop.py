@@ -74,6 +74,7 @@ class DeepinvSampler(Sampler):
     about: ClassVar[str] = "a deepinv Reconstructor"
     singly: ClassVar[bool] = True
     resumes: ClassVar[bool] = False
+    transposes: ClassVar[bool] = False
     mirrors: ClassVar[bool] = False
     num_steps: PositiveInt = Field(1, alias="steps", le=1)
     build: Callable[[Denoiser, float], Reconstructor]

@@ -130,7 +130,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
     with in_use(prior):
         problem = problem.to(where)
         check_images(prior, problem)
-        check_operator(problem)
+        check_operator(problem, sampler.transposes)
         counted = Counted(in_single(prior).to(where), precision, where)
         run = _Run(problem, counted, sampler, seed, antithetic and sampler.mirrors, on_step, estimates(start, problem))
         if checkpoint is not None:
@@ -199,7 +199,7 @@ class _Run:
 
     def resume(self, path: str | Path, samples: int) -> None:
         """Take what an earlier call has left in `path`. What prior and operator make of a fixed picture tells them apart."""
-        identity = {"sampler": _described(self.sampler), "seed": self.seed, "precision": self.prior.precision,
+        identity = {"sampler": described(self.sampler), "seed": self.seed, "precision": self.prior.precision,
                     "sigma_y": self.problem.sigma_y, "device": self.problem.y.device.type, "versions": versions()}
         if self.sampler.population:
             identity["samples"] = samples
@@ -238,7 +238,7 @@ class _Run:
         """Plain values about the run and its samples (B, S, ...); calls are means over all chains drawn."""
         chains = len(self._chains())
         costs = sum((chunk.costs for chunk in self.drawn), Costs())
-        report = {"sampler": _described(self.sampler), "seed": self.seed, "samples": samples.shape[1],
+        report = {"sampler": described(self.sampler), "seed": self.seed, "samples": samples.shape[1],
                   "antithetic": self.antithetic,
                   "seconds": round(costs.seconds, 3), "network_calls": costs.network_calls / chains,
                   "network_gradients": costs.network_gradients / chains, "operator_calls": costs.operator_calls / chains,
@@ -252,9 +252,9 @@ class _Run:
         return report
 
 
-def _described(model: BaseModel) -> dict[str, Any]:
+def described(model: BaseModel) -> dict[str, Any]:
     """A sampler's name and parameters, and those of its parts: two schedules may have the same parameters."""
-    parts = {name: _described(value) for name, value in model if isinstance(value, BaseModel)}
+    parts = {name: described(value) for name, value in model if isinstance(value, BaseModel)}
     return {"name": type(model).__name__, **model.model_dump(by_alias=True), **parts}
 
 

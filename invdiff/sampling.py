@@ -25,7 +25,7 @@ from invdiff.priors import Guided
 from invdiff.priors.counted import Counted, in_use
 from invdiff.priors.denoiser import own_sampling
 from invdiff.priors.spectrum_records import channels_of
-from invdiff.restoration import Progress, Stop
+from invdiff.restoration import Progress, Stop, described
 from invdiff.training.samples import save_sheet, sheet
 
 _PIXELS, _PIXELS_ON_CPU = 2**18, 2**16      # of images drawn together, if nothing else is said: more leave a CPU's cache
@@ -117,9 +117,9 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
     if bad := int((~drawn.isfinite().flatten(1).all(1)).sum()):
         nearer = "" if guidance == 1 else f", or a guidance nearer to 1 than {guidance:g}"
         raise InputError(f"sample: {bad} of {len(drawn)} images are not finite; take more steps or another solver{nearer}")
-    report = {"solver": {"name": type(integrator).__name__, **integrator.model_dump()},
+    report = {"solver": described(integrator),
               "steps": None if integrator.adaptive else steps,
-              "schedule": {"name": type(schedule or Karras()).__name__, **(schedule or Karras()).model_dump()},
+              "schedule": described(schedule or Karras()),
               "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance,
               "guidance_interval": guidance_interval and list(guidance_interval), "seed": seed,
               "classes": None if labels is None else getattr(prior, "card", {}).get("classes"),

@@ -5,25 +5,29 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from deepinv.physics import Physics
 
 C = TypeVar("C", bound=type[Physics])
 T = TypeVar("T")
-_METHODS = ("forward", "A", "A_adjoint", "A_adjoint_A", "A_A_adjoint", "A_dagger", "prox_l2", "noise")
+_METHODS = ("forward", "A", "A_adjoint", "A_adjoint_A", "A_A_adjoint", "A_dagger", "prox_l2", "noise", "U_adjoint", "V")
 
 
 def also_in_calls(cls: C) -> C:
-    """`cls`, whose methods take by keyword what its `update_parameters` names, too.
+    """`cls`, whose methods, and those of classes derived from it, take by keyword what `update_parameters` names, too.
 
     The call is then that of an updated copy, so the operator stays what it was. Without keywords it costs next to nothing.
     """
-    for name in _METHODS:
-        if hasattr(cls, name):
-            setattr(cls, name, _taking_parameters(getattr(cls, name)))
+    _wrap(cls, [name for name in _METHODS if hasattr(cls, name)])
+    cls.__init_subclass__ = classmethod(lambda derived, **kwargs: _wrap(derived, vars(derived)))  # type: ignore[assignment]
     return cls
+
+
+def _wrap(cls: type, names: Iterable[str]) -> None:
+    for name in set(_METHODS).intersection(names):
+        setattr(cls, name, _taking_parameters(getattr(cls, name)))
 
 
 def _taking_parameters(method: Callable) -> Callable:
@@ -50,7 +54,8 @@ def _updated(physics: Physics, kwargs: dict[str, Any]) -> tuple[Physics, dict[st
 def names(physics: Physics) -> frozenset[str]:
     """The parameters that its `update_parameters` names, and those of a physics that it contains."""
     inner = (names(child) for child in physics.children() if isinstance(child, Physics))
-    return _named(type(physics).update_parameters).union(*inner)
+    own = (_named(vars(cls)["update_parameters"]) for cls in type(physics).__mro__ if "update_parameters" in vars(cls))
+    return frozenset().union(*own, *inner)
 
 
 @functools.cache

@@ -91,6 +91,12 @@ def test_imports_go_downwards_only(path):
     assert not wrong, f"{relative} must not import {sorted(wrong)}"
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """pytest imports them by it, as there are no packages of tests."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_bundled_task_builds_and_has_its_file_s_name():
     assert {"deblur", "denoise", "inpaint", "motion-deblur", "sr"} <= set(tasks())
     for name in tasks():

@@ -168,6 +168,7 @@ def _draw(sampler: Sampler, prior: Denoiser, problem: Problem, count: int) -> Te
 def new_record(plan: Plan) -> dict[str, Any]:
     """Of a plan of which nothing is done: how it is made, plain values."""
     return {"made": {"samplers": list(plan.samplers), "problems": plan.problems, "samples": plan.samples, "steps": plan.steps,
+                     "dimensions": [list(pair) for pair in plan.dimensions], "noises": list(plan.noises),
                      "versions": versions()}, "gaussian": {}, "mixtures": {}}
 
 

@@ -70,11 +70,14 @@ def to_markdown(record: dict) -> str:
     return "\n".join(lines)
 
 
-def save(record: dict, path: Path) -> None:
-    """The record, as .json, whole or not at all. Raises InputError where it cannot be written."""
+def save(record: dict, path: Path, finished: bool = False) -> None:
+    """The record, as .json, and of a finished one the page beside it, as .md; each whole or not at all. Raises InputError where
+    they cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(record, indent=1))
+        if finished:
+            write_text(path.with_suffix(".md"), to_markdown(record))
     except OSError as error:
         raise unwritable(path.parent, error) from error
 

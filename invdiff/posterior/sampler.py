@@ -36,6 +36,7 @@ class Sampler(BaseModel):
     singly: ClassVar[bool] = False          # does it take measurements apart, and so no operator that takes them together?
     integrates: ClassVar[bool] = True       # does it go from level to level by an integrator?
     resumes: ClassVar[bool] = True          # do its parameters tell it from any other, as going on from a checkpoint takes?
+    transposes: ClassVar[bool] = True       # does it use the operator's A_adjoint, which is then to be A's transpose?
     mirrors: ClassVar[bool] = True          # does the seed ~s draw with the noise of s, of opposite sign?
 
     num_steps: PositiveInt = Field(30, alias="steps")

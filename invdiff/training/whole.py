@@ -51,5 +51,3 @@ class WholeImages:
             return images, grey
         classes = np.where(rng.random(count) < self.drop, -1, self.labels[chosen])[mine]
         return images, grey, torch.from_numpy(classes.astype(np.int64))
-
-

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from deepinv.models import Reconstructor
 from deepinv.physics import Blur, Inpainting, LinearPhysics, Tomography
 from test_restore import SIZE, prior
 
 import operators
 from invdiff.checks import check_operator
 from invdiff.errors import InputError
+from invdiff.interop import DeepinvSampler
 from invdiff.posterior import MomentMatching
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
@@ -49,8 +51,8 @@ def test_a_transpose_that_is_none_is_refused(size):
     wrong, right = (simulate(Thinned(kind, size), torch.rand(2, *size), 0.1) for kind in (False, True))
     state = torch.get_rng_state()
     with pytest.raises(InputError, match="Thinned: its A_adjoint is not the transpose of its A"):
-        check_operator(wrong)
-    check_operator(right)
+        check_operator(wrong, True)
+    check_operator(right, True)
     assert torch.equal(torch.get_rng_state(), state)
     assert wrong.calls.operator == right.calls.operator == 0
 
@@ -69,4 +71,21 @@ def test_a_transpose_of_another_shape_is_refused():
 def test_a_transpose_that_is_nearly_one_will_do():
     """deepinv's tomography, by filtered back-projection's."""
     physics = Tomography(8, 8, normalize=True, adjoint_via_backprop=False)
-    check_operator(simulate(physics, torch.rand(1, *SIZE), 0.1))
+    check_operator(simulate(physics, torch.rand(1, *SIZE), 0.1), True)
+
+
+def test_a_sampler_that_asks_for_no_transpose_takes_any():
+    posed = simulate(Thinned(False, SIZE), torch.rand(1, *SIZE), 0.1)
+
+    class Doubled(Reconstructor):
+        def forward(self, y, physics, **kwargs):
+            return y.repeat_interleave(2, -1)
+
+    assert restore(posed, prior(), DeepinvSampler(build=lambda prior, sigma_y: Doubled())).samples.shape == (1, 1, *SIZE)
+
+
+def test_complex_measurements_are_two_channels():
+    physics = LinearPhysics(A=lambda x, **kw: torch.fft.fft2(x, norm="ortho"), img_size=SIZE,
+                            A_adjoint=lambda y, **kw: torch.fft.ifft2(y, norm="ortho").real)
+    with pytest.raises(InputError, match="LinearPhysics: makes complex numbers; expected real ones"):
+        restore(Problem(physics, torch.zeros(1, *SIZE), 0.1), prior(), MomentMatching(steps=2))

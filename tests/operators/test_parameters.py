@@ -121,3 +121,29 @@ def test_a_filter_for_each_image_is_refused():
     draws = generator.MotionBlurGenerator((5, 5)).step(batch_size=2)
     with pytest.raises(ValueError, match=r"got \(2, 1, 5, 5\); use batch_size=1"):
         operators.GaussianBlur((1, 32, 32))(torch.rand(2, 1, 32, 32), **draws)
+
+
+class Louder(operators.Blur):
+    """A user's own, which adds a parameter and methods."""
+
+    gain = 1.0
+
+    def update_parameters(self, gain=None, **kwargs):
+        super().update_parameters(**kwargs)
+        self.gain = self.gain if gain is None else gain
+
+    def A(self, x, **kwargs):
+        return self.gain * super().A(x, **kwargs)
+
+    def A_adjoint(self, y, **kwargs):
+        return self.gain * super().A_adjoint(y, **kwargs)
+
+
+def test_a_class_of_ones_own_takes_its_parameters_and_those_it_inherits():
+    physics, x, kernel = Louder((1, 9, 10), KERNEL), torch.rand(1, 1, 9, 10), torch.rand(5, 3)
+    other = operators.Blur((1, 9, 10), kernel)
+    for call, expected in ((physics, other), (physics.A, other.A), (physics.A_adjoint, other.A_adjoint)):
+        torch.testing.assert_close(call(x, gain=3.0, kernel=kernel), 3 * expected(x))
+    for name in ("U_adjoint", "V"):
+        torch.testing.assert_close(getattr(physics, name)(x, kernel=kernel), getattr(other, name)(x))
+    torch.testing.assert_close(physics(x), operators.Blur((1, 9, 10), KERNEL)(x))

@@ -111,6 +111,8 @@ def test_a_stopped_run_goes_on_and_another_plan_s_is_refused(tmp_path, capsys):
     assert json.loads((tmp_path / "exact.json").read_text(encoding="utf-8")) == whole
     with pytest.raises(InputError, match=r"exact\.json: holds the results of another benchmark"):
         command(*settings, "samples=50", output=tmp_path)
+    with pytest.raises(InputError, match=r"exact\.json: holds the results of another benchmark"):       # not quick, as small
+        command("problems=1", "samples=100", "steps=10", settings[1], output=tmp_path)
     (tmp_path / "exact.json").write_text("{}")
     with pytest.raises(InputError, match=r"exact\.json: is no record of a benchmark"):
         command(*settings, output=tmp_path)
