@@ -62,8 +62,8 @@ def _exact(config: Any, folder: Path, command: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from invdiff.experiments import exact_tables
-    from invdiff.experiments.exact import new_record, run
+    from invdiff.benchmark import exact_tables
+    from invdiff.benchmark.exact import new_record, run
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; choose an output folder")

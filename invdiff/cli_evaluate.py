@@ -43,7 +43,7 @@ def evaluate(data: Data,
     from invdiff.evaluation.generative.evaluate import chosen_metrics, floor
     from invdiff.evaluation.generative.evaluate import evaluate as score
     from invdiff.evaluation.generative.features import Looked, feature_network
-    from invdiff.evaluation.image_sets import reference, sample_images
+    from invdiff.evaluation.generative.references import reference, sample_images
     from invdiff.machine import find_device, versions
 
     options = {"prior": prior, "samples": samples, "count": count, "solver": solver, "steps": steps, "class": klass,
@@ -100,7 +100,7 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
            size: tuple[int, ...] | None) -> tuple[list[Any], dict[str, Any]]:
     """A set of images of `size`, (H, W), and how they were drawn."""
     from invdiff.cli_sample import with_progress
-    from invdiff.evaluation.image_sets import drawn_images
+    from invdiff.evaluation.generative.references import drawn_images
     from invdiff.sample_config import draw, sample_config
     from invdiff.sampling import image_size
 
@@ -127,7 +127,7 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
 def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart: str | None, seed: int, device: str | None,
                 output: Path | None) -> None:
     from invdiff.cli_sample import with_progress
-    from invdiff.evaluation.image_sets import likelihood_of
+    from invdiff.evaluation.generative.references import likelihood_of
     from invdiff.machine import find_device, versions
     from invdiff.priors.denoiser import own_sampling
     from invdiff.sample_config import sample_config
@@ -165,8 +165,7 @@ def _show(found: dict[str, float], lowest: dict[str, float], made: dict[str, Any
     from rich.console import Console
     from rich.table import Table
 
-    from invdiff.evaluation.generative.evaluate import LABELS
-    from invdiff.evaluation.generative.tables import shown
+    from invdiff.evaluation.generative.evaluate import LABELS, shown
 
     kept_apart = f"; floor: {made['kept_apart']}" if lowest else ""
     table = Table(title=f"{made['count']:,} images, {made['samples']}", caption=f"features of {made['features']} against "

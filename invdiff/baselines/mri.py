@@ -29,8 +29,8 @@ from torch import Tensor
 
 import operators
 from invdiff.baselines.bart import bart_l1_wavelet
+from invdiff.baselines.iterations import scaled_adjoint
 from invdiff.baselines.mri_sparse import l1_wavelet, total_variation
-from invdiff.baselines.total_variation import scaled_adjoint
 from invdiff.errors import InputError
 from invdiff.problem import Problem, require
 

@@ -7,18 +7,14 @@ frames before the last two axes. R depends on magnitudes of complex numbers, so 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from invdiff.baselines.total_variation import scaled_adjoint
+from invdiff.baselines.iterations import fista, scaled_adjoint
 from invdiff.baselines.wavelets import Wavelets
 from invdiff.problem import Problem
 
 DUAL_STEPS = 5
-Prox = Callable[[Tensor, Tensor], Tensor]       # v, step (B, 1, ...) -> argmin_x 1/2 |x - v|² + step weight R(x)
 
 
 def l1_wavelet(problem: Problem, weight: float, iterations: int, shift: bool = True, seed: int = 0) -> Tensor:
@@ -56,30 +52,6 @@ def total_variation(problem: Problem, weight: float, iterations: int) -> Tensor:
         return v - gradient_adjoint(dual)
 
     return fista(problem, prox, start, iterations) * _seen(problem)
-
-
-def fista(problem: Problem, prox: Prox, start: Tensor, iterations: int) -> Tensor:
-    """Beck & Teboulle 2009 with the constant step 1 / |Aᴴ A|, from `start`."""
-    step = 1 / squared_norm(problem)
-    x, z, t = start, start, 1.0
-    for _ in range(iterations):
-        new = prox(z - step * (problem.A_adjoint_A(z) - problem.pulled), step)
-        t_new = (1 + math.sqrt(1 + 4 * t * t)) / 2
-        z = new + (t - 1) / t_new * (new - x)
-        x, t = new, t_new
-    return x
-
-
-def squared_norm(problem: Problem, iterations: int = 20) -> Tensor:
-    """|Aᴴ A| of each item, (B, 1, ...), by power iteration, which comes from below, and 3 % for that."""
-    b = problem.pulled
-    x = torch.randn((1, *b.shape[1:]), generator=torch.Generator().manual_seed(0)).to(b).expand_as(b)
-    norm = b.new_ones(len(b), *[1] * (b.ndim - 1))
-    for _ in range(iterations):
-        x = problem.A_adjoint_A(x)
-        norm = x.flatten(1).norm(dim=1).reshape(norm.shape)
-        x = x / norm
-    return 1.03 * norm
 
 
 def _seen(problem: Problem) -> Tensor:

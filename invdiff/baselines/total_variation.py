@@ -5,6 +5,7 @@ from deepinv.models import TVDenoiser
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+from invdiff.baselines.iterations import scaled_adjoint
 from invdiff.problem import Problem, require
 
 RELAXATION = 1.9        # in (0, 2); more than 1 nearly halves the iterations (Condat 2013)
@@ -52,11 +53,3 @@ def total_variation(problem: Problem, weight: float, iterations: int = 300) -> T
 def _length(gradient: Tensor) -> Tensor:
     """|g| of vectors in the last dimension; much faster than torch's norm over so few numbers."""
     return gradient.square().sum(-1).sqrt()
-
-
-def scaled_adjoint(physics: LinearPhysics, y: Tensor) -> Tensor:
-    """The multiple of A^T y that fits y best: of its size whatever the operator's norm, and safe where A^+ amplifies."""
-    x = physics.A_adjoint(y)
-    fitted = physics.A(x)
-    scale = (fitted * y).flatten(1).sum(1) / fitted.square().flatten(1).sum(1).clamp_min(1e-30)
-    return x * scale.reshape(-1, *[1] * (x.ndim - 1))

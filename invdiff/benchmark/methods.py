@@ -11,8 +11,8 @@ from deepinv.physics import DecomposablePhysics
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from invdiff.baselines.classical import LEAST_NOISE, TotalVariation, WaveletSparsity
 from invdiff.baselines.namesakes import STEPS, namesake
-from invdiff.benchmark.classical import LEAST_NOISE, TotalVariation, WaveletSparsity
 from invdiff.config import SAMPLERS, build_sampler, describe
 from invdiff.errors import InputError
 from invdiff.interop import DeepinvSampler

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
+from invdiff.benchmark.exact import Plan, quick_plan
 from invdiff.benchmark.methods import resolved
 from invdiff.config import SAMPLERS, SCANS, RunConfig, build_operator
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import METRICS
-from invdiff.experiments.exact import Plan, quick_plan
 from invdiff.paths import bundled
 from invdiff.resolving import DEFAULT_SAMPLER, run_config, tasks
 from invdiff.validation import nearest, override, read_yaml, said_of, validate
@@ -64,7 +64,7 @@ class BenchmarkConfig(BaseModel):
 
 
 class ExactConfig(BaseModel):
-    """Samplers against posteriors that are known; see `invdiff.experiments.exact`.
+    """Samplers against posteriors that are known; see `invdiff.benchmark.exact`.
 
     problems: random mixture problems for each pair of dimensions. samples: of each posterior. steps: of every sampler; without
     it, each one's own. quick: a small part of it, to see that it runs.

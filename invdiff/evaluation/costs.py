@@ -1,4 +1,4 @@
-"""Time and memory of an operator's calls by several implementations that take turns, and a page about it."""
+"""Time and memory of an operator's calls by several implementations that take turns."""
 
 import ctypes
 import random
@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import torch
 from deepinv.physics import LinearPhysics
-
-from invdiff.io.markdown import table
 
 Call = Callable[[], object]
 Result = TypeVar("Result")
@@ -102,34 +100,5 @@ def _kilobytes(status: Path, field: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Cost]]], where: str, made: str) -> str:
-    """A page: our times over the others', times, memory. where: the machine. made: the versions."""
-    head = ["operator", "by", *OPERATIONS]
-    times, memories, ratios = [], [], []
-    for name, costs in results.items():
-        others = [costs[by] for by in costs if by != OURS]
-        best = {op: min((c[op].seconds for c in others if op in c), default=None) for op in OPERATIONS}
-        for by, cost in costs.items():
-            times.append([name, by, *(milliseconds(cost.get(op)) for op in OPERATIONS)])
-            memories.append([name, by, *(_megabytes(cost.get(op)) for op in OPERATIONS)])
-        ratios.append([name, *(_ratio(costs[OURS].get(op), best[op]) for op in OPERATIONS)])
-    return "\n".join([
-        "# What operators cost", "",
-        "Written by `python -m invdiff.experiments.operator_costs`: medians, batch 1, float32, the implementations taking "
-        "turns in one run. SigPy has no proximal step of its own. Memory is what a call adds to the process at its peak, "
-        "its result included; where nothing new was needed it is 0.", "",
-        f"On {where}; {made}.", "",
-        "## Our time over that of the fastest other", "", *table(["operator", *OPERATIONS], ratios), "",
-        "## Milliseconds", "", *table(head, times, 2), "", "## Peak memory, MiB", "", *table(head, memories, 2), ""])
-
-
-def _ratio(ours: Cost | None, other: float | None) -> str:
-    return "" if ours is None or other is None else f"{ours.seconds / other:.2f}"
-
-
 def milliseconds(cost: Cost | None) -> str:
     return "" if cost is None else f"{1e3 * cost.seconds:.3g}"
-
-
-def _megabytes(cost: Cost | None) -> str:
-    return "" if cost is None else f"{cost.memory / 2**20:.0f}"

@@ -1,1 +1,1 @@
-"""What the tables of docs/ were measured with: each module writes a page of them."""
+"""What pages of docs/ were measured with, beside `invdiff benchmark`: scripts, each of which writes its page."""

@@ -6,7 +6,7 @@ Writes docs/operator-costs.md. An implementation that is not installed is left o
 import argparse
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +18,9 @@ from deepinv.physics.blur import bicubic_filter
 from torch import Tensor
 
 import operators
-from invdiff.evaluation.costs import OPERATIONS, OURS, Calls, Case, calls_of, measure, milliseconds, to_markdown
+from invdiff.evaluation.costs import OPERATIONS, OURS, Calls, Case, Cost, calls_of, measure, milliseconds
 from invdiff.io.files import write_text
+from invdiff.io.markdown import table
 from invdiff.machine import hardware, versions
 from operators.mri import sampling
 
@@ -162,6 +163,35 @@ def _espirit_case() -> Case:
     return Case(f"coil maps by ESPIRiT, 256², {coils} coils, 24 × 24 calibration", {
         OURS: lambda: {"espirit": lambda: operators.mri.espirit(kspace, calib=24)},
         "SigPy": sigpy_maps})
+
+
+def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Cost]]], where: str, made: str) -> str:
+    """A page: our times over the others', times, memory. where: the machine. made: the versions."""
+    head = ["operator", "by", *OPERATIONS]
+    times, memories, ratios = [], [], []
+    for name, costs in results.items():
+        others = [costs[by] for by in costs if by != OURS]
+        best = {op: min((c[op].seconds for c in others if op in c), default=None) for op in OPERATIONS}
+        for by, cost in costs.items():
+            times.append([name, by, *(milliseconds(cost.get(op)) for op in OPERATIONS)])
+            memories.append([name, by, *(_megabytes(cost.get(op)) for op in OPERATIONS)])
+        ratios.append([name, *(_ratio(costs[OURS].get(op), best[op]) for op in OPERATIONS)])
+    return "\n".join([
+        "# What operators cost", "",
+        "Written by `python -m invdiff.experiments.operator_costs`: medians, batch 1, float32, the implementations taking "
+        "turns in one run. SigPy has no proximal step of its own. Memory is what a call adds to the process at its peak, "
+        "its result included; where nothing new was needed it is 0.", "",
+        f"On {where}; {made}.", "",
+        "## Our time over that of the fastest other", "", *table(["operator", *OPERATIONS], ratios), "",
+        "## Milliseconds", "", *table(head, times, 2), "", "## Peak memory, MiB", "", *table(head, memories, 2), ""])
+
+
+def _ratio(ours: Cost | None, other: float | None) -> str:
+    return "" if ours is None or other is None else f"{ours.seconds / other:.2f}"
+
+
+def _megabytes(cost: Cost | None) -> str:
+    return "" if cost is None else f"{cost.memory / 2**20:.0f}"
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.evaluate import ALL, Reference, chosen_metrics, evaluate, floor
 from invdiff.evaluation.generative.features import FeatureNetwork, feature_network
-from invdiff.evaluation.generative.plots import save_plot
-from invdiff.evaluation.generative.tables import quality_markdown
-from invdiff.evaluation.image_sets import drawn_images, reference
+from invdiff.evaluation.generative.references import drawn_images, reference
+from invdiff.experiments.quality_plot import save_plot
+from invdiff.experiments.quality_tables import quality_markdown
 from invdiff.io.files import make_folder, write_text
 from invdiff.io.results import write_json
 from invdiff.machine import find_device, hardware, versions

@@ -15,9 +15,9 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.io.files import write_text
 from invdiff.paths import cache_folder
-from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.foreign.adapter import ForeignDenoiser
+from invdiff.priors.measured import LEVELS
 from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum
 
 FORMAT = "invdiff-spectrum-1"

@@ -11,9 +11,9 @@ from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
 from invdiff.machine import hardware
 from invdiff.priors import load_prior
-from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.latent import save_latent_prior
+from invdiff.priors.measured import LEVELS
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.training.averages import relative_width
 from invdiff.training.loop import Trainer

@@ -206,7 +206,7 @@ class TestQuality:
             table("ddim:2")
 
     def test_the_fewest_calls_that_reach_a_quality(self):
-        from invdiff.evaluation.generative.tables import quality_markdown
+        from invdiff.experiments.quality_tables import quality_markdown
 
         fid = {("ddim", 10): 9.0, ("ddim", 50): 2.5, ("ddim", 100): 1.2, ("heun", 19): 4.0}
         rows = {f"{solver}, {calls}": {"solver": solver, "steps": calls, "calls": calls, "seconds": 1.0, "seconds_a_step": 0.1,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import operators
+from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.evaluation.novelty import Reference, features
-from invdiff.experiments.exact import draw_gaussian, gaussian_prior
 from invdiff.posterior import DPS, MomentMatching
 from invdiff.problem import simulate
 from invdiff.restoration import restore

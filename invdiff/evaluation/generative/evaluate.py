@@ -132,3 +132,8 @@ def some(images: Looked, count: int, seed: int) -> Looked:
     if count >= len(images):
         return images
     return images.take(torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count])
+
+
+def shown(value: float | None) -> str:
+    """Three significant digits, or nothing."""
+    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -7,7 +7,7 @@ import torch
 from deepinv.models import TVDenoiser
 
 import operators
-from invdiff.baselines import mri_sparse
+from invdiff.baselines import iterations, mri_sparse
 from invdiff.baselines.bart import bart_l1_wavelet
 from invdiff.baselines.mri import BASELINES, baseline, default_weight, tuned
 from invdiff.baselines.total_variation import total_variation
@@ -136,7 +136,7 @@ def test_the_step_is_no_longer_than_one_over_the_largest_eigenvalue(make):
     unit = torch.eye(math.prod(shape)).reshape(-1, *shape)
     dense = torch.cat([problem.A_adjoint_A(x[None]).flatten(1) for x in unit])
     largest = float(torch.linalg.eigvalsh(dense.double()).max())
-    assert largest <= float(mri_sparse.squared_norm(problem)) < 1.05 * largest
+    assert largest <= float(iterations.squared_norm(problem)) < 1.05 * largest
 
 
 def test_l1_wavelet_of_one_position_is_a_fixed_point_of_its_prox():

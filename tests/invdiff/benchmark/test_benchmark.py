@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from invdiff.baselines.classical import WaveletSparsity
 from invdiff.baselines.wavelets import Wavelets
 from invdiff.benchmark.cells import LEVELS, cells, coverage
-from invdiff.benchmark.classical import WaveletSparsity
 from invdiff.benchmark.images import clean_images, sample_crops
 from invdiff.benchmark.methods import make_method, resolved
 from invdiff.benchmark.run import run, usable_metrics

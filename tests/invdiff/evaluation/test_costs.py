@@ -7,8 +7,8 @@ import sys
 import pytest
 
 import operators
-from invdiff.evaluation.costs import OPERATIONS, OURS, Case, Cost, calls_of, measure, to_markdown
-from invdiff.experiments.operator_costs import cases
+from invdiff.evaluation.costs import OPERATIONS, OURS, Case, Cost, calls_of, measure
+from invdiff.experiments.operator_costs import cases, to_markdown
 
 
 def test_costs_are_medians_of_the_time_that_a_call_takes(monkeypatch):

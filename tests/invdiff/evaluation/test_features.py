@@ -14,7 +14,7 @@ from invdiff.errors import InputError
 from invdiff.evaluation.generative import features
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier, shipped_classifiers
 from invdiff.evaluation.generative.features import ClassifierFeatures, feature_network, look, to_bytes
-from invdiff.evaluation.image_sets import Images, reference, reference_images, sample_images
+from invdiff.evaluation.generative.references import Images, reference, reference_images, sample_images
 from invdiff.io.images import save_image
 from invdiff.priors.checkpoint import write_tensors
 
@@ -278,7 +278,7 @@ class TestImageSets:
 
     def test_a_bomb_is_not_unpacked(self, tmp_path, monkeypatch):
         np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((100, 50, 50)))
-        monkeypatch.setattr("invdiff.evaluation.image_sets.MAX_BYTES", 1_000_000)
+        monkeypatch.setattr("invdiff.evaluation.generative.references.MAX_BYTES", 1_000_000)
         (tmp_path / "bomb.npy").write_bytes((tmp_path / "bomb.npz").read_bytes())       # read as what it is, not as called
         for name in ("bomb.npz", "bomb.npy"):
             with pytest.raises(InputError, match=rf"^\S*{name}: unpacks to more than"):

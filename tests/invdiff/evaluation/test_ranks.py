@@ -8,8 +8,8 @@ import torch
 from deepinv.models import Denoiser
 
 import operators
+from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.evaluation.ranks import expected_coverage, simulated_ranks, tarp_ranks, uniformity
-from invdiff.experiments.exact import draw_gaussian, gaussian_prior
 from invdiff.posterior import AnnealedLangevin, MomentMatching, PiGDM, TwistedSMC
 from invdiff.priors.analytic import MixturePrior
 

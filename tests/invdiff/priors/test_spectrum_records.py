@@ -10,9 +10,9 @@ import operators
 from invdiff import InputError, load_prior
 from invdiff.posterior import MomentMatching
 from invdiff.priors import spectrum_records
-from invdiff.priors.calibrated import LEVELS
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.latent import LatentPrior
+from invdiff.priors.measured import LEVELS
 from invdiff.problem import simulate
 from invdiff.restoration import restore
 

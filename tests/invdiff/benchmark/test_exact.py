@@ -5,11 +5,11 @@ import torch
 from deepinv.models import Denoiser
 
 from invdiff.baselines.namesakes import namesake, sample_with_deepinv
+from invdiff.benchmark.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors
+from invdiff.benchmark.exact_tables import save, tables, to_markdown
 from invdiff.cli import app
 from invdiff.errors import InputError
 from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
-from invdiff.experiments.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors
-from invdiff.experiments.exact_tables import save, tables, to_markdown
 
 RECORD = {
     "made": {"command": "invdiff benchmark exact", "samples": 10, "problems": 2, "versions": {"invdiff": "0"}},

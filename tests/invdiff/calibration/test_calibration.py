@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import invdiff.calibration.measuring
+from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.calibration.finding import find_calibration, interval_of, place
 from invdiff.calibration.known import Known, known_images
 from invdiff.calibration.measuring import calibrate, check_unlike, detected
 from invdiff.calibration.record import read_calibration, write_calibration
 from invdiff.errors import InputError
-from invdiff.experiments.exact import draw_gaussian, gaussian_prior
 from invdiff.job import run
 from invdiff.resolving import run_config
 from operators.mri import phantom

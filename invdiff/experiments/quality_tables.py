@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from invdiff.evaluation.generative.evaluate import LABELS
+from invdiff.evaluation.generative.evaluate import LABELS, shown
 from invdiff.io.markdown import table
 
 TIMES_FLOOR = (5.0, 3.0, 2.0, 1.5)      # qualities to reach
@@ -57,8 +57,3 @@ def _reached(record: dict[str, Any]) -> list[str]:
     lines = [[solver, *(f"{min(enough):.4g}" if (enough := [c for c, fid in pairs if fid <= times * lowest]) else "–"
                         for times in TIMES_FLOOR)] for solver, pairs in solvers.items()]
     return table(["solver", *(f"{times:g} × floor" for times in TIMES_FLOOR)], lines)
-
-
-def shown(value: float | None) -> str:
-    """Three significant digits, or nothing."""
-    return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

@@ -5,8 +5,8 @@ from deepinv.models import Reconstructor
 from deepinv.physics import LinearPhysics, Physics
 from torch import Tensor
 
-from invdiff.baselines.mri_sparse import fista
-from invdiff.baselines.total_variation import scaled_adjoint, total_variation
+from invdiff.baselines.iterations import fista, scaled_adjoint
+from invdiff.baselines.total_variation import total_variation
 from invdiff.baselines.wavelets import SMALLEST, Wavelets
 from invdiff.problem import Problem, require
 
