@@ -56,7 +56,7 @@ def _choose_runs() -> list[dict[str, Any]]:
     names = st.multiselect(words.SAMPLERS, offered, FIRST, format_func=text.SAMPLERS.__getitem__, key="samplers",
                            bind="query-params")
     steps = st.multiselect(words.STEPS, STEPS, [10, 30], key="compare_steps", bind="query-params")
-    samples = st.slider(words.SAMPLES, 1, 4, 1, key="compare_samples", bind="query-params")
+    samples = st.slider(words.SAMPLES, 1, 4, 2, key="compare_samples", bind="query-params")
     runs = [{"sampler.name": name, "sampler.steps": count, "samples": samples} for name in names for count in sorted(steps)]
     if not runs:
         st.info(words.CHOOSE)

@@ -147,6 +147,8 @@ def test_samplers_are_compared_and_one_that_cannot_is_left_out():
     at.selectbox(key="motion_blur_boundary").set_value("replicate")     # without an SVD, which DDRM wants
     at.multiselect(key="samplers").set_value(["moment_matching", "ddrm"])
     at.slider(key="motion-deblur_noise").set_value(0.0)
+    assert at.slider(key="compare_samples").value == 2                  # a pair, whose mean is what one wants
+    at.slider(key="compare_samples").set_value(1)
     at.multiselect(key="compare_steps").set_value([5]).run()
     assert len(commands(at)) == 1
     assert [line.partition(" --output ")[2] for line in commands(at)[0].splitlines()] == [
