@@ -137,7 +137,7 @@ def build_sampler(spec: Mapping[str, Any]) -> Sampler:
 def build_part(part: str, spec: str | Mapping[str, Any], default: BaseModel, where: str) -> Any:
     """An integrator or a schedule of a spec such as "ddim" or {"name": "ddim", "eta": 0.5}; without a name, of the default's
     kind. Raises InputError."""
-    spec = {"name": spec} if isinstance(spec, str) else {"name": _name_of(default, PARTS[part])} | dict(spec)
+    spec = {"name": spec} if isinstance(spec, str) else {"name": name_of(default, PARTS[part])} | dict(spec)
     model, rest = _named(SHORT.get(str(spec["name"]), {}) | spec | {"name": _long_name(str(spec["name"]))}, PARTS[part], where,
                          SHORT if part == "integrator" else ())
     return validate(model, rest, where)
@@ -149,10 +149,10 @@ def _long_name(name: str) -> str:
 
 def describe(sampler: Sampler) -> dict[str, Any]:
     """The spec of a sampler, with every parameter: `build_sampler(describe(s)) == s`."""
-    spec = {"name": _name_of(sampler, SAMPLERS), **sampler.model_dump(by_alias=True)}
+    spec = {"name": name_of(sampler, SAMPLERS), **sampler.model_dump(by_alias=True)}
     for part, table in PARTS.items():
         value = getattr(sampler, part)
-        spec[part] = {"name": _name_of(value, table), **value.model_dump()}
+        spec[part] = {"name": name_of(value, table), **value.model_dump()}
     return spec
 
 
@@ -167,8 +167,9 @@ def _named(spec: Mapping[str, Any], table: Mapping[str, Any], where: str,
     return table[name], {key: value for key, value in spec.items() if key != "name"}
 
 
-def _name_of(thing: object, table: Mapping[str, Any]) -> str:
-    return next(name for name, kind in table.items() if type(thing) is kind)
+def name_of(thing: object, table: Mapping[str, Any]) -> str:
+    """What a config calls it; of a class that none can name, the class's name."""
+    return next((name for name, kind in table.items() if type(thing) is kind), type(thing).__name__)
 
 
 def operator_parameters(spec: Mapping[str, Any]) -> dict[str, Any]:

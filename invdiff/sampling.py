@@ -14,7 +14,7 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
-from invdiff.config import build_part
+from invdiff.config import PARTS, build_part, name_of
 from invdiff.diffusion.integrators import Consistency, DPMSolverPP, Integrator
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.schedules import Karras, Schedule
@@ -131,13 +131,15 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
 
 def check_solver(prior: Denoiser, integrator: Integrator, name: str = "this prior") -> None:
     """Raises InputError for a solver that makes no images of a prior: another than that on the card of one of few steps, or
-    `Consistency` for a denoiser."""
+    `Consistency` where a card says of none that it is one."""
     own = own_sampling(prior).get("solver")
     usual = build_part("integrator", own, DPMSolverPP(), "sampling.solver") if own else DPMSolverPP()
-    if type(integrator) is type(usual) or not (own or isinstance(integrator, Consistency)):
+    denoises = not own and bool(getattr(prior, "card", None))       # without a card it may be anything
+    if type(integrator) is type(usual) or not (own or (denoises and isinstance(integrator, Consistency))):
         return
-    raise InputError(f"solver: {name} is drawn from by {type(usual).__name__}, and {type(integrator).__name__} would make no "
-                     f"images of it, for it is {'no' if own else 'a'} denoiser; give that one")
+    asked, right = (name_of(each, PARTS["integrator"]) for each in (integrator, usual))
+    raise InputError(f"solver: {name} is drawn from by {right}, and {asked} would make no images of it, for it is "
+                     f"{'no' if own else 'a'} denoiser; give that one, or leave the solver out")
 
 
 def card_range(prior: Denoiser) -> tuple[float, float]:

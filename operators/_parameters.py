@@ -20,14 +20,21 @@ def also_in_calls(cls: C) -> C:
 
     The call is then that of an updated copy, so the operator stays what it was. Without keywords it costs next to nothing.
     """
-    _wrap(cls, [name for name in _METHODS if hasattr(cls, name)])
-    cls.__init_subclass__ = classmethod(lambda derived, **kwargs: _wrap(derived, vars(derived)))  # type: ignore[assignment]
+
+    def init_subclass(derived: type, **kwargs: Any) -> None:
+        super(cls, derived).__init_subclass__(**kwargs)  # type: ignore[arg-type]
+        _wrap(derived, vars(derived))
+
+    _wrap(cls, dir(cls))
+    cls.__init_subclass__ = classmethod(init_subclass)  # type: ignore[assignment]
     return cls
 
 
 def _wrap(cls: type, names: Iterable[str]) -> None:
     for name in set(_METHODS).intersection(names):
-        setattr(cls, name, _taking_parameters(getattr(cls, name)))
+        method = inspect.getattr_static(cls, name)
+        if inspect.isfunction(method) and not hasattr(method, "__wrapped__"):
+            setattr(cls, name, _taking_parameters(method))
 
 
 def _taking_parameters(method: Callable) -> Callable:

@@ -97,6 +97,7 @@ def _draw_mask(picture: Picture, given: dict[str, Any]) -> bool:
         return False
     path = keep_file("mask.png", png(without(strokes, image.shape[-2:])))
     given["operator"]["mask"] = str(path)
-    picture.names[str(path)] = "drawn-mask.png"
-    picture.given["drawn-mask.png"] = path
+    others = [name for place, name in picture.names.items() if place != str(path)]
+    name = "drawn-mask.png" if "drawn-mask.png" not in others else "my-drawn-mask.png"
+    picture.names[str(path)], picture.given[name] = name, path
     return True

@@ -105,7 +105,7 @@ def _as_it_is(scan: Any | None, number: int) -> bool:
     """Whether no mask is to be put over the user's scan; over one that is undersampled already none can be."""
     from invdiff_app.scan_views import undersampled
 
-    there = undersampled(scan, number) if scan else None
+    there = remembered("_undersampled", (str(scan.path), number), lambda: undersampled(scan, number)) if scan else None
     if there is None:
         return st.checkbox(words.FULL, key="as_it_is", bind="query-params")
     st.checkbox(words.FULL, True, key="as_it_must_be", disabled=True)

@@ -98,7 +98,3 @@ def with_peak_memory(call: Callable[[], Result]) -> tuple[Result, int | None]:
 def _kilobytes(status: Path, field: str) -> int:
     found = re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), flags=re.MULTILINE)
     return int(found.group(1)) if found else 0
-
-
-def milliseconds(cost: Cost | None) -> str:
-    return "" if cost is None else f"{1e3 * cost.seconds:.3g}"

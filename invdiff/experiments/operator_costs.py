@@ -18,7 +18,7 @@ from deepinv.physics.blur import bicubic_filter
 from torch import Tensor
 
 import operators
-from invdiff.evaluation.costs import OPERATIONS, OURS, Calls, Case, Cost, calls_of, measure, milliseconds
+from invdiff.evaluation.costs import OPERATIONS, OURS, Calls, Case, Cost, calls_of, measure
 from invdiff.io.files import write_text
 from invdiff.io.markdown import table
 from invdiff.machine import hardware, versions
@@ -173,7 +173,7 @@ def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Cost]]], where: 
         others = [costs[by] for by in costs if by != OURS]
         best = {op: min((c[op].seconds for c in others if op in c), default=None) for op in OPERATIONS}
         for by, cost in costs.items():
-            times.append([name, by, *(milliseconds(cost.get(op)) for op in OPERATIONS)])
+            times.append([name, by, *(_milliseconds(cost.get(op)) for op in OPERATIONS)])
             memories.append([name, by, *(_megabytes(cost.get(op)) for op in OPERATIONS)])
         ratios.append([name, *(_ratio(costs[OURS].get(op), best[op]) for op in OPERATIONS)])
     return "\n".join([
@@ -188,6 +188,10 @@ def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Cost]]], where: 
 
 def _ratio(ours: Cost | None, other: float | None) -> str:
     return "" if ours is None or other is None else f"{ours.seconds / other:.2f}"
+
+
+def _milliseconds(cost: Cost | None) -> str:
+    return "" if cost is None else f"{1e3 * cost.seconds:.3g}"
 
 
 def _megabytes(cost: Cost | None) -> str:
@@ -205,7 +209,7 @@ def main() -> None:
     for case in cases():
         if arguments.only in case.name:
             results[case.name] = measure(case, arguments.seconds)
-            print(case.name, {by: [milliseconds(c.get(op)) for op in OPERATIONS]      # noqa: T201
+            print(case.name, {by: [_milliseconds(c.get(op)) for op in OPERATIONS]      # noqa: T201
                               for by, c in results[case.name].items()}, flush=True)
     write_text(arguments.output, to_markdown(results, hardware(torch.device("cpu")), _versions()))
 

@@ -100,7 +100,7 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
         r = problem.y - problem.A(x0) if residual is None else residual
         if closed:
             return _condition_in_closed_form(problem, covariance, r), None
-        usual = (0.1, 5) if selects_orthonormal_rows(problem.physics) else (1e-2, 300)      # 20 left noise in samples
+        usual = (0.1, 5) if selects_orthonormal_rows(problem.physics) else (1e-2, 300)      # a cap; 20 left noise in samples
         return _condition_on_data(problem, covariance, r, start, tolerance or usual[0], iterations or usual[1])
     return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=problem.noise_variance,
                                     tolerance=tolerance or 2e-3, iterations=iterations or 30)

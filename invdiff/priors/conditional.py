@@ -150,11 +150,11 @@ def with_class(prior: Denoiser, options: Mapping[str, str], name: str) -> Denois
 
 def class_number(prior: Any, wanted: str, name: str) -> int:
     """The number of a class given by number or name, in any case. Raises InputError where the prior knows no such class."""
+    if isinstance(prior, Guided):
+        raise InputError(f"{name}: class: this prior's name gives it one already; leave one of them out")
     names = getattr(prior, "card", {}).get("classes") or [str(i) for i in range(int(getattr(prior, "classes", 0)))]
     if not names:
         raise InputError(f"{name}: class: this prior knows no classes; leave it out")
-    if isinstance(prior, Guided):
-        raise InputError(f"{name}: class: this prior's name gives it one already; leave one of them out")
     lower = [each.lower() for each in names]
     if wanted.lower() in lower:
         return lower.index(wanted.lower())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.datasets.complex_images import open_complex, open_magnitudes, to_channels
 from invdiff.datasets.images import Cache, ImageSet, open_images
-from invdiff.datasets.labels import class_names, read_labels, spread
+from invdiff.datasets.labels import FOLDERS, class_names, read_labels, spread
 from invdiff.datasets.pixels import to_grey, to_rgb
 from invdiff.errors import InputError
 from invdiff.io.files import make_folder
@@ -176,7 +176,8 @@ def _split(settings: TrainSettings, images: ImageSet) -> tuple[ImageSet, ImageSe
     if not data.labels:
         return images[: -data.holdout], images[-data.holdout :], None
     labels = read_labels(data.path, data.labels, len(images), classes)
-    held = spread(labels, data.holdout)         # images often come class by class: the last ones would be of one
+    last = np.arange(len(labels) - data.holdout, len(labels))
+    held = spread(labels, data.holdout) if data.labels == FOLDERS else last     # folder by folder, the last are of one class
     kept = np.setdiff1d(np.arange(len(labels)), held)
     names = class_names(data.path, data.labels, data.class_names, classes)
     if missing := [name for i, name in enumerate(names) if i not in labels[kept]]:

@@ -26,8 +26,8 @@ class Frozen(BaseModel):
 
 class DataSettings(Frozen):
     """Where images come from: a folder, or an HDF5 dataset of encoded images or of arrays (N, H, W[, C]). `holdout` images,
-    the last ones or, with `labels`, of each class its share, are kept back for validation and for the card's error spectrum;
-    the HDF5 dataset `test`, if one is named, is for the card's denoising table.
+    the last ones or, with `labels` by folders, of each class its share, are kept back for validation and for the card's error
+    spectrum; the HDF5 dataset `test`, if one is named, is for the card's denoising table.
 
     With a network of two channels, `key` and `test` are complex images (N, 2, H, W), and `magnitudes` may name another
     HDF5 file, beside `path`, whose encoded grey images in `magnitudes_key` are given a smooth random phase. A share

@@ -1,6 +1,7 @@
 """Parameters in a call, physics(x, mask=m), as deepinv passes them: used for that call, and the operator stays what it was."""
 
 import copy
+from typing import Generic, TypeVar
 
 import deepinv
 import pytest
@@ -12,6 +13,7 @@ from test_update import UPDATES
 import operators
 from operators.mri import sampling
 
+T = TypeVar("T")
 PIXELS = operators.random_mask((2, 16, 20), seed=1)
 KERNEL = operators.uniform_kernel(3)
 GENERATED = {  # an operator for (2, 16, 20), the deepinv generator of its parameters, how many images may share a batch
@@ -147,3 +149,24 @@ def test_a_class_of_ones_own_takes_its_parameters_and_those_it_inherits():
     for name in ("U_adjoint", "V"):
         torch.testing.assert_close(getattr(physics, name)(x, kernel=kernel), getattr(other, name)(x))
     torch.testing.assert_close(physics(x), operators.Blur((1, 9, 10), KERNEL)(x))
+
+
+class Registered:
+    names: list[str] = []  # noqa: RUF012
+
+    def __init_subclass__(cls, label="", **kwargs):
+        super().__init_subclass__(**kwargs)
+        Registered.names.append(label)
+
+
+def test_a_derived_class_may_have_other_bases_and_keywords():
+    class Labelled(operators.Blur, Registered, label="mine"):
+        pass
+
+    class Typed(operators.Blur, Generic[T]):
+        pass
+
+    assert Registered.names == ["mine"]
+    assert Typed[int]((1, 9, 10), KERNEL).A(torch.ones(1, 1, 9, 10)).mean() == pytest.approx(1)
+    with pytest.raises(TypeError, match="keyword"):
+        type("Mistyped", (operators.Blur,), {}, typo=3)

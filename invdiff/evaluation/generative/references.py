@@ -81,15 +81,15 @@ def reference_images(data: str | Path, key: str | None, kept_apart: str | None) 
     usual = [_found(data, names) for names in (TRAIN, TEST)]
     implied = usual[0][0] if usual[0] else "" if data.is_dir() else "train_jpeg"
     first = named_in(data, key, "--key") if key else (data, implied)
-    if not kept_apart:
-        second = (data, usual[1][0]) if usual[1] and first != (data, usual[1][0]) else None
-    else:
-        second = named_in(data, kept_apart, "--floor")
-        one, other = (place.resolve() / name for place, name in (first, second))
-        if one.is_relative_to(other) or other.is_relative_to(one):
-            raise InputError(f"--floor: {kept_apart} is not kept apart from the reference, {one.name}; name other images, or "
-                             "the reference's by --key")
-    return _open(*first), _open(*second) if second else None
+    second = named_in(data, kept_apart, "--floor") if kept_apart else (data, usual[1][0]) if usual[1] else None
+    if second is None:
+        return _open(*first), None
+    one, other = (place.resolve() / name for place, name in (first, second))
+    apart = not (one.is_relative_to(other) or other.is_relative_to(one))
+    if kept_apart and not apart:
+        raise InputError(f"--floor: {kept_apart} is not kept apart from the reference, {one.name}; name other images, or "
+                         "the reference's by --key")
+    return _open(*first), _open(*second) if apart else None
 
 
 def _found(folder: Path, names: Sequence[str]) -> tuple[str, str] | None:

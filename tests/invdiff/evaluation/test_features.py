@@ -195,7 +195,8 @@ class TestImageSets:
         test, train = "t10k-images-idx3-ubyte.gz", "train-images-idx3-ubyte.gz"
         real, apart = reference_images(folder, test, train)
         assert (len(real), len(apart)) == (20, 40)
-        assert reference_images(folder, test, None)[1] is None
+        for named in (test, str(folder / test), f"../{folder.name}/{test}"):
+            assert reference_images(folder, named, None)[1] is None
 
     def test_folders_of_images_by_name_and_by_path(self, tmp_path):
         for name, count in (("a", 3), ("b", 2), ("c", 4)):
