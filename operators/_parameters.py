@@ -33,7 +33,7 @@ def also_in_calls(cls: C) -> C:
 def _wrap(cls: type, names: Iterable[str]) -> None:
     for name in set(_METHODS).intersection(names):
         method = inspect.getattr_static(cls, name)
-        if inspect.isfunction(method) and not hasattr(method, "__wrapped__"):
+        if inspect.isfunction(method) and not hasattr(method, "takes_parameters"):
             setattr(cls, name, _taking_parameters(method))
 
 
@@ -44,6 +44,7 @@ def _taking_parameters(method: Callable) -> Callable:
             self, kwargs = _updated(self, kwargs)
         return method(self, *args, **kwargs)
 
+    call.takes_parameters = True  # type: ignore[attr-defined]
     return call
 
 

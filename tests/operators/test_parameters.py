@@ -137,6 +137,7 @@ class Louder(operators.Blur):
     def A(self, x, **kwargs):
         return self.gain * super().A(x, **kwargs)
 
+    @torch.no_grad()  # which wraps it
     def A_adjoint(self, y, **kwargs):
         return self.gain * super().A_adjoint(y, **kwargs)
 

@@ -5,6 +5,7 @@ import io
 import h5py
 import numpy as np
 import pytest
+from pictures import picture
 from PIL import ExifTags, Image, ImageOps
 
 from invdiff.datasets.complex_images import open_complex
@@ -12,10 +13,6 @@ from invdiff.datasets.images import Cache, ImageSet, open_images
 from invdiff.errors import InputError
 from invdiff.training.complex_patches import ComplexPatches
 from invdiff.training.patches import Patches
-
-
-def picture(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def load(path, key):

@@ -1,26 +1,16 @@
 """Images of folders and files, as they are read."""
 
-import io
 
 import h5py
 import numpy as np
 import pytest
+from pictures import encoded, picture
 from PIL import Image
 
 from invdiff.datasets.images import Cache, open_images
 from invdiff.datasets.pixels import load_whole
 from invdiff.errors import InputError
 from invdiff.io.images import load_image, to_uint8
-
-
-def picture(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def encoded(array, kind="PNG"):
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, kind)
-    return file.getvalue()
 
 
 def write_hdf5(path, items, key="train_jpeg"):

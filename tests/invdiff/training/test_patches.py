@@ -1,8 +1,8 @@
-import io
 
 import numpy as np
 import pytest
 import torch
+from pictures import encoded, picture
 from PIL import Image
 
 from invdiff.datasets.pixels import to_grey, to_rgb
@@ -11,16 +11,6 @@ from invdiff.training.patches import Patches
 from invdiff.training.run import load_data
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
-
-
-def picture(height, width, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def encoded(array, kind="PNG"):
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, kind)
-    return file.getvalue()
 
 
 def test_a_batch_is_a_function_of_its_generator():
