@@ -5,7 +5,7 @@ import io
 import h5py
 import numpy as np
 import pytest
-from pictures import picture
+from photo_files import picture
 from PIL import ExifTags, Image, ImageOps
 
 from invdiff.datasets.complex_images import open_complex

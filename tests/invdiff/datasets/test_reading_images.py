@@ -4,7 +4,7 @@
 import h5py
 import numpy as np
 import pytest
-from pictures import encoded, picture
+from photo_files import encoded, picture
 from PIL import Image
 
 from invdiff.datasets.images import Cache, open_images

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 import torch
-from pictures import encoded, picture
+from photo_files import encoded, picture
 from PIL import Image
 
 from invdiff.datasets.pixels import to_grey, to_rgb
