@@ -19,12 +19,15 @@ from invdiff.problem import Problem
 def bart_l1_wavelet(problem: Problem, weight: float, iterations: int) -> Tensor:
     """`bart pics -l1`, (B, 2 M, H, W): FISTA with random cycle spinning of "dau2", real and imaginary part jointly.
 
-    Raises InputError where there is no `bart` on the path, for another operator than MRI or MultiCoilMRI of single slices and
-    without weights, and where BART fails.
+    Raises InputError where there is no `bart` on the path, for another operator than MRI or MultiCoilMRI of single slices of
+    even sides and without weights, and where BART fails.
     """
     if not shutil.which("bart"):
         raise InputError("bart_l1_wavelet needs BART's command `bart` on the path; l1_wavelet does the same without it")
     maps = _maps(problem).cpu().numpy()                                                    # (1 or B, M, N, H, W)
+    height, width = maps.shape[-2:]
+    if height % 2 or width % 2:     # BART 0.8 returns the image a pixel off along an odd side, and its phase turned
+        raise InputError(f"bart_l1_wavelet needs even sides, and got {height} x {width}; l1_wavelet takes it")
     y = torch.complex(problem.y[:, 0], problem.y[:, 1]).cpu().numpy()
     y = y.reshape(len(y), *maps.shape[2:])
     images = [_pics(y[i], maps[i % len(maps)], weight, iterations) for i in range(len(y))]   # each (M, H, W)

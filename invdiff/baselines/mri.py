@@ -10,7 +10,7 @@ A problem is k-space of MultiCoilMRI, NonCartesianMRI or MRI. All but the first 
     sense             R = 1/2 |x|², conjugate gradients (Pruessmann et al. 2001)
     l1_wavelet        R = the complex magnitudes of orthogonal wavelets, summed (Lustig et al. 2007)
     total_variation   R = the lengths of the complex gradient, summed (Block et al. 2007)
-    bart_l1_wavelet   as l1_wavelet, by BART, where it is installed; Cartesian only
+    bart_l1_wavelet   as l1_wavelet, by BART, where it is installed; Cartesian, of even sides only
 
 The default weights follow from sigma_y, for images whose magnitude peaks near 1, coil maps whose squares sum to 1 and
 Cartesian sampling. Off the grid the centre counts many times over, and they come out too small: 64 spokes of the head

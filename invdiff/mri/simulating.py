@@ -9,6 +9,7 @@ from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import EmptySlice, InputError
+from invdiff.io.scans.checks import check_peak
 from invdiff.io.scans.scan import Images, RawSlice, Scan
 from operators import mri
 
@@ -28,12 +29,14 @@ def simulated_scan(images: Images, coils: int | None, sigma_y: float, seed: int)
     noise scan where there is noise.
 
     Real images get a smooth phase, as a scanner's have. Their k-space is a transform of pixels: what is made of it is
-    optimistic (Shimron et al. 2022), and the report says that it was simulated. Raises InputError for an empty middle slice.
+    optimistic (Shimron et al. 2022), and the report says that it was simulated. Raises InputError for a middle slice that is
+    empty, or of no usual scale.
     """
     count = coils or COILS
     peak = float(images.read(images.slices // 2).abs().max())
     if peak <= 0:
         raise InputError(f"{images.path}: its middle slice is empty; expected an image to simulate a scan of")
+    check_peak(images.path, "its middle slice", peak)
     maps, sigma = mri.birdcage_maps(images.size, count)[0], sigma_y * peak
 
     def read(number: int) -> RawSlice:

@@ -13,12 +13,13 @@ from torch import Tensor
 from invdiff.errors import EmptySlice, InputError
 from invdiff.io.scans.scan import RawSlice
 from operators.mri import fft, ifft
+from operators.mri.trajectories import RADIANS
 
 LIMIT = 4 << 30       # bytes that are read at once: a slice, or an archive that can only be read whole
 MAX_RATIO = 1100      # deflate packs no more than 1032 to 1: a file that declares more holds nothing of the kind
 MAX_SIDE = 8192       # of a grid
+PEAKS = (1e-12, 1e12)  # of a slice: beyond, float32 may not hold the power of its noise, or of all of it
 TELLING = 100         # times the mean power: a peak of k-space that is signal, noise has a dozen at most
-RADIANS = 3.2         # cycles per field of view: a trajectory that reaches no further is in [-pi, pi], or in [-0.5, 0.5]
 MANY_COILS = 64       # more than that, and than twice the samples along an axis, are no coils
 
 Read = TypeVar("Read")
@@ -118,19 +119,27 @@ def finite_complex(path: str, what: str, values: np.ndarray) -> np.ndarray:
 
 def raw_slice(path: str, number: int, kspace: np.ndarray, mask: np.ndarray | None = None,
               trajectory: np.ndarray | None = None, calibration: np.ndarray | None = None) -> RawSlice:
-    """The slice, checked: finite, zero where the mask (default: where any coil is not zero) is False, with its origin in the
-    middle of the grid, and not all zero, which is an EmptySlice. Of the mask, what `measured` says is kept."""
+    """The slice, checked: finite, within PEAKS, zero where the mask (default: where any coil is not zero) is False, with its
+    origin in the middle of the grid, and not all zero, which is an EmptySlice. Of the mask, what `measured` says is kept."""
     kspace = finite_complex(path, f"slice {number}", kspace)
     if trajectory is None:
         mask = measured(kspace, mask)
         kspace = np.where(mask, kspace, np.complex64(0))
     if not kspace.any():
         raise EmptySlice(f"{path}: the k-space of slice {number} is zero everywhere; choose another slice")
+    check_peak(path, f"the k-space of slice {number}", float(np.abs(kspace).max()))
     if trajectory is None:
         _check_origin(path, number, kspace)
     if calibration is not None:
         calibration = finite_complex(path, f"the calibration of slice {number}", calibration)
     return RawSlice(torch.from_numpy(kspace), _tensor(mask), _tensor(trajectory), _tensor(calibration))
+
+
+def check_peak(path: str, what: str, peak: float) -> None:
+    """Raises InputError where the largest magnitude is of no scale to compute at."""
+    if not PEAKS[0] <= peak <= PEAKS[1]:
+        raise InputError(f"{path}: the largest magnitude of {what} is {peak:.3g}, expected {PEAKS[0]:g} to {PEAKS[1]:g}; "
+                         "multiply all values of the file by a constant")
 
 
 def _check_origin(path: str, number: int, kspace: np.ndarray) -> None:

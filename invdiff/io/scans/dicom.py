@@ -13,7 +13,7 @@ from invdiff.errors import InputError
 from invdiff.io.scans.arrays import image_tensor
 from invdiff.io.scans.checks import choose_frame, guarded, require_size, slice_reader
 from invdiff.io.scans.dicom_frames import Frame, frames_of, pixels_of
-from invdiff.io.scans.geometry import affine_from_lps, is_frame
+from invdiff.io.scans.geometry import SPACING_ALONE, affine_from_lps, affine_of_spacings, is_frame
 from invdiff.io.scans.scan import MEASUREMENT, Header, Images
 
 _METADATA = (*MEASUREMENT, "Modality")
@@ -42,9 +42,10 @@ def _head(path: Path) -> bytes:
 def open_dicom(path: str, frame: int = 0) -> Images:
     """A file of one or many frames, or a folder of one series, in the order of the positions; slope and intercept are applied.
 
-    The affine is that of the first image, with the step from the first to the last. frame: which of the images at each
-    position, in the order of their numbers, where there are several echoes, phases or contrasts. Raises InputError where there
-    are several series, or images of several sizes or orientations, or more images at some positions than at others.
+    The affine is that of the first image, with the step from the first to the last; without positions it is not oriented.
+    frame: which of the images at each position, in the order of their numbers, where there are several echoes, phases or
+    contrasts. Raises InputError where there are several series, or images of several sizes or orientations, or more images at
+    some positions than at others.
     """
     with guarded(path):
         files = dicom_files(path) if Path(path).is_dir() else [path]
@@ -61,10 +62,10 @@ def open_dicom(path: str, frame: int = 0) -> Images:
             with guarded(items[number].file):
                 return image_tensor(path, number, pixels_of(items[number], size))
 
-        affine, more = _affine(first, places, len(items))
+        affine, more = _affine(first, places, len(items), size)
         identity = {name: str(value) for name, value in _values(first, _IDENTITY).items()}
         return Images(path, "DICOM", len(items), size, slice_reader(path, len(items), read),
-                      Header(affine, _values(first, _METADATA), identity), [*notes, *more])
+                      Header(affine, _values(first, _METADATA), identity, places is not None), [*notes, *more])
 
 
 def _check_series(path: str, items: Sequence[Dataset]) -> None:
@@ -104,10 +105,16 @@ def _sorted(path: str, items: list[Frame], frame: int) -> tuple[list[Frame], np.
     return [items[i] for i in chosen], positions[chosen], notes
 
 
-def _affine(first: Dataset, places: np.ndarray | None, count: int) -> tuple[np.ndarray | None, list[str]]:
+def _affine(first: Dataset, places: np.ndarray | None, count: int,
+            size: tuple[int, int]) -> tuple[np.ndarray | None, list[str]]:
+    """PixelSpacing is (between rows, between columns); the first direction is the one in which columns are counted."""
     spacing = _numbers(first, "PixelSpacing", 2)
-    if places is None or spacing is None or spacing.min() <= 0:
+    if spacing is None or spacing.min() <= 0:
         return None, ["the file does not tell where the images lie: they have no orientation"]
+    distances = (_numbers(first, name, 1) for name in ("SpacingBetweenSlices", "SliceThickness"))
+    distance = next((float(found[0]) for found in distances if found is not None and found[0] > 0), 1.0)
+    if places is None:
+        return affine_of_spacings(spacing[0], spacing[1], distance, size), [SPACING_ALONE]
     axes = np.array(_numbers(first, "ImageOrientationPatient", 6))
     notes: list[str] = []
     if count > 1:
@@ -116,10 +123,7 @@ def _affine(first: Dataset, places: np.ndarray | None, count: int) -> tuple[np.n
         if gaps.max() > 0.01 * np.linalg.norm(step):
             notes.append("the slices are not equally spaced: the affine holds their mean distance")
     else:
-        thickness = _numbers(first, "SpacingBetweenSlices", 1)
-        thickness = _numbers(first, "SliceThickness", 1) if thickness is None else thickness
-        step = np.cross(axes[:3], axes[3:]) * (1.0 if thickness is None or thickness[0] <= 0 else thickness[0])
-    # PixelSpacing is (between rows, between columns); the first direction is the one in which columns are counted
+        step = np.cross(axes[:3], axes[3:]) * distance
     return affine_from_lps(axes[:3] * spacing[1], axes[3:] * spacing[0], step, places[0]), notes
 
 

@@ -18,7 +18,7 @@ from invdiff.io.scans.checks import (
     require_size,
     slice_reader,
 )
-from invdiff.io.scans.geometry import affine_from_lps
+from invdiff.io.scans.geometry import SPACING_ALONE, affine_of_spacings
 from invdiff.io.scans.hdf5 import get_dataset, open_hdf5, read_small
 from invdiff.io.scans.mrd_header import MRDHeader, parse_header
 from invdiff.io.scans.scan import Header, RawSlice, Scan
@@ -54,7 +54,8 @@ def open_fastmri(path: str) -> Scan:
     """A scan of a grid (H, W): H along the readout, W along the phase encoding.
 
     The image's size is that of the header's reconSpace, else of `reconstruction_rss` or `reconstruction_esc`, else the grid's.
-    A readout that is sampled fully and longer than that is cropped in image space, as fastMRI does. `mask` is (W,) or (H, W),
+    A readout that is sampled fully and longer than that is cropped in image space, as fastMRI does, but around pixel n // 2
+    (fastMRI is one before it where an odd size is cut from an even one). `mask` is (W,) or (H, W),
     else whatever is not zero was sampled; columns of zeros never were. The affine holds spacings, and says nothing
     of the orientation.
     """
@@ -160,7 +161,4 @@ def _about(file: h5py.File, header: MRDHeader | None, spacings: list[float],
     if min(spacings) <= 0:
         return Header(None, metadata, identity), []
     row, column, step = spacings
-    origin = -np.array([column * (crop[1] // 2), row * (crop[0] // 2), 0.0])
-    affine = affine_from_lps(np.array([column, 0, 0]), np.array([0, row, 0]), np.array([0, 0, step]), origin)
-    notes = ["the file does not tell the orientation: the affine holds the spacing only"]
-    return Header(affine, metadata, identity, oriented=False), notes
+    return Header(affine_of_spacings(row, column, step, crop), metadata, identity, oriented=False), [SPACING_ALONE]

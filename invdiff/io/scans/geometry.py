@@ -2,6 +2,8 @@
 
 import numpy as np
 
+SPACING_ALONE = "the file does not tell the orientation: the affine holds the spacing only"      # a note
+
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -11,6 +13,12 @@ def affine_from_lps(column: np.ndarray, row: np.ndarray, step: np.ndarray, origi
     affine = np.eye(4)
     affine[:3] = np.stack([column, row, step, origin], axis=1)
     return _LPS_TO_RAS @ affine
+
+
+def affine_of_spacings(row: float, column: float, step: float, size: tuple[int, int]) -> np.ndarray:
+    """(4, 4), of images (H, W) that lie nobody knows where: millimetres between rows, columns and slices alone, as if axial."""
+    origin = -np.array([column * (size[1] // 2), row * (size[0] // 2), 0.0])
+    return affine_from_lps(np.array([column, 0, 0]), np.array([0, row, 0]), np.array([0, 0, step]), origin)
 
 
 def is_frame(*directions: np.ndarray) -> bool:

@@ -4,13 +4,14 @@ import h5py
 import numpy as np
 
 from invdiff.errors import InputError
-from invdiff.io.scans.checks import RADIANS, require_size, slice_reader
+from invdiff.io.scans.checks import require_size, slice_reader
 from invdiff.io.scans.hdf5 import get_dataset, open_hdf5, read_small
 from invdiff.io.scans.mrd_about import affine_of, averages_of, metadata_of, noise_of
 from invdiff.io.scans.mrd_header import MRDHeader, parse_header
 from invdiff.io.scans.mrd_lines import Choice, choose, place
 from invdiff.io.scans.mrd_read import GridReader, PointsReader, read_points
 from invdiff.io.scans.scan import Header, Scan
+from operators.mri.trajectories import RADIANS
 
 _FIELDS = {"flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample", "idx", "position",
            "encoding_space_ref", "trajectory_dimensions", "sample_time_us", "read_dir", "phase_dir", "slice_dir"}
@@ -27,9 +28,10 @@ def open_mrd(path: str, frame: int = 0) -> Scan:
     (phase 1, phase 2).
 
     Averages are averaged, oversampling of a fully sampled readout is removed in image space, separate calibration lines and
-    noise become `calibration` and `noise`. Where acquisitions carry trajectories these are taken as (along the readout
-    direction, along the phase direction, ...): in units of the encoded matrix where all lie within [-0.5, 0.5], which is what
-    most write, as ISMRMRD leaves it open, else in cycles per encoded field of view. `frame` counts the combinations of
+    noise become `calibration` and `noise`; calibration lines measured along with the image are k-space of it. Where
+    acquisitions carry trajectories these are taken as (along the readout direction, along the phase direction, ...): in units
+    of the encoded matrix where all lie within [-0.5, 0.5], which is what most write, as ISMRMRD leaves it open, else in cycles
+    per encoded field of view. `frame` counts the combinations of
     encoding space, contrast, phase, repetition and set. Of the data, `read` touches the slice's alone (all, where it is 3D).
     """
     with open_hdf5(path) as file:
@@ -79,7 +81,9 @@ def _open_grid(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarra
                          "expected Cartesian lines, or acquisitions with their trajectories")
     imaging = np.concatenate(choice.imaging)
     x, y, z = encoding.encoded.matrix
-    full = place(path, encoding, heads[np.concatenate([imaging, *choice.calibration])]).full(x)
+    reference = choice.reference
+    full = place(path, encoding, heads[imaging]).full(x) and \
+        place(path, reference, heads[np.concatenate(choice.calibration)]).full(reference.encoded.matrix[0])
     volume = z > 1
     if volume and (not full or len(choice.imaging) > 1):
         raise InputError(f"{path}: is a 3D encoding with a partially sampled readout or of several slabs, which is not read; "
@@ -97,13 +101,14 @@ def _open_grid(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarra
     slices = rows if volume else len(choice.imaging)
     if volume:
         more.append(f"3D: transformed along the readout, each of its {slices} positions is a slice")
-    grid = GridReader(path, group.name, encoding, heads, choice, coils, rows, volume)
+    grid = GridReader(path, group.name, heads, choice, coils, rows, volume)
     if not volume and crop != encoding.recon.matrix[:2]:
         more.append(f"the image has the encoded resolution, {crop[0]} x {crop[1]} pixels, where the header asks for "
                     f"{encoding.recon.matrix[0]} x {encoding.recon.matrix[1]}")
-    affine, lost = affine_of(encoding, heads, choice, crop, rows if volume else 0)
+    affine, oriented, lost = affine_of(encoding, heads, choice, crop, rows if volume else 0)
     return Scan(path, "ISMRMRD", slices, coils, size, crop, slice_reader(path, slices, grid.read), noise,
-                Header(affine, metadata_of(header, choice, volume), header.identity), (*notes, *more, *about_noise, *lost))
+                Header(affine, metadata_of(header, choice, volume), header.identity, oriented),
+                (*notes, *more, *about_noise, *lost))
 
 
 def _open_trajectory(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarray, choice: Choice, coils: int) -> Scan:
@@ -128,7 +133,7 @@ def _open_trajectory(path: str, group: h5py.Group, header: MRDHeader, heads: np.
         notes.append("separate calibration lines of a trajectory left out")
     noise, more = noise_of(path, group, heads, choice, coils, 1, header.noise_bandwidth)
     crop = encoding.wanted(0), encoding.wanted(1)
-    affine, lost = affine_of(encoding, heads, choice, crop, 0)
+    affine, oriented, lost = affine_of(encoding, heads, choice, crop, 0)
     reader = slice_reader(path, len(choice.imaging), PointsReader(path, group.name, heads, choice, scale).read)
     return Scan(path, "ISMRMRD", len(choice.imaging), coils, (x, y), crop, reader, noise,
-                Header(affine, metadata_of(header, choice), header.identity), (*notes, *more, *lost))
+                Header(affine, metadata_of(header, choice), header.identity, oriented), (*notes, *more, *lost))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from invdiff.io.scans.checks import finite_complex, require_size
-from invdiff.io.scans.geometry import affine_from_lps, is_frame
+from invdiff.io.scans.geometry import SPACING_ALONE, affine_from_lps, affine_of_spacings, is_frame
 from invdiff.io.scans.hdf5 import get_dataset
 from invdiff.io.scans.mrd_header import Encoding, MRDHeader
 from invdiff.io.scans.mrd_lines import Choice
@@ -58,26 +58,29 @@ def metadata_of(header: MRDHeader, choice: Choice, volume: bool = False) -> Mapp
 
 
 def affine_of(encoding: Encoding, heads: np.ndarray, choice: Choice, crop: tuple[int, int],
-            positions: int) -> tuple[np.ndarray | None, list[str]]:
-    """Of the image of size crop; positions: how many along the readout of a 3D encoding are slices, 0 where it is 2D.
+              positions: int) -> tuple[np.ndarray | None, bool, list[str]]:
+    """Of the image of size crop, and whether it is oriented; positions: how many along the readout of a 3D encoding are
+    slices, 0 where it is 2D.
 
     A position is that of the centre of the field of view, pixel n // 2 along each axis.
     """
     first = heads[[lines[0] for lines in choice.imaging]]
     places = first["position"].astype(float)
     read, phase, normal = (first[name][0].astype(float) for name in ("read_dir", "phase_dir", "slice_dir"))
-    spacing = [encoding.spacing(axis) for axis in range(3)]
-    if min(spacing) <= 0 or not np.isfinite(places).all() or not is_frame(read, phase, normal):
-        return None, ["the file does not tell where the slices lie: the images have no orientation"]
+    x, y, z = (encoding.spacing(axis) for axis in range(3))
+    if min(x, y, z) <= 0:
+        return None, False, ["the file does not tell where the slices lie: the images have no orientation"]
+    if not np.isfinite(places).all() or not is_frame(read, phase, normal):
+        return affine_of_spacings(*((y, z, x) if positions else (x, y, z)), crop), False, [SPACING_ALONE]
     notes = []
     if positions:
-        row, column, step = phase * spacing[1], normal * spacing[2], read * spacing[0]
+        row, column, step = phase * y, normal * z, read * x
         origin = places[0] - step * (positions // 2)
     else:
-        row, column, step, origin = read * spacing[0], phase * spacing[1], normal * spacing[2], places[0]
+        row, column, step, origin = read * x, phase * y, normal * z, places[0]
         if len(places) > 1 and (gap := (places[-1] - places[0]) / (len(places) - 1)).any():
             step = gap
             if np.abs(np.diff(places, axis=0) - gap).max() > 0.01 * np.linalg.norm(gap):
                 notes.append("the slices are not equally spaced: the affine holds their mean distance")
     origin = origin - column * (crop[1] // 2) - row * (crop[0] // 2)
-    return affine_from_lps(column, row, step, origin), notes
+    return affine_from_lps(column, row, step, origin), True, notes

@@ -8,7 +8,7 @@ import numpy as np
 
 from invdiff.errors import InputError
 from invdiff.io.scans.checks import choose_frame
-from invdiff.io.scans.mrd_header import Encoding, MRDHeader
+from invdiff.io.scans.mrd_header import Encoding, MRDHeader, Space
 
 _IGNORED = (
     ismrmrd.ACQ_IS_NAVIGATION_DATA,
@@ -25,9 +25,11 @@ _FRAME = ("contrast", "phase", "repetition", "set")
 
 @dataclass(frozen=True)
 class Choice:
-    """Numbers of acquisitions, in the order of the file: imaging by slice, calibration by slice, and noise."""
+    """Numbers of acquisitions, in the order of the file: imaging by slice, calibration by slice, and noise. reference: how the
+    calibration was encoded, over the same field of view."""
 
     encoding: Encoding
+    reference: Encoding
     contrast: int
     imaging: Sequence[np.ndarray]
     calibration: Sequence[np.ndarray]
@@ -46,17 +48,16 @@ def choose(path: str, header: MRDHeader, heads: np.ndarray, frame: int) -> Choic
 
     Slices come in the order of their positions where these differ, else of their numbers. Raises InputError.
     """
-    noise = flagged(heads, ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+    noise, frames = flagged(heads, ismrmrd.ACQ_IS_NOISE_MEASUREMENT), _frames(heads)
     ignored = flagged(heads, *_IGNORED) & ~noise
-    separate = flagged(heads, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) \
-        & ~flagged(heads, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING)
-    imaging = np.flatnonzero(~noise & ~ignored & ~separate)
-    calibration = np.flatnonzero(separate & ~noise & ~ignored)
+    both = flagged(heads, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING) & ~noise & ~ignored
+    apart = flagged(heads, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) & ~noise & ~ignored & ~both
+    along = _along(heads, frames, ~noise & ~ignored & ~apart, apart, both)
+    apart &= ~along
+    imaging = np.flatnonzero(~noise & ~ignored & ~apart)
     if not len(imaging):
         raise InputError(f"{path}: none of its {len(heads)} acquisitions is an imaging one; expected k-space of an image")
     notes = [f"{ignored.sum()} navigator, phase-correction and feedback lines left out"] if ignored.any() else []
-
-    frames = _frames(heads)
     present = np.unique(frames[imaging], axis=0)
     choose_frame(path, frame, len(present))
     chosen = present[frame]
@@ -64,6 +65,8 @@ def choose(path: str, header: MRDHeader, heads: np.ndarray, frame: int) -> Choic
         what = ", ".join(f"{name} {value}" for name, value in zip(("encoding", *_FRAME), chosen, strict=True))
         notes.append(f"frame {frame} of {len(present)} ({what}); the others are left out")
     imaging = imaging[(frames[imaging] == chosen).all(axis=1)]
+    if along[imaging].any():
+        notes.append(f"{along[imaging].sum()} calibration lines, measured along with the image, are k-space of it as well")
     if chosen[0] >= len(header.encodings):
         raise InputError(f"{path}: its acquisitions refer to encoding space {chosen[0]}, and its XML header has only "
                          f"{len(header.encodings)}; export it again")
@@ -71,10 +74,12 @@ def choose(path: str, header: MRDHeader, heads: np.ndarray, frame: int) -> Choic
         raise InputError(f"{path}: some lines are read in reverse (EPI); correct and regrid it first, phase correction is not "
                          "done here")
     encoding = header.encodings[chosen[0]]
-    calibration, more = _calibration(header, encoding, calibration, frames, chosen)
+    # of a series, the first frame alone may have calibration lines
+    lines = apart if apart.any() or both[imaging].any() else both | along
+    reference, calibration, more = _calibration(header, encoding, np.flatnonzero(lines), frames, chosen)
     slices, sorting = _slices(heads, imaging)
     return Choice(
-        encoding, int(chosen[1]),
+        encoding, reference, int(chosen[1]),
         [imaging[heads["idx"]["slice"][imaging] == number] for number in slices],
         [calibration[heads["idx"]["slice"][calibration] == number] for number in slices],
         np.flatnonzero(noise), [*notes, *more, *sorting],
@@ -86,24 +91,45 @@ def _frames(heads: np.ndarray) -> np.ndarray:
     return np.stack([heads["encoding_space_ref"], *(heads["idx"][name] for name in _FRAME)], axis=1).astype(int)
 
 
+def _along(heads: np.ndarray, frames: np.ndarray, imaging: np.ndarray, apart: np.ndarray, both: np.ndarray) -> np.ndarray:
+    """bool (n,): which of the lines `apart`, for calibration alone, were measured along with the image and are k-space of it as
+    well: those of a frame with lines for `both`, unless they repeat lines of its image, as a scan of its own does."""
+    idx, frame = heads["idx"], np.unique(frames, axis=0, return_inverse=True)[1].reshape(-1)
+    steps = np.stack([frame, idx["slice"], idx["kspace_encode_step_1"], idx["kspace_encode_step_2"]], axis=1)
+    place = np.unique(steps, axis=0, return_inverse=True)[1].reshape(-1)
+    again = apart & np.isin(place, place[imaging])
+    return apart & np.isin(frame, frame[both]) & ~np.isin(frame, frame[again])
+
+
 def _calibration(header: MRDHeader, encoding: Encoding, lines: np.ndarray, frames: np.ndarray,
-                 chosen: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """The lines of a separate calibration for this frame, on the grid of the image; else those of the first frame there is."""
-    used = [number for number in lines if _same_grid(header, encoding, frames[number, 0])]
-    notes = [f"{len(lines) - len(used)} calibration lines of another field of view left out"] if len(used) < len(lines) else []
-    kept = np.array(used, dtype=int)
-    if len(kept):
-        of_frame = (frames[kept, 1:] == chosen[1:]).all(axis=1)
-        first = np.unique(frames[kept, 1:], axis=0)[0]
-        kept = kept[of_frame if of_frame.any() else (frames[kept, 1:] == first).all(axis=1)]
-    return kept, notes
+                 chosen: np.ndarray) -> tuple[Encoding, np.ndarray, list[str]]:
+    """The lines of a calibration for this frame, over the field of view of the image, and their encoding; else those of the
+    first frame there is."""
+    misfits = {number: _misfit(header, encoding, number) for number in np.unique(frames[lines, 0]).tolist()}
+    notes = [f"{int((frames[lines, 0] == number).sum())} calibration lines left out: {misfit}"
+             for number, misfit in misfits.items() if misfit]
+    kept = np.array([line for line in lines if not misfits[frames[line, 0]]], dtype=int)
+    if not len(kept):
+        return encoding, kept, notes
+    of_frame = (frames[kept, 1:] == chosen[1:]).all(axis=1)
+    kept = kept[of_frame] if of_frame.any() else kept
+    first = np.unique(frames[kept], axis=0)[0]
+    return header.encodings[first[0]], kept[(frames[kept] == first).all(axis=1)], notes
 
 
-def _same_grid(header: MRDHeader, encoding: Encoding, reference: int) -> bool:
+def _misfit(header: MRDHeader, encoding: Encoding, reference: int) -> str:
+    """Why calibration lines of that encoding space tell nothing of the image; "" where the fields of view agree."""
     if reference >= len(header.encodings):
-        return False
-    other = header.encodings[reference]
-    return other is encoding or (other.encoded == encoding.encoded and other.centre == encoding.centre)
+        return f"the XML header lacks their encoding space, {reference}"
+    ours, theirs = encoding.encoded, header.encodings[reference].encoded
+    told, flat = min(*ours.fov, *theirs.fov) > 0, [space.matrix[2] == 1 for space in (ours, theirs)]
+    if theirs == ours or (told and flat[0] == flat[1] and np.allclose(theirs.fov, ours.fov, rtol=0.01)):
+        return ""
+    return f"they cover {_said(theirs)}, and the image {_said(ours)}"
+
+
+def _said(space: Space) -> str:
+    return f"{' x '.join(f'{side:g}' for side in space.fov)} mm with {' x '.join(map(str, space.matrix))} samples"
 
 
 def _slices(heads: np.ndarray, imaging: np.ndarray) -> tuple[list[int], list[str]]:

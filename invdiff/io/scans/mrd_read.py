@@ -19,7 +19,6 @@ class GridReader:
 
     path: str
     group: str
-    encoding: Encoding
     heads: np.ndarray
     choice: Choice
     coils: int
@@ -29,25 +28,26 @@ class GridReader:
     def read(self, number: int) -> RawSlice:
         with open_hdf5(self.path) as file:
             data = get_dataset(self.path, file[self.group], "data")
-            one = 0 if self.volume else number
-            position = number + self.encoding.encoded.matrix[0] // 2 - self.rows // 2 if self.volume else None
-            kspace, mask = self._assemble(data, self.choice.imaging[one], position)
+            one, choice = 0 if self.volume else number, self.choice
+            kspace, mask = self._assemble(data, choice.encoding, choice.imaging[one], number)
             calibration = None
-            if len(self.choice.calibration[one]):
-                lines, covered = self._assemble(data, self.choice.calibration[one], position)
+            if len(choice.calibration[one]):
+                lines, covered = self._assemble(data, choice.reference, choice.calibration[one], number)
                 profile = any_of(covered.T), any_of(covered)
                 rows, columns = middle(profile[0]), middle(profile[1])
                 calibration = lines[:, rows, columns] if lines[:, rows, columns].size else None
         return raw_slice(self.path, number, kspace, mask, calibration=calibration)
 
-    def _assemble(self, data: h5py.Dataset, lines: np.ndarray, position: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """complex64 (N, H, W) and bool (H, W): the average of what was measured, and where; position: along a 3D readout."""
-        x, y, z = self.encoding.encoded.matrix
+    def _assemble(self, data: h5py.Dataset, encoding: Encoding, lines: np.ndarray,
+                  number: int) -> tuple[np.ndarray, np.ndarray]:
+        """complex64 (N, H, W) and bool (H, W): the average of what was measured of a slice, and where."""
+        x, y, z = encoding.encoded.matrix
         heads = self.heads[lines]
-        places = place(self.path, self.encoding, heads)
+        places = place(self.path, encoding, heads)
         shape = (y, z) if self.volume else (x, y)
         total, counts = np.zeros((self.coils, *shape), np.complex64), np.zeros(shape, np.int64)
-        wave = None if position is None else _inverse_dft(x, position)
+        whole = self.choice.encoding.encoded.matrix[0]
+        wave = _inverse_dft(x, (number - self.rows // 2) / whole) if self.volume else None
         for i, number in enumerate(lines):
             samples = read_samples(self.path, data, number, heads[i])[:, places.first[i]:places.last[i]]
             row, column = places.columns[i]
@@ -59,16 +59,18 @@ class GridReader:
                 total[:, row, column] += samples @ wave
                 counts[row, column] += 1
         total /= np.maximum(counts, 1)
-        if wave is None and self.rows < x:
+        if wave is None and self.rows < whole:
             finite_complex(self.path, "a line of the slice", total)     # the crop would spread a NaN over its column
-            total, counts = crop_rows(total, self.rows), counts[:self.rows]
+            kept = max(1, round(x * self.rows / whole))
+            total, counts = crop_rows(total, kept), counts[:kept]
         return total, counts > 0
 
 
-def _inverse_dft(n: int, position: int) -> np.ndarray:
-    """complex64 (n,): its product with centred k-space is the centred orthonormal inverse transform at one position."""
+def _inverse_dft(n: int, position: float) -> np.ndarray:
+    """complex64 (n,): its product with centred k-space is the centred orthonormal inverse transform at one position, in fields
+    of view from the centre."""
     k = np.arange(n) - n // 2
-    return (np.exp(2j * np.pi * k * (position - n // 2) / n) / np.sqrt(n)).astype(np.complex64)
+    return (np.exp(2j * np.pi * k * position) / np.sqrt(n)).astype(np.complex64)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from invdiff.io.scans.arrays import image_tensor
 from invdiff.io.scans.checks import MAX_RATIO, choose_frame, guarded, require_size, slice_reader
 from invdiff.io.scans.scan import Header, Images
 
+_MILLIMETRES = {1: 1000.0, 3: 1e-3}      # in NIfTI's codes of metres and micrometres
+
 
 def is_nifti(head: bytes) -> bool:
     """Whether the first 540 bytes, uncompressed, are those of a single-file NIfTI-1 or NIfTI-2."""
@@ -26,12 +28,16 @@ def open_nifti(path: str, frame: int = 0) -> Images:
     """The volume (columns, rows, slices) of a .nii or .nii.gz, one slice [:, :, k] after another, transposed to (H, W); of a
     series (columns, rows, slices, frames) that of one frame.
 
-    The affine is the file's, as it is: its voxel axes (i, j, k) are our (column, row, slice). Slope and intercept are applied.
+    The affine is the file's, in millimetres: its voxel axes (i, j, k) are our (column, row, slice). It is oriented where the
+    file calls it the scanner's (code 1), and not where it is of a template, or the file has none. Slope and intercept are
+    applied.
     """
     with guarded(path):
         with _image(path) as image:
-            shape, dtype, affine = image.shape, image.get_data_dtype(), image.affine
-            offset = int(image.header.get_data_offset())
+            shape, dtype, header = image.shape, image.get_data_dtype(), image.header
+            scale = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+            affine, code = np.diag([scale, scale, scale, 1.0]) @ image.affine, int(header["sform_code"] or header["qform_code"])
+            offset = int(header.get_data_offset())
         if dtype.kind not in "iufc" or len(shape) < 2 or math.prod(shape[4:]) != 1:
             raise InputError(f"{path}: is {dtype} of shape {shape}, expected grey values (columns, rows, slices), or a series "
                              "(columns, rows, slices, frames)")
@@ -51,9 +57,10 @@ def open_nifti(path: str, frame: int = 0) -> Images:
 
         finite = bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine)) > 0
         notes = [] if finite else ["the file's affine is singular: the images have no orientation"]
+        notes += [] if code == 1 else [f"the file does not call its coordinates the scanner's (NIfTI's code {code})"]
         notes += [f"frame {frame} of {frames}; the others are left out"] if frames > 1 else []
         return Images(path, "NIfTI", slices, (rows, columns), slice_reader(path, slices, read),
-                      Header(np.array(affine, dtype=np.float64) if finite else None), notes)
+                      Header(affine if finite else None, oriented=code == 1), notes)
 
 
 @contextmanager

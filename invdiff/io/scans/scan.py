@@ -22,7 +22,8 @@ class Header:
     affine: (4, 4), takes the voxel (column, row, slice) of the images to millimetres, RAS+, or None where the file does not
     tell. metadata: about the measurement, and nobody's identity (echo time, field strength ...). identity: who, when and
     where; it is dropped unless the user wants it kept. Both by DICOM keyword (PatientName ...), several values of one joined by
-    a backslash, as DICOM does. oriented: whether the affine's directions and origin are the scanner's, or its spacings alone.
+    a backslash, as DICOM does. oriented: whether the affine's directions and origin are the scanner's; else only its spacings
+    are known to be.
     """
 
     affine: np.ndarray | None = None

@@ -30,9 +30,9 @@ def write_nifti(
 ) -> None:
     """Writes slices (h, w), read one at a time, as a volume indexed (column, row, slice); it is complete or absent.
 
-    shape: (D, h, w). header: its affine is stored as sform and qform, as scanner coordinates; where it has none, voxels of
-    1 mm are laid out so that slices display as they are, and called aligned. Its identity is not written. description: at
-    most 79 bytes. dtype: float32, or complex64 for real and imaginary parts.
+    shape: (D, h, w). header: its affine is stored as sform and qform, as scanner coordinates or, where it is not oriented, as
+    aligned; where it has none, voxels of 1 mm are laid out so that slices display as they are, and called aligned. Its
+    identity is not written. description: at most 79 bytes. dtype: float32, or complex64 for real and imaginary parts.
 
     Raises InputError for a name that does not end in .nii or .nii.gz, ValueError for slices that are not as announced, a
     side over 32767, a description that is too long and other dtypes, OSError where the file cannot be written.

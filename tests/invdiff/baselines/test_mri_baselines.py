@@ -226,6 +226,13 @@ def test_without_bart_the_error_says_so(monkeypatch):
         baseline("bart_l1_wavelet", cartesian())
 
 
+@pytest.mark.parametrize("size", [(45, 52), (52, 45)])
+def test_odd_sides_are_refused_where_bart_would_shift_the_image(size, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    with pytest.raises(InputError, match=f"even sides, and got {size[0]} x {size[1]}; l1_wavelet takes it"):
+        baseline("bart_l1_wavelet", cartesian(size))
+
+
 @bart
 def test_bart_takes_no_trajectory():
     with pytest.raises(InputError, match="NonCartesianMRI"):

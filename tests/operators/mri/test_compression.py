@@ -55,6 +55,11 @@ def test_virtual_coils_are_orthonormal_and_energy_is_what_is_left(compress, coil
     torch.testing.assert_close(got.energy, kept)
 
 
+@pytest.mark.parametrize("compress", METHODS)
+def test_all_that_is_returned_can_become_numpy(compress):
+    assert [part.numpy().shape[0] for part in compress(crandn(2, 4, 6, 6), 3)] == [2, 2, 2]
+
+
 def test_svd_keeps_the_largest_singular_values():
     kspace = crandn(2, 5, 7, 6) * torch.linspace(0.2, 1, 5)[:, None, None]
     got = compression.compress_svd(kspace, 2)

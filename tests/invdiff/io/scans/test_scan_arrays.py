@@ -116,6 +116,8 @@ def test_a_trajectory_in_a_file_of_its_own(tmp_path, shape):
     ({"kspace": np.fft.fft2(np.ones((2, 24, 20))) + normal(2, 24, 20)}, "is at row 0 and column 0 of 24 x 20; expected it in"),
     ({"kspace": normal(2, 8, 6) * np.inf}, "NaN or infinite"),
     ({"kspace": 0 * normal(2, 8, 6)}, "zero everywhere"),
+    ({"kspace": 1e20 * normal(2, 8, 6)}, "expected 1e-12 to 1e+12; multiply all values"),
+    ({"kspace": 1e-20 * normal(2, 8, 6)}, "expected 1e-12 to 1e+12; multiply all values"),
     ({"kspace": 1e60 * normal(2, 8, 6).astype(complex)}, "NaN or infinite"),
 ])
 def test_what_is_wrong_is_said(tmp_path, arrays, expected):

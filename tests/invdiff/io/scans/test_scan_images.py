@@ -46,6 +46,27 @@ def test_nifti_written_again_is_the_same_volume(tmp_path):
     assert nibabel.aff2axcodes(second.affine) == nibabel.aff2axcodes(first.affine)
 
 
+def test_niftis_units_are_brought_to_millimetres(tmp_path):
+    image = nibabel.Nifti1Image(np.ones((6, 4, 3), np.float32), np.diag([2.0, 3, 4, 1]))
+    for unit, millimetres in (("meter", 1000), ("mm", 1), ("micron", 1e-3), ("unknown", 1)):
+        image.header.set_xyzt_units(unit)
+        nibabel.save(image, tmp_path / "a.nii")
+        assert np.allclose(open_images(tmp_path / "a.nii").header.affine, np.diag([*millimetres * np.array([2, 3, 4]), 1]))
+
+
+@pytest.mark.parametrize(("sform", "qform", "oriented"), [(1, 0, True), (0, 1, True), (4, 1, False), (2, 0, False),
+                                                          (0, 0, False)])
+def test_niftis_coordinates_are_those_of_the_scanner_where_it_says_so(tmp_path, sform, qform, oriented):
+    image = nibabel.Nifti1Image(np.ones((6, 4, 3), np.float32), None)
+    image.set_sform(np.diag([2.0, 3, 4, 1]), sform)
+    image.set_qform(np.diag([2.0, 3, 4, 1]), qform)
+    nibabel.save(image, tmp_path / "a.nii")
+    images = open_images(tmp_path / "a.nii")
+    assert images.header.oriented == oriented
+    assert np.allclose(np.abs(images.header.affine[:3, :3]), np.diag([2, 3, 4]))
+    assert len(images.notes) == (0 if oriented else 1)
+
+
 def test_niftis_slope_and_intercept_are_applied(tmp_path):
     image = nibabel.Nifti1Image(np.arange(24, dtype=np.float64).reshape(4, 3, 2) / 7, np.eye(4))
     image.set_data_dtype(np.int16)
@@ -64,7 +85,7 @@ def test_niftis_of_two_to_five_dimensions(tmp_path):
     for frame in (0, 1):
         images = open_images(tmp_path / "c.nii", frame=frame)
         assert [exactly(image, series[:, :, k, frame].T) for k, image in enumerate(read_all(images))] == [True] * 3
-        assert images.notes == [f"frame {frame} of 2; the others are left out"]
+        assert images.notes[-1] == f"frame {frame} of 2; the others are left out"
     assert "frames 0 to 1, not 2" in error_of(open_images, tmp_path / "c.nii", frame=2)
     nibabel.save(nibabel.Nifti1Image(np.ones((6, 4, 3, 2, 2), np.float32), np.eye(4)), tmp_path / "e.nii")
     assert "or a series (columns, rows, slices, frames)" in error_of(open_images, tmp_path / "e.nii")
@@ -138,7 +159,7 @@ def test_the_frames_of_an_enhanced_dicom_file_are_a_series(tmp_path):
     assert images.header.metadata == {"EchoTime": 12.5, "Manufacturer": "Acme", "SliceThickness": 4}
     path = write_enhanced(tmp_path / "b", pixels, [(0, 0, 0)] * 2)
     assert "declares 3 frames and describes 2" in error_of(open_images, path)
-    path = write_dicom(tmp_path / "c", pixels, NumberOfFrames=3)                     # nothing tells where they lie
+    path = write_dicom(tmp_path / "c", pixels, NumberOfFrames=3, PixelSpacing=None)  # nothing tells where they lie
     assert [exactly(image, pixels[k].astype(np.float32)) for k, image in enumerate(read_all(open_images(path)))] == [True] * 3
     assert open_images(path).header.affine is None
 
@@ -188,7 +209,10 @@ def test_what_is_wrong_with_dicom_is_said(tmp_path):
     assert "colour" in error_of(open_images, folder("colour", {"SamplesPerPixel": 3}))
     assert "declares 1000000 frames" in error_of(open_images, folder("frames", {"NumberOfFrames": 10**6}))
     nowhere = folder("nowhere", *({"ImagePositionPatient": None, "InstanceNumber": n} for n in (2, 1)))
-    assert open_images(nowhere).header.affine is None
+    images = open_images(nowhere)
+    assert np.allclose(np.abs(images.header.affine[:3, :3]), np.diag([3, 2, 4]))
+    assert not images.header.oriented
+    assert "spacing only" in images.notes[-1]
 
 
 def test_the_images_beside_fastmris_k_space_and_in_results_for_it(tmp_path):

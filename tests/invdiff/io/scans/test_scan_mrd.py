@@ -118,6 +118,82 @@ def test_calibration_lines_are_apart_or_in_both(tmp_path):
     assert exactly(read.calibration, separate[:, :, 3:6])      # three around the centre, line 4; the fourth has no partner
 
 
+CALIBRATION = {"flags": [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION]}
+BOTH = {"flags": [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING]}
+
+
+def integrated(kspace, **head):
+    """Every second line, and all of those from 4 to 8."""
+    return [*lines_of(kspace, [0, 2, 10], **head), *lines_of(kspace, [4, 6, 8], **BOTH, **head),
+            *lines_of(kspace, [5, 7], **CALIBRATION, **head)]
+
+
+def test_calibration_lines_among_those_of_the_image_are_k_space(tmp_path):
+    kspace = normal(2, 2, 8, 12)
+    first, later = integrated(kspace[0]), lines_of(kspace[1], range(0, 12, 2), counters={"repetition": 1})
+    path = write_mrd(tmp_path / "a.h5", [*first, *later], mrd_xml((8, 12, 1)))
+    assert "2 calibration lines, measured along with the image" in open_scan(path).notes[1]
+    read, measured = open_scan(path).read(0), np.isin(np.arange(12), [0, 2, 4, 5, 6, 7, 8, 10])
+    assert exactly(read.mask[0], measured)
+    assert exactly(read.kspace, kspace[0] * measured)
+    assert read.calibration is None
+    read = open_scan(path, frame=1).read(0)             # has no lines of its own
+    assert exactly(read.mask[0], np.arange(12) % 2 == 0)
+    assert exactly(read.calibration, kspace[0, :, :, 4:9])
+    apart = lines_of(kspace[1], [5, 6, 7], counters={"set": 1}, **CALIBRATION)
+    read = open_scan(write_mrd(tmp_path / "b.h5", [*first, *apart], mrd_xml((8, 12, 1)))).read(0)
+    assert exactly(read.mask[0], measured)
+    assert exactly(read.calibration, kspace[1, :, :, 5:8])
+
+
+def in_spaces(*headers):
+    """One header with the encoding spaces of several."""
+    encodings = "".join(xml.partition("<encoding>")[2].partition("</encoding>")[0].join(("<encoding>", "</encoding>"))
+                        for xml in headers)
+    return headers[0].partition("<encoding>")[0] + encodings + "</ismrmrdHeader>"
+
+
+@pytest.mark.parametrize("oversampling", [1, 2])
+def test_a_calibration_scan_of_fewer_pixels(tmp_path, oversampling):
+    """Its k-space is the middle of that of the image, in the same units, over the same field of view."""
+    images = phantom(3, 16, 12)
+    wide = np.pad(images, ((0, 0), (8 * (oversampling - 1),) * 2, (0, 0)))
+    kspace, rows = fft_np(wide, (1, 2)), 16 * oversampling
+    middle = kspace[:, rows // 4:rows - rows // 4, 3:9]
+    lines = [*lines_of(kspace, [0, 2, 4, 6, 8, 10]), *lines_of(middle, encoding_space_ref=1, **CALIBRATION)]
+    fov, recon_fov = (160 * oversampling, 120, 5), (160, 120, 5)
+    image, low = (mrd_xml(encoded, recon, fov, recon_fov) for encoded, recon in
+                  (((rows, 12, 1), (16, 12, 1)), ((rows // 2, 6, 1), (8, 6, 1))))
+    scan = open_scan(write_mrd(tmp_path / "a.h5", lines, in_spaces(image, low)))
+    assert scan.size == (16, 12)
+    expected = ifft_np(middle, (1,))[:, rows // 4 - 4:rows // 4 + 4]
+    assert np.allclose(scan.read(0).calibration, fft_np(expected, (1,)), atol=1e-5)
+    other = mrd_xml((rows // 2, 6, 1), fov=(320 * oversampling, 120, 5))
+    scan = open_scan(write_mrd(tmp_path / "b.h5", lines, in_spaces(image, other)))
+    assert scan.read(0).calibration is None
+    assert f"6 calibration lines left out: they cover {320 * oversampling} x 120 x 5 mm with" in scan.notes[0]
+    lost = [*lines, line(middle[:, :, 0], encoding_space_ref=2, **CALIBRATION)]
+    scan = open_scan(write_mrd(tmp_path / "c.h5", lost, in_spaces(image, low)))
+    assert "1 calibration lines left out: the XML header lacks their encoding space, 2" in scan.notes[0]
+
+
+def test_a_calibration_scan_of_fewer_points_of_a_volume(tmp_path):
+    kspace = fft_np(phantom(2, 8, 6)[..., None] * np.arange(1, 5), (1, 2, 3))
+    middle = kspace[:, 2:6, 1:5, 1:3]
+
+    def lines(values, **head):
+        places = np.ndindex(values.shape[2:])
+        return [line(values[:, :, y, z], y, counters={"kspace_encode_step_2": z}, **head) for y, z in places]
+
+    xml = in_spaces(mrd_xml((8, 6, 4), (4, 6, 4), (80, 60, 40), (40, 60, 40)), mrd_xml((4, 4, 2), fov=(80, 60, 40)))
+    scan = open_scan(write_mrd(tmp_path / "a.h5", [*lines(kspace), *lines(middle, encoding_space_ref=1, **CALIBRATION)], xml))
+    padded = np.zeros((2, 8, 4, 2), np.complex64)
+    padded[:, 2:6] = middle
+    expected = ifft_np(padded, (1,))[:, 2:6] * 2**0.5                   # orthonormal over 8 samples, and over 4
+    for number, read in enumerate(read_all(scan)):
+        assert np.allclose(read.calibration, expected[:, number], atol=1e-5)
+
+
 def test_calibration_of_even_width_has_its_centre_at_half_the_width(tmp_path):
     kspace, separate = normal(2, 8, 10), normal(2, 8, 10, seed=1)
     lines = [*lines_of(kspace), *lines_of(separate, [3, 4, 5, 6], flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION])]
@@ -177,8 +253,19 @@ def test_geometry(tmp_path):
     assert "equally spaced" in open_scan(write_mrd(tmp_path / "d.h5", [*uneven, *far], xml)).notes[-1]
     alone = open_scan(write_mrd(tmp_path / "b.h5", lines[:12], xml))
     assert np.allclose(alone.header.affine[:3, 2], lps @ normals * 6, atol=1e-4)
-    nowhere = open_scan(write_mrd(tmp_path / "c.h5", lines_of(kspace[0], slice_dir=(0, 0, 0)), xml))
-    assert nowhere.header.affine is None
+
+
+@pytest.mark.parametrize("depth", [1, 5])
+def test_without_directions_the_spacings_are_kept(tmp_path, depth):
+    lines = [line(normal(2, 8), y, counters={"kspace_encode_step_2": z}, slice_dir=(0, 0, 0)) for y in range(6)
+             for z in range(depth)]
+    scan = open_scan(write_mrd(tmp_path / "a.h5", lines, mrd_xml((8, 6, depth), fov=(160, 180, 6))))
+    row, column, step = (20, 30, 6) if depth == 1 else (30, 6 / 5, 20)
+    assert np.allclose(np.abs(scan.header.affine[:3, :3]), np.diag([column, row, step]))
+    assert not scan.header.oriented
+    assert "spacing only" in scan.notes[-1]
+    unsaid = open_scan(write_mrd(tmp_path / "b.h5", lines, mrd_xml((8, 6, depth), fov=(160, 180, 0))))
+    assert unsaid.header.affine is None
 
 
 def test_identity_and_metadata(tmp_path):

@@ -97,6 +97,8 @@ def test_the_default_geometry_is_axial_and_told_to_be_assumed(tmp_path):
     assert list(first.ImageOrientationPatient) == [1, 0, 0, 0, 1, 0]
     assert second.ImagePositionPatient[2] - first.ImagePositionPatient[2] == 1
     assert "not known" in first.ImageComments
+    write_dicom(tmp_path / "t", iter(VOLUME), VOLUME.shape, Header(oblique(), oriented=False))      # of a template
+    assert "orientation are not those of the scanner" in read(tmp_path / "t")[0].ImageComments
 
 
 def test_the_series_is_marked_as_derived_anonymous_and_not_for_diagnosis(tmp_path):
