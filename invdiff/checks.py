@@ -1,12 +1,14 @@
 """What restore() asks of what it is given. All raise InputError."""
 
+import warnings
+
 import torch
 from deepinv.models import Denoiser
-from deepinv.physics import LinearPhysics
+from deepinv.physics import DecomposablePhysics, LinearPhysics
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.problem import Problem
+from invdiff.problem import Problem, other_noise
 
 DOT_TOLERANCE = 0.1     # deepinv's tomography with filtered back-projection's adjoint is 0.02 off, one that is none about 1
 
@@ -23,7 +25,8 @@ def check_images(prior: Denoiser, problem: Problem) -> None:
 
 
 def check_operator(problem: Problem, transposes: bool) -> None:
-    """It makes measurements such as y, as many; and a linear one's A_adjoint, if it is used, is its transpose."""
+    """It makes measurements such as y, as many; a linear one makes zeros of zeros, with singular values >= 0 where it has some;
+    and its A_adjoint, if it is used, is its transpose. Warns of noise that is not white Gaussian."""
     name, y, seen = type(problem.physics).__name__, problem.y, problem.seen_of_one
     if seen is not None and seen.is_complex():
         raise InputError(f"{name}: makes complex numbers; expected real ones, with real and imaginary part as two channels")
@@ -32,8 +35,28 @@ def check_operator(problem: Problem, transposes: bool) -> None:
     if seen is not None and seen.shape[1:] != y.shape[1:]:
         raise InputError(f"y: expected (B, *{tuple(seen.shape[1:])}), as {name} makes of images {problem.image_shape}, got "
                          f"{tuple(y.shape)}")
-    if transposes and isinstance(problem.physics, LinearPhysics):
-        _check_transpose(problem, 1 if seen is not None and len(seen) == 1 else len(y))
+    if other := other_noise(problem.physics):
+        warnings.warn(f"{name}: has {other}, which is taken for white Gaussian noise of sigma_y = {problem.sigma_y:g}",
+                      stacklevel=3)
+    if isinstance(problem.physics, LinearPhysics):
+        count = 1 if seen is not None and len(seen) == 1 else len(y)
+        _check_linear(problem, count)
+        if transposes:
+            _check_transpose(problem, count)
+
+
+@torch.no_grad()
+def _check_linear(problem: Problem, count: int) -> None:
+    physics, name = problem.physics, type(problem.physics).__name__
+    offset = float(physics.A(problem.y.new_zeros((count, *problem.image_shape))).abs().max())
+    if offset > 1e-4 * float(problem.y.abs().max()):
+        raise InputError(f"{name}: is a linear operator, and its A(0) has values up to {offset:.3g}; expected zeros, so "
+                         "subtract A(0) from y and leave it out of A, or derive it from Physics")
+    if isinstance(physics, DecomposablePhysics):
+        values = torch.as_tensor(physics.mask)
+        if not values.is_complex() and float(values.min()) < -1e-6 * float(values.max()):      # less is rounding
+            raise InputError(f"{name}: its singular values, in mask, go down to {float(values.min()):.3g}; expected >= 0, the "
+                             "sign in U")
 
 
 @torch.no_grad()

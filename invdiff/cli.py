@@ -2,12 +2,14 @@
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import invdiff
 from invdiff import (
     cli_app,
     cli_benchmark,
@@ -19,10 +21,11 @@ from invdiff import (
     cli_sample,
     cli_train,
 )
-from invdiff.cli_options import Assign, Config, Seed, Task, Truth, resolve
+from invdiff.cli_options import Assign, Config, Seed, Task, Truth, plain_console, resolve
 from invdiff.errors import InputError
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]},
                   help="Restore images from blurred, noisy or incomplete measurements, with diffusion priors.")
 
 app.add_typer(cli_priors.app, name="priors")
@@ -32,6 +35,18 @@ app.add_typer(cli_priors.app, name="priors")
 SPINS = "10000"
 INTERRUPTED = 130       # what shells report after Ctrl-C, and what typer makes of it
 PIPE_CLOSED = 141       # what they report of a program whose reader wanted no more, as `head` does
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"invdiff {invdiff.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", help="Say the version.", is_eager=True,
+                                                  callback=_say_version)] = False) -> None:
+    """What can be said before any command."""
 
 
 app.command()(cli_restore.restore)
@@ -46,6 +61,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
 
     from invdiff.io.files import make_folder, replacing, unwritable
     from invdiff.io.images import save_image
+    from invdiff.io.results import check_kept
     from invdiff.job import pose
 
     resolved = resolve(task, config, assign, {"truth": truth, "seed": seed})
@@ -54,6 +70,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
                          f"invdiff restore --task {resolved.task} --truth FILE --set sigma_y=0.01")
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"{output}: expected a name that ends in .png or .npy")
+    check_kept(output, resolved.files)
     problem, _ = pose(resolved)
     if output.suffix == ".png" and (problem.y.ndim != 4 or problem.y.shape[1] not in (1, 3)):
         raise InputError(f"{output}: this measurement, {tuple(problem.y.shape[1:])}, is no image; expected a name that ends in "
@@ -82,24 +99,30 @@ app.command()(cli_figures.figures)
 @app.command()
 def tasks() -> None:
     """List the bundled tasks and the samplers."""
-    from rich.console import Console
     from rich.table import Column, Table
 
     from invdiff.config import SAMPLERS
     from invdiff.resolving import tasks as bundled_tasks
     from invdiff.validation import read_yaml
 
-    console, table = Console(), Table(*(Column(name, overflow="fold") for name in ("task", "operator", "sigma_y", "config")))
+    console = plain_console()
+    table = Table(*(Column(name, overflow="fold") for name in ("task", "operator", "sigma_y", "config")))
     for name, path in bundled_tasks().items():
         data = read_yaml(path)
         table.add_row(name, ", ".join(f"{v}" if k == "name" else f"{k}={v}" for k, v in data["operator"].items()),
                       f"{data['sigma_y']}", path.name)
     console.print(table)
-    console.print(f"configs in {path.parent}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"configs in {path.parent}", soft_wrap=True)
     table = Table(*(Column(name, overflow="fold") for name in ("sampler", "steps", "what it does")))
     for name, kind in SAMPLERS.items():
         table.add_row(name, str(kind().num_steps), kind.about)
     console.print(table)
+
+
+def _at_home(argument: str) -> str:
+    """--output=~/x with the home folder, which shells put in only where ~ begins a word."""
+    option = re.match("--[a-z-]+=(?=~/)", argument)
+    return option[0] + os.path.expanduser(argument[option.end():]) if option else argument
 
 
 def main() -> None:
@@ -108,7 +131,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)      # is read when torch is imported
     usage_error: Any = typer.BadParameter.__base__      # click's, which newer typer brings along under another name
     try:
-        code = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        code = app([_at_home(argument) for argument in sys.argv[1:]] or ["--help"], standalone_mode=False) or 0
         if code == INTERRUPTED:
             typer.echo("interrupted", err=True)
         sys.exit(code)
@@ -128,7 +151,8 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        message = "error: no space is left where this was to be written; make room, or choose another place"
+        message = ("error: no space is left where this, or what there is to say of it, was to be written; make room, or choose "
+                   "another place")
     except (RuntimeError, MemoryError) as error:
         from invdiff.machine import out_of_memory
 

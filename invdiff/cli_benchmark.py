@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import progress_bar
+from invdiff.cli_options import plain_console, progress_bar
 from invdiff.errors import InputError
 
 
@@ -37,18 +37,17 @@ def benchmark(
 
 
 def _images(config: Any, folder: Path, command: str, workers: int) -> None:
-    from rich.console import Console
     from rich.progress import TimeElapsedColumn
 
     from invdiff.benchmark.report import row_summary
     from invdiff.benchmark.run import run
 
-    console = Console()
+    console = plain_console()
     with progress_bar("cells", TimeElapsedColumn()) as bar:
         line = bar.add_task("loading", total=None)
 
         def show(done: int, total: int, row: dict[str, Any]) -> None:
-            console.print(row_summary(row), highlight=False, markup=False, soft_wrap=True)
+            console.print(row_summary(row), soft_wrap=True)
             bar.update(line, description="running", completed=done, total=total)
 
         record = run(config, folder, workers=workers, command=command, on_cell=show)
@@ -59,7 +58,6 @@ def _images(config: Any, folder: Path, command: str, workers: int) -> None:
 
 def _exact(config: Any, folder: Path, command: str) -> None:
     from rich.box import SIMPLE
-    from rich.console import Console
     from rich.table import Table
 
     from invdiff.benchmark import exact_tables
@@ -67,13 +65,13 @@ def _exact(config: Any, folder: Path, command: str) -> None:
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; choose an output folder")
-    console, plan, kept = Console(), config.plan(), folder / "exact.json"
+    console, plan, kept = plain_console(), config.plan(), folder / "exact.json"
     record = exact_tables.resumed(kept, new_record(plan))
     record["made"]["command"] = command
     exact_tables.save(record, kept)
     for part in run(plan, record):
         exact_tables.save(record, kept)
-        console.print(f"{part}: done", highlight=False)
+        console.print(f"{part}: done")
     exact_tables.save(record, kept, finished=True)
     for table in exact_tables.tables(record):
         shown = Table(*(head.replace(" ", "\n") for head in table.head), box=SIMPLE, title=table.title, caption=table.note)

@@ -43,6 +43,7 @@ def calibrate(
     from invdiff.calibration.measuring import check_unlike, detected
     from invdiff.calibration.record import write_calibration
     from invdiff.io.partial import remove_partial
+    from invdiff.io.results import check_kept
     from invdiff.paths import cache_folder
     from invdiff.resolving import calibration_beside
 
@@ -58,6 +59,8 @@ def calibrate(
     others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
     if others:
         check_unlike(images)
+    if output:
+        check_kept(output, [data, *resolved.files])
     path = output or (calibration_beside(config) if config else place(resolved))
     partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
     record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, checkpoint=partial,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device, Guidance, Precision, Prior, Seed, Solver, Steps
+from invdiff.cli_options import Device, Guidance, Precision, Prior, Seed, Solver, Steps, plain_console
 from invdiff.errors import InputError
 
 DEFAULT = "fid,kid,is,pr,dc,accuracy"
@@ -120,6 +120,8 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
             "network_calls", "precision")
     report = drawn.report
     typer.echo(f"drawn in {report['seconds']:.1f} s on {report['device']}, {report['network_calls']:g} network calls each")
+    if warning := report.get("warning"):
+        typer.echo(warning, err=True)
     images = drawn_images(drawn.images, drawn.classes, prior, network, Path(config.prior).stem)
     return [images], {name: report[name] for name in kept}
 
@@ -162,7 +164,6 @@ def _command(options: dict[str, Any]) -> str:
 
 
 def _show(found: dict[str, float], lowest: dict[str, float], made: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from invdiff.evaluation.generative.evaluate import LABELS, shown
@@ -176,7 +177,7 @@ def _show(found: dict[str, float], lowest: dict[str, float], made: dict[str, Any
         if name in found or name in lowest:
             cells = [found, lowest] if lowest else [found]
             table.add_row(label, *(_cell(scores, name, shown) for scores in cells))
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _cell(scores: dict[str, float], name: str, shown: Any) -> str:

@@ -28,8 +28,8 @@ def figures(
     from invdiff.priors import load_prior
 
     formats = parse_formats(format)
-    make_folder(output)
     loaded = None if prior is None else load_prior(prior)
+    make_folder(output)
     for name in wanted:
         paths = save(draw(name, prior=loaded, seed=seed), output, name, formats)
         typer.echo(f"{', '.join(map(str, paths))}: {CAPTIONS[name]}")

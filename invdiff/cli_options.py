@@ -1,11 +1,16 @@
-"""What several commands share: options, what a task or a config becomes with them, and a bar that shows how far it is."""
+"""What several commands share: options, what a task or a config becomes with them, a bar that shows how far it is, and how
+results are shown."""
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from invdiff.errors import InputError
 
 Task = Annotated[str | None, typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML config, instead of --task.")]
@@ -33,13 +38,31 @@ def resolve(task: str | None, config: Path | None, assign: list[str] | None, giv
 def progress_bar(unit: str, *more: Any, transient: bool = True) -> Any:
     """A bar that counts units, and `more` columns, or the time that remains; on stderr, and only if that is a terminal. stdout
     is for results, which may go into a file, or into a pipe that ends before the work does."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
+    console = plain_console(stderr=True)
+    return Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
                     *(more or [TimeRemainingColumn()]), console=console, disable=not console.is_terminal, transient=transient,
-                    redirect_stdout=sys.stdout.isatty())
+                    redirect_stdout=sys.stdout is not None and sys.stdout.isatty())
+
+
+def plain_console(stderr: bool = False) -> Any:
+    """rich's console, which shows names as they are: no brackets in them are markup, no :words: emoji."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def results_in(folder: Path) -> Iterator[None]:
+    """Around what is said of results that are saved: where it cannot be written, that must not read as if they were lost."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"what there is to say cannot be written ({error.strerror}); the results are complete, in "
+                         f"{folder}") from error
 
 
 def _yaml(value: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff.cli_options import plain_console, progress_bar
 from invdiff.errors import InputError
 
 app = typer.Typer(rich_markup_mode=None)
@@ -18,7 +19,6 @@ def priors(context: typer.Context) -> None:
     """List the priors: those that are shipped, and the formats of others that can be loaded."""
     if context.invoked_subcommand is not None:
         return
-    from rich.console import Console
     from rich.table import Column, Table
 
     from invdiff.priors import FORMATS, shipped_priors
@@ -30,20 +30,19 @@ def priors(context: typer.Context) -> None:
         card = read_card(path)
         table.add_row(name, f"{path.stat().st_size / 1e6:.1f}", _images(card["architecture"]["channels"]),
                       _range(card.get("sigma_range")), card["licence"])
-    console = Console()
+    console = plain_console()
     console.print(table)
-    console.print("`invdiff priors show NAME`: what one was trained on, and how well it denoises\n", highlight=False)
+    console.print("`invdiff priors show NAME`: what one was trained on, and how well it denoises\n")
     table = Table(Column("checkpoints of others", no_wrap=True), "what")
     for kind in FORMATS.values():
         table.add_row(kind.example, kind.about)
     console.print(table)
-    console.print(f"deepinv: {', '.join(CHECKPOINTS)}", highlight=False)
+    console.print(f"deepinv: {', '.join(CHECKPOINTS)}")
 
 
 @app.command()
 def show(name: Name) -> None:
     """Print what is known of a prior: its card."""
-    from rich.console import Console
     from rich.table import Table
 
     from invdiff.priors import load_prior, shipped_priors
@@ -59,7 +58,7 @@ def show(name: Name) -> None:
     table.add_row("parameters", f"{sum(p.numel() for p in prior.parameters()):,}")
     if not any(key in prior.card for key in ("spectrum", "spectrum_grey")):
         table.add_row("error spectrum", f"not measured; `invdiff priors calibrate {name} --data IMAGES` does")
-    Console().print(table, markup=False)
+    plain_console().print(table)
 
 
 @app.command()
@@ -76,9 +75,8 @@ def calibrate(
 
     Complex priors take a dataset (N, 2, H, W), real and imaginary part, or pictures, which are magnitudes then.
     """
-    from rich.progress import Progress
-
     from invdiff.datasets.crops import crops_for
+    from invdiff.io.results import check_kept
     from invdiff.machine import find_device
     from invdiff.priors import load_prior, spectrum_records
     from invdiff.priors.foreign.options import split
@@ -88,12 +86,14 @@ def calibrate(
             raise InputError(f"--{option}: expected at least {least}, got {value}")
     if "spectrum" in split(name)[1]:
         raise InputError(f"{name}: leave ?spectrum=... out, to measure one")
+    if output:
+        check_kept(output, [name, data])
     where = find_device(device)
     prior = load_prior(name)
     crops = crops_for(spectrum_records.channels_of(prior), data, key, images, size)
     total = spectrum_records.calls(name, prior, crops)
     source = f"measured on {len(crops)} images of {size} x {size} from {data.name}"
-    with Progress(transient=True) as bar:
+    with progress_bar("calls") as bar:
         line = bar.add_task(f"{name} on {len(crops)} images", total=total)
         record = spectrum_records.measure(name, prior, crops, source, where, lambda: bar.advance(line))
     path = output or spectrum_records.place(name)
@@ -106,7 +106,6 @@ def calibrate(
 
 def _summary(record: dict[str, Any], size: int) -> None:
     """The error by noise level: of a pixel, and of one frequency where it is coarse and where it is fine."""
-    from rich.console import Console
     from rich.table import Table
 
     from invdiff.priors.spectrum import ErrorSpectrum
@@ -119,7 +118,7 @@ def _summary(record: dict[str, Any], size: int) -> None:
         power = spectrum.at(sigma, (size, size)).mean(0)            # (H, W // 2 + 1)
         values = (power.mean(), power[0, 0], power[size // 2, -1])
         table.add_row(f"{sigma:.3g}", *(f"{float(v) ** 0.5:.3g}" for v in values))
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _images(channels: int | None) -> str:

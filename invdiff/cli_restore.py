@@ -16,8 +16,10 @@ from invdiff.cli_options import (
     Seed,
     Task,
     Truth,
+    plain_console,
     progress_bar,
     resolve,
+    results_in,
 )
 from invdiff.errors import InputError
 
@@ -48,7 +50,7 @@ def restore(
     Interrupted, it keeps the finished samples in OUTPUT.partial, and started again with the same options goes on from there.
     """
     from invdiff.io.partial import holds_parts, remove_partial
-    from invdiff.io.results import check_output
+    from invdiff.io.results import check_kept, check_output
 
     given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
              "precision": precision, "sampler": sampler and {"name": sampler}, "sampler.steps": steps, "baselines": baseline,
@@ -56,6 +58,7 @@ def restore(
     resolved = resolve(task, config, assign, given)
     folder = output or Path("restored") / resolved.task
     check_output(folder)
+    check_kept(folder, resolved.files)
     partial = folder.resolve().with_name(f"{folder.resolve().name}.partial")
     outcome = None
     try:
@@ -74,7 +77,8 @@ def restore(
     asked = outcome.slices.numbers if resolved.is_scan else ()
     for left in (path for path in _beside(partial) if int(path.name.rpartition("-")[2]) in asked):
         remove_partial(left)
-    _show(outcome, folder)
+    with results_in(folder):
+        _show(outcome, folder)
 
 
 def _beside(partial: Path) -> list[Path]:
@@ -95,7 +99,6 @@ def _run_with_progress(config: Any, partial: Path) -> Any:
 
 
 def _show(outcome: Any, folder: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     report = outcome.report
@@ -115,7 +118,7 @@ def _show(outcome: Any, folder: Path) -> None:
     for label, row in rows.items():
         table.add_row(label, *(f"{row[key]:.{2 if 'psnr' in key else 3}f}" if key in row else "" for key in shown))
     if rows:
-        Console().print(table)
+        plain_console().print(table)
     typer.echo("\n".join([*_trust(report), *_costs(report), f"results in {folder}"]))
 
 

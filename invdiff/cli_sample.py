@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device, Guidance, Precision, Seed, Solver, Steps, progress_bar
+from invdiff.cli_options import Device, Guidance, Precision, Seed, Solver, Steps, progress_bar, results_in
 
 
 def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = "natural",
@@ -32,9 +32,12 @@ def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors 
     drawn = with_progress(lambda show: draw(config, loaded, show))
     drawn.save(output)
     report = drawn.report
-    typer.echo(f"{report['count']} images of {report['size'][0]} x {report['size'][1]} by {config.solver_name}, "
-               f"{report['network_calls']:g} network calls each, {report['seconds']:.1f} s on {report['device']}\n"
-               f"{output / 'samples.png'}: a sheet of them; samples.npz and report.json beside it")
+    if warning := report.get("warning"):
+        typer.echo(warning, err=True)
+    with results_in(output):
+        typer.echo(f"{report['count']} images of {report['size'][0]} x {report['size'][1]} by {config.solver_name}, "
+                   f"{report['network_calls']:g} network calls each, {report['seconds']:.1f} s on {report['device']}\n"
+                   f"{output / 'samples.png'}: a sheet of them; samples.npz and report.json beside it")
 
 
 def with_progress(work: Any) -> Any:

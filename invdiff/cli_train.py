@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device, progress_bar
+from invdiff.cli_options import Device, plain_console, progress_bar
 
 _FORGET = 0.02      # share of a new item in a band's running loss
 
@@ -94,10 +94,9 @@ def _say(text: str, err: bool = False) -> None:
 def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Path]) -> tuple[Path, int]:
     """`work(show)` and the steps it took, with a bar from the first of them on, that `show(steps done, loss)` moves. In a file
     instead of a terminal: ten lines."""
-    from rich.console import Console
     from rich.progress import TextColumn, TimeRemainingColumn
 
-    console, taken = Console(), 0
+    console, taken = plain_console(), 0
     with progress_bar("steps", TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"), transient=False) as bar:
         line = bar.add_task(settings.name, total=settings.steps, loss=float("nan"), visible=False)
 
@@ -116,10 +115,9 @@ class View:
     validation. Nothing until the first step, which only the first of several processes shows."""
 
     def __init__(self, settings: Any):
-        from rich.console import Console
         from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self.console = Console()
+        self.console = plain_console()
         self.bar = progress_bar("steps", TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self.line = self.bar.add_task(settings.name, total=settings.optimiser.steps)
         self.live: Any = None

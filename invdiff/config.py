@@ -1,16 +1,20 @@
 """The schema of configs/*.yaml, and the only place where a name becomes a class."""
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from deepinv.physics import Physics
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, create_model
+from pydantic.errors import PydanticUserError
 
 import operators
 from invdiff import forward, posterior
 from invdiff.diffusion import integrators, schedules
 from invdiff.errors import InputError
+from invdiff.machine import out_of_memory
 from invdiff.mri.settings import ScanSettings
 from invdiff.posterior import Sampler
 from invdiff.validation import nearest, validate
@@ -76,6 +80,15 @@ SHORT: dict[str, dict[str, Any]] = {                # integrators with a paramet
 Format = Literal["nifti", "complex", "dicom", "fastmri", "montage"]
 
 
+def _file(name: str) -> str:
+    if not name.strip():
+        raise ValueError(f"expected the name of a file, got {name!r}")
+    return name
+
+
+File = Annotated[str, AfterValidator(_file)]
+
+
 class RunConfig(BaseModel):
     """One `invdiff restore` or `invdiff simulate`: the schema of configs/TASK.yaml.
 
@@ -84,7 +97,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: str
+    task: str = Field(description="a label of your choice, which names the results")
     operator: dict[str, Any]
     sigma_y: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] | None = None
     prior: str = "natural"
@@ -92,14 +105,14 @@ class RunConfig(BaseModel):
     samples: int = Field(4, ge=1)
     antithetic: bool = False            # neighbours from noise of opposite sign: a better mean from fewer samples
     seed: int = Field(0, ge=0, lt=2**63)
-    input: str | None = None
-    truth: str | None = None
-    start: str | None = None            # an image to begin from, instead of noise; see sampler.start_sigma
+    input: File | None = None
+    truth: File | None = None
+    start: File | None = None           # an image to begin from, instead of noise; see sampler.start_sigma
     size: tuple[PositiveInt, PositiveInt] | None = None     # (H, W), for an input that does not tell the image's size
     device: str = "auto"
     precision: str = Field("fp32", pattern="^(fp32|bf16)$")
     batch_size: int | None = Field(None, ge=1)
-    calibration: str | None = None      # a file of `invdiff calibrate`; the one of the task or beside the config, if not said
+    calibration: File | None = None     # a file of `invdiff calibrate`; the one of the task or beside the config, if not said
     other_priors: tuple[str, ...] = ()  # also restore under these, to see how much of the image is the prior's
     # of scans alone
     slices: tuple[NonNegativeInt, NonNegativeInt] | None = None         # first and last; all by default
@@ -112,16 +125,42 @@ class RunConfig(BaseModel):
         """Is it raw k-space that is restored, slice by slice?"""
         return self.operator["name"] in SCANS
 
+    @property
+    def files(self) -> list[str]:
+        """Those that the run reads, but for priors: a measurement, a mask ..."""
+        operator = [self.operator.get(name) for name in ("kernel", "mask", "trajectory")]
+        return [name for name in (self.input, self.truth, self.start, self.calibration, *operator) if name]
+
 
 def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
     """The operator of a spec such as {"name": "gaussian_blur", "sigma": 2.0}. Raises InputError."""
-    parameters = operator_parameters(spec)
-    if parameters["name"] in SCANS:
-        raise InputError(f"operator {parameters['name']}: is made from a scan, slice by slice, and not from an image's size")
+    make, parameters = _operator(spec)
+    if spec["name"] in SCANS:
+        raise InputError(f"operator {spec['name']}: is made from a scan, slice by slice, and not from an image's size")
+    with faults_told("operator"):
+        return make(img_size, **dict(parameters))
+
+
+@contextmanager
+def faults_told(where: str) -> Iterator[None]:
+    """What an operator raises, but for want of memory, as an InputError that begins with `where`."""
     try:
-        return OPERATORS[parameters.pop("name")](img_size, **parameters)
-    except ValueError as error:
-        raise InputError(f"operator: {str(error).replace('img_size', 'the image', 1)}") from error
+        yield
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(f"{where}: {' '.join(str(error).split()).replace('img_size', 'the image', 1)}") from error
+
+
+def block_side(spec: Mapping[str, Any]) -> int:
+    """Of an operator that takes an image in square blocks of pixels, and measures a pixel of each, their side; else 1. Raises
+    InputError."""
+    make, parameters = _operator(spec)
+    name = getattr(make, "block_side", None)
+    side = 1 if name is None else getattr(parameters, name)
+    if side < 1:
+        raise InputError(f"operator.{name}: expected a whole number >= 1, got {side}")
+    return int(side)
 
 
 def build_sampler(spec: Mapping[str, Any]) -> Sampler:
@@ -173,18 +212,38 @@ def name_of(thing: object, table: Mapping[str, Any]) -> str:
 
 
 def operator_parameters(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with every default filled in. Raises InputError."""
+    """The spec with every default filled in, of plain values that a file can hold. Raises InputError."""
+    _, parameters = _operator(spec)
+    return {"name": spec["name"], **parameters.model_dump(mode="json")}
+
+
+def _operator(spec: Mapping[str, Any]) -> tuple[Callable[..., Any], BaseModel]:
+    """What makes the operator of a spec, and its parameters."""
     make, given = _named(spec, OPERATORS | SCANS, "operator")
-    return {"name": spec["name"], **validate(model_of(make), given, f"operator {spec['name']}").model_dump()}
+    return make, validate(model_of(make), given, f"operator {spec['name']}")
 
 
+@functools.cache
 def model_of(make: Callable[..., Any]) -> type[BaseModel]:
-    """A sampler's or a scan's parameters are its own, an operator's those of its constructor, but for the image's size."""
+    """A sampler's or a scan's parameters are its own, an operator's those of its constructor after the first, the image's size,
+    but for keyword-only ones. Raises InputError for one that no config can hold."""
     if isinstance(make, type) and issubclass(make, BaseModel):
         return make
-    fields: dict[str, Any] = {}
-    for name, parameter in inspect.signature(make, eval_str=True).parameters.items():
-        if name != "img_size" and parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-            fields[name] = (parameter.annotation, default)
+    parameters = list(inspect.signature(make, eval_str=True).parameters.values())[1:]
+    fields: dict[str, Any] = {parameter.name: _field(make, parameter) for parameter in parameters
+                              if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}
     return create_model("Operator", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _field(make: Callable[..., Any], parameter: inspect.Parameter) -> tuple[Any, Any]:
+    """Type and default of a constructor's parameter."""
+    where, empty = f"{make.__qualname__}: parameter {parameter.name}", inspect.Parameter.empty
+    if parameter.name == "name":
+        raise InputError(f"{where}: is what a config calls the operator by; expected another name")
+    try:
+        TypeAdapter(parameter.annotation)
+    except PydanticUserError as error:
+        found = "no type" if parameter.annotation is empty else f"the type {inspect.formatannotation(parameter.annotation)}"
+        raise InputError(f"{where}: has {found}; expected a number, a word, a path or a tuple of them, as a config holds, "
+                         "or to be keyword-only, which configs leave out") from error
+    return parameter.annotation, ... if parameter.default is empty else parameter.default

@@ -51,5 +51,5 @@ def box_inpainting(img_size: Sequence[int], top: int | None = None, left: int | 
 
 
 def mask_inpainting(img_size: Sequence[int], mask: str) -> Physics:
-    """White pixels of the mask image are measured, black ones are missing."""
-    return operators.Inpainting(img_size, operators.image_mask(load_image(mask)[0].clamp(0, 1)))
+    """White pixels of the mask image are measured, black and transparent ones are missing."""
+    return operators.Inpainting(img_size, operators.image_mask(load_image(mask, background=0.0)[0].clamp(0, 1)))

@@ -17,7 +17,7 @@ from invdiff.errors import InputError
 from invdiff.posterior import Sampler
 from invdiff.posterior.sampler import for_chains
 from invdiff.priors.for_deepinv import ForDeepinv
-from invdiff.problem import Calls, Problem
+from invdiff.problem import Calls, Problem, other_noise
 from invdiff.restoration import restore
 
 
@@ -51,7 +51,7 @@ def noise_level(physics: Physics) -> float:
     sigma = model.sigma if isinstance(model, GaussianNoise) else None
     levels = set() if sigma is None else set(torch.as_tensor(sigma).flatten().tolist())
     if len(levels) != 1:
-        found = "none" if not levels else f"{len(levels)} of them"
+        found = f"{len(levels)} of them" if levels else other_noise(physics) or "none"
         raise InputError(f"sigma_y: expected one noise level, as of noise_model=GaussianNoise(0.05), and "
                          f"{type(physics).__name__} has {found}; give sigma_y")
     return float(levels.pop())

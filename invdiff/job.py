@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deepinv.physics import Physics
+from deepinv.physics import LinearPhysics, Physics
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 import operators
 from invdiff.calibration.finding import find_calibration, interval_of, reference_of
-from invdiff.config import RunConfig, build_operator, build_sampler
+from invdiff.config import OPERATORS, RunConfig, block_side, build_operator, build_sampler, faults_told
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import centre_and_spread, ends
 from invdiff.evaluation.metrics import enlarged, psnr, ssim
@@ -91,34 +91,36 @@ class Outcome:
 
 def pose(config: RunConfig) -> tuple[Problem, Tensor | None]:
     """The problem that a config describes, and the clean image (1, C, H, W) if it is simulated. Raises InputError."""
-    factor = int(config.operator.get("factor", 1))
-    if factor < 1:
-        raise InputError(f"operator.factor: expected a whole number >= 1, got {factor}")
+    block = block_side(config.operator)
     if config.input is not None:
-        return _measured(config, config.input, factor), None
+        return _measured(config, config.input, block), None
     truth = sample_image() if config.truth is None else _photo(config.truth)
-    height, width = (n // factor * factor for n in truth.shape[-2:])
+    height, width = (n // block * block for n in truth.shape[-2:])
     if min(height, width) == 0:
-        raise InputError(f"{config.truth}: is smaller than one block of {factor} x {factor} pixels; give a larger image")
+        raise InputError(f"{config.truth}: is smaller than one block of {block} x {block} pixels; give a larger image")
     truth = truth[..., :height, :width]
     return pose_truth(config, truth, config.seed), truth
 
 
 def pose_truth(config: RunConfig, truth: Tensor, seed: int) -> Problem:
     """The problem that a config makes of a clean image (1, C, H, W), with noise of a seed. Raises InputError."""
-    return simulate(build_operator(config.operator, truth.shape[1:]), truth, float(config.sigma_y or 0), seed)
+    physics = build_operator(config.operator, truth.shape[1:])
+    with faults_told(f"operator {config.operator['name']}: measures no image of {tuple(truth.shape[1:])}"):
+        return simulate(physics, truth, float(config.sigma_y or 0), seed)
 
 
-def _measured(config: RunConfig, path: str, factor: int) -> Problem:
+def _measured(config: RunConfig, path: str, block: int) -> Problem:
     """The problem of a measurement in a file, for an image of the size that it, or else `size`, tells."""
+    name = config.operator["name"]
+    if config.size is None and not getattr(OPERATORS[name], "measures_images", True):
+        raise InputError(f"{path}: what {name} measures does not tell the image's size; say it, --set size=[H,W]")
     sums = "" if config.size else "; of what is no image, such as sums of pixels, say the image's size, --set size=[H,W]"
     y = load_array(path) if config.size and Path(path).suffix.lower() == ".npy" else _photo(path, sums)
     if config.size is not None:
         sizes = [(channels, *config.size) for channels in (3, 1)]
-    else:
-        sizes = [(y.shape[1], y.shape[2] * factor, y.shape[3] * factor)]
-        if y.shape[1] == 1:
-            sizes.append((3, *y.shape[2:]))     # a grey measurement of a colour image
+    else:                   # a grey measurement may be of a colour image
+        channels, height, width = y.shape[1:]
+        sizes = [(number, height * block, width * block) for number in ((1, 3) if channels == 1 else (channels,))]
     refusals = []
     for size in sizes:
         try:
@@ -126,32 +128,36 @@ def _measured(config: RunConfig, path: str, factor: int) -> Problem:
         except InputError as error:
             refusals.append(error)
             continue
-        if tuple(physics.measurement_size) == tuple(y.shape[1:]):
+        if physics is not None:
             return Problem(physics, y, _noise_level(config, physics, y))
     if len(refusals) == len(sizes):
         larger = "" if config.size else "; if the image's size is another than its measurement tells, say --set size=[H,W]"
         raise InputError(f"{refusals[0]}{larger}") from refusals[0]
-    raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {config.operator['name']} does not give for an image of "
-                     f"{sizes[0]}; if the image's size is another one, say --set size=[H,W]")
+    raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {name} does not give for an image of {sizes[0]}; if the "
+                     "image's size is another one, say --set size=[H,W]")
 
 
-def _built(config: RunConfig, size: tuple[int, ...], y: Tensor) -> Physics:
+def _built(config: RunConfig, size: tuple[int, ...], y: Tensor) -> Physics | None:
     """The operator for an image of a size (C, H, W), or for one that is larger by what its measurement lacks of y: a border
-    that no measurement speaks of. Raises InputError."""
+    that no measurement speaks of. None where it makes other measurements than y. Raises InputError."""
     physics = build_operator(config.operator, size)
-    measured = physics.measurement_size
-    if config.size or len(measured) != 3:
-        return physics
-    border = [n - m for n, m in zip(y.shape[-2:], measured[-2:], strict=True)]
-    if min(border) < 0 or max(border) == 0:
-        return physics
-    return build_operator(config.operator, (size[0], size[1] + border[0], size[2] + border[1]))
+    measured = getattr(physics, "measurement_size", size)
+    if config.size is None and len(measured) == 3:
+        border = [n - m for n, m in zip(y.shape[-2:], measured[-2:], strict=True)]
+        if min(border) >= 0 and max(border) > 0:
+            size = (size[0], size[1] + border[0], size[2] + border[1])
+            physics = build_operator(config.operator, size)
+    with faults_told(f"operator {config.operator['name']}: measures no image of {size}"):
+        x = y.new_zeros(1, *size)           # one that minds no size gives something for each
+        fits = physics.A(x).shape == y.shape
+        fits = fits and (not isinstance(physics, LinearPhysics) or physics.A_adjoint(y).shape == x.shape)
+    return physics if fits else None
 
 
 def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
     if config.sigma_y != "auto":
         return float(config.sigma_y or 0)
-    if y.ndim != 4 or not bool(Problem(physics, y, 0.0).observed().all()):
+    if not _is_image(physics, y) or not bool(Problem(physics, y, 0.0).observed().all()):
         raise InputError("sigma_y: auto needs a measurement that is an image without missing pixels; give a number")
     try:
         return float(operators.estimate_sigma(y))
@@ -159,14 +165,19 @@ def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
         raise InputError(f"sigma_y: auto cannot estimate the noise ({error}); give a number") from error
 
 
+def _is_image(physics: Physics, y: Tensor) -> bool:
+    """A sinogram has the shape of one: the class of its operator has `measures_images = False`."""
+    return y.ndim == 4 and getattr(physics, "measures_images", True)
+
+
 def as_image(problem: Problem) -> Tensor:
     """The measurement to look at, (B, C, h, w): itself where it is an image, its edges repeated up to (H, W) where it is of the
     inner part; else its back-projection."""
     y, (channels, height, width) = problem.y, problem.image_shape
-    if y.ndim == 4 and y.shape[1] in {1, channels} and y.shape[2] <= height and y.shape[3] <= width:
+    if _is_image(problem.physics, y) and y.shape[1] in {1, channels} and y.shape[2] <= height and y.shape[3] <= width:
         rows, columns = getattr(problem.physics, "border", ((0, 0), (0, 0)))
         return functional.pad(y, (*columns, *rows), mode="replicate") if any((*rows, *columns)) else y
-    return problem.physics.A_dagger(y)
+    return problem.estimate()
 
 
 def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
@@ -216,8 +227,8 @@ def _start(config: RunConfig, problem: Problem) -> Tensor | None:
     if config.start is None:
         return None
     estimate = _photo(config.start)
-    factor = int(config.operator.get("factor", 1))
-    if all(0 <= n - m < factor for n, m in zip(estimate.shape[-2:], problem.image_shape[-2:], strict=True)):
+    block = block_side(config.operator)
+    if all(0 <= n - m < block for n, m in zip(estimate.shape[-2:], problem.image_shape[-2:], strict=True)):
         estimate = estimate[..., : problem.image_shape[1], : problem.image_shape[2]]        # whole blocks, as of a truth
     if tuple(estimate.shape[1:]) != problem.image_shape:
         raise InputError(f"start: expected an image of {problem.image_shape}, and {config.start} is "

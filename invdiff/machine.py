@@ -13,8 +13,8 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=name).item()      # read back, which of "meta" nothing can be
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise InputError(f"device: {name!r} is not available on this machine; cpu is, and auto picks the best") from error
     return torch.device(name)
 

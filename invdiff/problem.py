@@ -7,7 +7,8 @@ from numbers import Real
 from typing import Any
 
 import torch
-from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics
+from deepinv.physics import DecomposablePhysics, GaussianNoise, LinearPhysics, Physics
+from deepinv.physics.noise import ZeroNoise
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -34,8 +35,8 @@ class Problem:
         sigma_y: noise standard deviation in y's units, >= 0, one for all of y; 0 means noiseless. There is no default.
 
     Raises:
-        ValueError: sigma_y not one number, negative or not finite; y no tensor, not float, not finite, or of a shape the
-            operator does not give.
+        ValueError: sigma_y not one number, negative or not finite; y no tensor, not float, not finite, of one dimension, or of
+            a shape the operator does not give.
     """
 
     physics: Physics
@@ -56,6 +57,8 @@ class Problem:
                              "to be one tensor")
         if not self.y.is_floating_point():
             raise ValueError(f"y: expected float32, with complex values as two channels, got {self.y.dtype}")
+        if self.y.ndim < 2:
+            raise ValueError(f"y: expected (B, ...), got {tuple(self.y.shape)}; one number for each image is to be (B, 1)")
         bad = int((~torch.isfinite(self.y)).sum())
         if bad:
             raise ValueError(f"y: {bad} of {self.y.numel()} values are NaN or infinite; expected finite values")
@@ -66,9 +69,9 @@ class Problem:
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
         """(C, H, W) of the image. Raises ValueError if the operator does not know it and is not linear."""
-        size = getattr(self.physics, "img_size", None)
-        if size is not None:
-            return tuple(size)
+        for physics in (self.physics, *getattr(self.physics, "physics_list", [])[:1]):     # of a product, the first to act
+            if getattr(physics, "img_size", None) is not None:
+                return tuple(physics.img_size)
         if isinstance(self.physics, LinearPhysics):
             return tuple(self.physics.A_adjoint(self.y).shape[1:])      # of all: it may have parameters for each
         raise ValueError(f"{type(self.physics).__name__}: img_size is not set; expected (C, H, W)")
@@ -119,10 +122,29 @@ class Problem:
         x = x.expand(len(self.y), *self.image_shape)        # an operator may have a mask for each measurement
         return float(self.physics.A(x).square().sum() / x.square().sum())
 
+    @cached_property
+    def alike(self) -> bool:
+        """Does a linear operator do the same to each channel, and mix none, as random images show? Then channels may as well be
+        mixed after it as before it."""
+        channels = self.image_shape[0]
+        if self.y.ndim < 3 or self.y.shape[1] != channels:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        x, mix = (torch.randn(shape, dtype=torch.float32, generator=generator).to(self.y)
+                  for shape in (self.image_shape, (channels, channels)))
+
+        def mixed(z: Tensor) -> Tensor:
+            return (mix @ z.flatten(2)).unflatten(2, z.shape[2:])
+
+        with torch.no_grad():
+            x = x.expand(len(self.y), *self.image_shape)    # an operator may have a mask for each measurement
+            after = mixed(self.physics.A(x))
+            return bool((self.physics.A(mixed(x)) - after).norm() <= 1e-3 * after.norm())
+
     def of(self, y: Tensor) -> "Problem":
-        """The same for another measurement of a linear operator, of whose gain it is not asked again."""
+        """The same for another measurement of a linear operator, which is not asked again what it is like."""
         other = self._but(y=y)
-        other.__dict__["mean_gain"] = self.mean_gain
+        other.__dict__.update(mean_gain=self.mean_gain, alike=self.alike)
         return other
 
     def estimate(self) -> Tensor:
@@ -145,8 +167,11 @@ class Problem:
     def observed(self) -> Tensor:
         """True where an entry of y carries a measurement: the operator can reach it. Shape of A(x), batch 1 or B."""
         generator = torch.Generator().manual_seed(0)
-        x = torch.rand((self.y.shape[0], *self.image_shape), dtype=torch.float32, generator=generator) + 0.5
-        return self.physics.A(x.to(self.y)) != 0
+        x = torch.rand((self.y.shape[0], *self.image_shape), dtype=torch.float32, generator=generator).to(self.y)
+        images = [x + 0.5]
+        if not isinstance(self.physics, LinearPhysics):         # what is zero for one image may not be for another
+            images += [x, torch.zeros_like(x), torch.ones_like(x)]
+        return torch.stack([self.physics.A(image) != 0 for image in images]).any(0)
 
     def measured(self) -> "Problem":
         """The same, with zeros in y where a linear operator gives none, whatever a file has there."""
@@ -167,10 +192,9 @@ class Problem:
         return self._but(physics=physics, y=y)
 
     def _but(self, **changed: Any) -> "Problem":
-        """The same but for these fields, for images of the same shape: to ask for it again may take the operator."""
+        """The same but for these fields, with what was asked of the operator, which holds for any measurement."""
         other = replace(self, **changed)
-        if "image_shape" in self.__dict__:
-            other.__dict__["image_shape"] = self.image_shape
+        other.__dict__.update({name: self.__dict__[name] for name in ("image_shape", "alike") if name in self.__dict__})
         return other
 
 
@@ -182,8 +206,12 @@ def _single(x: Tensor) -> Tensor:
 def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Problem:
     """The problem that a camera or scanner would pose: y = A(x) + sigma_y n, n from the stream of `seed`.
 
-    x (B, C, H, W). Entries of y that the operator cannot reach stay zero. Raises ValueError as `Problem` does.
+    x (B, C, H, W). Entries of y that the operator cannot reach stay zero. A Gaussian noise_model of the operator has no say.
+    Raises ValueError as `Problem` does, and for a noise_model of another kind.
     """
+    if other := other_noise(physics):
+        raise ValueError(f"noise_model: {type(physics).__name__} has {other}, and simulate adds white Gaussian noise; take "
+                         "y = physics(x), or an operator without it")
     with torch.no_grad():
         clean = physics.A(x)
     if not isinstance(clean, Tensor):
@@ -192,6 +220,12 @@ def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Prob
     noise = torch.randn(clean.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(seed)).to(clean)
     problem = Problem(physics, clean, sigma_y)
     return Problem(physics, clean + sigma_y * noise * problem.observed(), sigma_y)
+
+
+def other_noise(physics: Physics) -> str | None:
+    """The kind of an operator's noise, if it has one and it is not white Gaussian."""
+    model = getattr(physics, "noise_model", None)
+    return None if model is None or isinstance(model, ZeroNoise | GaussianNoise) else type(model).__name__
 
 
 def require(physics: Physics, kind: type, sampler: str, alternatives: str) -> Any:

@@ -57,6 +57,8 @@ def _filled(data: Mapping[str, Any]) -> RunConfig:
     """The RunConfig of what a file and a command line say, its parts with every parameter."""
     _check_prefixes(data)
     config = validate(RunConfig, data, "")
+    if not config.task.strip() or config.task in (".", "..") or set("/\\") & set(config.task):     # a folder is named after it
+        raise InputError(f"task: expected a label without / and \\, got {config.task!r}")
     if config.input is not None and config.truth is not None:
         raise InputError("input and truth: give a measurement (--input) or a clean image (--truth), not both")
     operator = operator_parameters(config.operator)

@@ -99,7 +99,8 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
         sampler: one of `invdiff.posterior`.
         samples: S, samples of each measurement.
         seed: integer >= 0. Sample i of measurement j depends on (seed, j, i) and on nothing beside it, unless the sampler
-            draws all samples of a measurement as one population.
+            draws all samples of a measurement as one population. Rounding may differ with what runs beside it, and where
+            conjugate gradients end early, a hundredth may come of that in a few steps.
         device: "auto", "cpu", "cuda", ...
         batch_size: chains run together; None chooses one on a CPU (where more gain nothing) and eight elsewhere. Halved
             when memory is short.

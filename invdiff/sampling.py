@@ -30,6 +30,7 @@ from invdiff.training.samples import save_sheet, sheet
 
 _PIXELS, _PIXELS_ON_CPU = 2**18, 2**16      # of images drawn together, if nothing else is said: more leave a CPU's cache
 _SHEET = 100            # images on a sheet, at most
+_FAR = (-1.0, 2.0)      # values beyond which an image is none, however much a solver or guidance overshoots white and black
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Samples:
         images: (N, C, H, W), on the CPU, in image units, not clipped.
         classes: (N,), or None where the prior was told none.
         report: plain dict: solver, steps, noise levels, names of the prior's classes, guidance, seed, seconds, network calls an
-            image, versions.
+            image, versions; `warning` where images lie far outside [0, 1].
     """
 
     images: Tensor
@@ -125,8 +126,18 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
               "classes": None if labels is None else getattr(prior, "card", {}).get("classes"),
               "count": len(drawn), "size": list(drawn.shape[-2:]), "seconds": round(time.perf_counter() - began, 3),
               "network_calls": calls / len(drawn), "device": str(where), "precision": precision,
-              "versions": versions()}
+              **_warning(drawn), "versions": versions()}
     return Samples(drawn, None if labels is None else labels[: len(drawn)], report)
+
+
+def _warning(images: Tensor) -> dict[str, str]:
+    """For the report: of images, grey or in colour, that lie far outside [0, 1], a sentence; of others nothing."""
+    low, high = float(images.min()), float(images.max())
+    if images.shape[1] == 2 or (low >= _FAR[0] and high <= _FAR[1]):
+        return {}
+    return {"warning": f"The images reach from {low:.3g} to {high:.3g}, far outside [0, 1], as where a network sees more error "
+                       "at the last noise level than it expects; take more steps, a higher sigma_min, such as 0.05, or less "
+                       "guidance."}
 
 
 def check_solver(prior: Denoiser, integrator: Integrator, name: str = "this prior") -> None:

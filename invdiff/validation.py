@@ -1,7 +1,8 @@
 """YAML in, validated models out, and one sentence for whoever mistyped."""
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,7 +16,8 @@ Built = TypeVar("Built")
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which the last would count, and one that is no text, as `off` is none in YAML."""
+    """Refuses a key that is there twice, of which the last would count, and one that is no text, as `off` is none in YAML. A
+    text that begins with ~/ is a file in the home folder, as it is to a shell."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -31,6 +33,14 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
+    text = str(loader.construct_scalar(node))
+    return os.path.expanduser(text) if text.startswith("~/") else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
+
+
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)     # safe: it makes plain values alone
@@ -39,14 +49,16 @@ def _parse(text: str, where: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file as a dict. Raises InputError: missing, not YAML, not a mapping, or with a key that is no text or is there
-    twice."""
+    """A YAML file as a dict. Raises InputError: missing, not UTF-8, not YAML, not a mapping, or with a key that is no text or
+    is there twice."""
     path = Path(path)
     try:
         data = _parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
+        raise InputError(f"{path}: is no text in UTF-8; save it as UTF-8") from error
+    except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not valid YAML ({reason})") from error
     if not isinstance(data, dict):
@@ -89,11 +101,27 @@ def assign(data: Mapping[str, Any], values: Iterable[tuple[str, Any]], where: st
 
 def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
     """`model(**data)`, with pydantic's complaints as one InputError sentence that begins with `where`, unless that is empty;
-    unknown keys name the nearest right one."""
+    unknown keys name the nearest right one. Nor is true taken for the number 1, as pydantic does."""
     try:
-        return model(**data)
+        made = model(**data)
     except ValidationError as error:
         raise InputError(": ".join(filter(None, [where, _sentence(model, error)]))) from error
+    for path, value in _made_numbers(data, made.model_dump(by_alias=True)):
+        raise InputError(": ".join(filter(None, [where, ".".join(path), f"expected a number, got {str(value).lower()}"])))
+    return made
+
+
+def _made_numbers(given: Any, made: Any) -> Iterator[tuple[list[str], bool]]:
+    """Where, by path, a boolean was given and has become a number, and the boolean."""
+    if isinstance(given, bool) and isinstance(made, int | float) and not isinstance(made, bool):
+        yield [], given
+    pairs: Iterable[tuple[Any, Any, Any]] = ()
+    if isinstance(given, Mapping) and isinstance(made, Mapping):
+        pairs = ((key, value, made.get(key)) for key, value in given.items())
+    elif isinstance(given, list | tuple) and isinstance(made, list | tuple):
+        pairs = zip(range(len(given)), given, made, strict=False)
+    for key, value, other in pairs:
+        yield from (([str(key), *path], boolean) for path, boolean in _made_numbers(value, other))
 
 
 def said_of(path: str | Path, given: Mapping[str, Any], data: Mapping[str, Any], build: Callable[[Any], Built]) -> Built:
@@ -136,16 +164,21 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         *parents, last = loc
         shown = [*path, str(last)] if path[-1:] != [str(last)] else path
-        return f"unknown key {'.'.join(shown)!r}; {nearest(str(last), keys_of(model, parents))}"
+        known = keys_of(model, parents)
+        return f"unknown key {'.'.join(shown)!r}; " + (nearest(str(last), known) if known else "it takes none")
     if first["type"] == "union_tag_invalid":
-        known = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
-        return f"{'.'.join([*path, 'kind'])}: unknown kind {first['ctx']['tag']!r}; {nearest(first['ctx']['tag'], known)}"
+        tags = [tag.strip("'") for tag in first["ctx"]["expected_tags"].split(", ")]
+        return f"{'.'.join([*path, 'kind'])}: unknown kind {first['ctx']['tag']!r}; {nearest(first['ctx']['tag'], tags)}"
     if first["type"] == "value_error":          # ours, which says what it got
         return ": ".join(filter(None, ['.'.join(path), str(first["ctx"]["error"])]))        # of the whole, or of a field
+    if first["type"] == "missing" and isinstance(loc[-1], int):         # a value of a list
+        return f"{'.'.join(path[:-1])}: expected one more value, as in [1, 2], got {first['input']!r}"
     if first["type"] == "missing":
-        return f"{'.'.join(path)} is missing"
+        about = model.model_fields[str(loc[0])].description if str(loc[0]) in model.model_fields else None
+        return f"{'.'.join(path)} is missing" + (f"; it is {about}" if about and len(path) == 1 else "")
     if first["type"] == "tuple_type":
-        return f"{'.'.join(path)}: expected a list, such as [1, 2], got {first['input']!r}"
+        example = f"[{first['input']}]" if isinstance(first["input"], str) else "[1, 2]"
+        return f"{'.'.join(path)}: expected a list, such as {example}, got {first['input']!r}"
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"
 
 

@@ -53,8 +53,9 @@ def _updated(physics: Physics, kwargs: dict[str, Any]) -> tuple[Physics, dict[st
     known = names(physics)
     given = {name: value for name, value in kwargs.items() if name in known and value is not None}
     if given:
-        shared = (physics.noise_model, *physics.buffers())  # a copied generator would draw the same noise in each call
-        physics = copy.deepcopy(physics, {id(it): it for it in shared})
+        noise = physics.noise_model  # shared, as a copied generator would draw the same noise in each call
+        buffers = {id(buffer): buffer.clone() for buffer in physics.buffers()}
+        physics = copy.deepcopy(physics, {id(noise): noise, **buffers})
         physics.update_parameters(**given)
     return physics, {name: value for name, value in kwargs.items() if name not in known}
 

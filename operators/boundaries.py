@@ -10,7 +10,7 @@ from deepinv.physics import Physics
 from deepinv.physics.noise import NoiseModel
 from torch import Tensor
 
-from operators import _algebra, _check, _convolution, _parameters, kernels
+from operators import _check, _convolution, _parameters, kernels
 from operators.blur import Blur
 from operators.iterative import IterativePhysics
 from operators.reflect import ReflectBlur
@@ -118,12 +118,6 @@ class PaddedBlur(IterativePhysics):
     def A_A_adjoint(self, y: Tensor, **kwargs) -> Tensor:
         """A Aᵀ y, of y's size."""
         return self.A(self.A_adjoint(y))
-
-    def prox_l2(self, z, y, gamma, x_init=None, **kwargs) -> Tensor:
-        """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
-        z = _algebra.starting_point(self, z, y)
-        _check.images(self, "z", z, self.img_size)
-        return super().prox_l2(z, y, gamma, x_init, **kwargs)
 
 
 @_parameters.also_in_calls

@@ -9,7 +9,7 @@ import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
-from operators import _algebra
+from operators import _algebra, _check
 
 Linear = Callable[[Tensor], Tensor]
 
@@ -114,6 +114,8 @@ class IterativePhysics(LinearPhysics):
         self, z, y, gamma, x_init=None, *, max_iter: int | None = None, tol: float | None = None, **kwargs
     ) -> Tensor:
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
+        if isinstance(z, Tensor) and getattr(self, "img_size", None) is not None:
+            _check.images(self, "z", z, self.img_size)
         return least_squares(
             self, y, z=z, gamma=gamma, start=x_init, tolerance=tol or self.tol, iterations=max_iter or self.max_iter
         ).x

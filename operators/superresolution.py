@@ -28,6 +28,7 @@ class SuperResolution(DecomposablePhysics):
     """
 
     mask: Tensor
+    block_side = "factor"  # the parameter that divides the sides of an image
 
     def __init__(
         self,
@@ -138,6 +139,8 @@ class BicubicSuperResolution(Separable):
     Raises ValueError on a factor that does not divide H and W, and when called on a tensor of another size.
     """
 
+    block_side = "factor"
+
     def __init__(
         self,
         img_size: Sequence[int],
@@ -170,6 +173,8 @@ class GaussianSuperResolution(Separable):
     x is (B, C, H, W), y (B, C, H / factor, W / factor) in the same units. noise_model, device: deepinv's.
     Raises ValueError on values outside these ranges, and when called on a tensor of another size.
     """
+
+    block_side = "factor"
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ LEVELS = [
     {"cli_app", "cli_benchmark", "cli_calibrate", "cli_figures", "cli_priors", "cli_restore", "cli_sample", "cli_train"},
     {"cli_evaluate"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 

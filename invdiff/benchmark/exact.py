@@ -15,6 +15,7 @@ from torch import Tensor
 import operators
 from invdiff.baselines.namesakes import STEPS, sample_with_deepinv
 from invdiff.config import SAMPLERS
+from invdiff.diffusion.integrators import DPMSolverPP
 from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
 from invdiff.machine import versions
 from invdiff.posterior import Sampler
@@ -44,7 +45,8 @@ GAUSSIAN_FORMS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "twisted_smc": [(" (exact)", {"covariance": "exact"})],
 }
 MIXTURE_FORMS: dict[str, list[tuple[str, dict[str, Any]]]] = {
-    "moment_matching": [(" (exact)", {"covariance": "exact", "steps": 50})],
+    "moment_matching": [(" (exact)", {"covariance": "exact", "steps": 50}),
+                        (" (exact), eta 5", {"covariance": "exact", "steps": 50, "integrator": DPMSolverPP(eta=5)})],
     "twisted_smc": [(" (exact)", {"covariance": "exact", "steps": n}) for n in (100, 300)],
     "ddrm": [("", {"steps": 100})],
 }

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from deepinv.models import Denoiser, Reconstructor
 from deepinv.optim import DPIR
-from deepinv.physics import DecomposablePhysics
+from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics
 from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from invdiff.config import SAMPLERS, build_sampler, describe
 from invdiff.errors import InputError
 from invdiff.interop import DeepinvSampler
 from invdiff.posterior import Sampler
+from invdiff.posterior.likelihood import NONLINEAR
 from invdiff.priors.foreign.programs import imported
 from invdiff.problem import Problem, require
 from invdiff.validation import nearest, validate
@@ -61,21 +62,24 @@ class Kind:
         build: from these, a denoiser and sigma_y to a Reconstructor.
         random: does a run draw a sample? Otherwise there is one estimate, whatever the seed.
         prior: does it use the denoiser?
-        svd: does it need an operator with an SVD?
+        needs: the kind of operator.
     """
 
     parameters: type[BaseModel]
     build: Callable[[Any, Denoiser, float], Reconstructor]
     random: bool = True
     prior: bool = True
-    svd: bool = False
+    needs: type[Physics] = Physics
 
 
 RECONSTRUCTORS: dict[str, Kind] = {
-    "deepinv_ddrm": Kind(DDRMParameters, lambda p, prior, sigma_y: namesake("ddrm", prior, sigma_y, p.steps), svd=True),
-    "deepinv_diffpir": Kind(DiffPIRParameters, lambda p, prior, sigma_y: namesake("diffpir", prior, sigma_y, p.steps)),
+    "deepinv_ddrm": Kind(DDRMParameters, lambda p, prior, sigma_y: namesake("ddrm", prior, sigma_y, p.steps),
+                         needs=DecomposablePhysics),
+    "deepinv_diffpir": Kind(DiffPIRParameters, lambda p, prior, sigma_y: namesake("diffpir", prior, sigma_y, p.steps),
+                            needs=LinearPhysics),
     "deepinv_dps": Kind(DPSParameters, lambda p, prior, sigma_y: namesake("dps", prior, sigma_y, p.steps)),
-    "deepinv_dpir": Kind(NoParameters, lambda p, prior, sigma_y: DPIR(max(sigma_y, LEAST_NOISE), prior), random=False),
+    "deepinv_dpir": Kind(NoParameters, lambda p, prior, sigma_y: DPIR(max(sigma_y, LEAST_NOISE), prior), random=False,
+                         needs=LinearPhysics),
     "tv": Kind(TVParameters, lambda p, prior, sigma_y: TotalVariation(sigma_y, p.weight, p.iterations), random=False,
                prior=False),
     "wavelet": Kind(WaveletParameters, lambda p, prior, sigma_y: WaveletSparsity(sigma_y, p.weight, p.iterations), random=False,
@@ -100,7 +104,7 @@ class Method:
         sampler: it.
         samples: how many to draw; None for as many as the benchmark says.
         prior: does it use one?
-        svd: does it need an operator with an SVD?
+        needs: the kind of operator.
     """
 
     label: str
@@ -108,12 +112,14 @@ class Method:
     sampler: Sampler
     samples: int | None = None
     prior: bool = True
-    svd: bool = False
+    needs: type[Physics] = Physics
 
     def check(self, problem: Problem) -> None:
         """Raises InputError where it cannot do this; samplers of our own say so themselves."""
-        if self.svd:
-            require(problem.physics, DecomposablePhysics, self.name, "moment_matching, deepinv_diffpir, deepinv_dps")
+        if self.needs is not Physics:
+            linear = isinstance(problem.physics, LinearPhysics)
+            others = "moment_matching, deepinv_diffpir, deepinv_dps" if linear else NONLINEAR
+            require(problem.physics, self.needs, self.name, others)
 
 
 def resolved(specs: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -140,7 +146,7 @@ def make_method(spec: Mapping[str, Any]) -> Method:
         kind = RECONSTRUCTORS[name]
         parameters = kind.parameters(**rest)
         sampler = DeepinvSampler(build=lambda prior, sigma_y: kind.build(parameters, prior, sigma_y))
-        return Method(label, name, sampler, samples if kind.random else 1, kind.prior, kind.svd)
+        return Method(label, name, sampler, samples if kind.random else 1, kind.prior, kind.needs)
     if name.startswith(PYTHON):
         return Method(label, name, DeepinvSampler(build=_own(name, rest)), samples)
     return Method(label, name, build_sampler({"name": name} | rest), samples)

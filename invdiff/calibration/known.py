@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.config import RunConfig
+from invdiff.config import RunConfig, block_side
 from invdiff.datasets.complex_images import open_complex, open_magnitudes
 from invdiff.datasets.crops import crops_for, holds_complex
 from invdiff.datasets.images import Cache
@@ -48,8 +48,8 @@ def known_images(config: RunConfig, data: str | Path, key: str | None, count: in
         slices = _slices(data, key or "test", count)
         return Known([], slices, f"{slices.slices} slices of {name}")
     crops = crops_for(channels_of(load_prior(config.prior)), data, key or "test_jpeg", count, size)
-    factor = int(config.operator.get("factor", 1))
-    whole = size // factor * factor
+    block = block_side(config.operator)
+    whole = size // block * block
     source = f"{len(crops)} central crops of {whole} x {whole} from {name}"
     return Known([crop[:, :whole, :whole] for crop in crops], None, source)
 

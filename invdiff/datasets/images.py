@@ -9,15 +9,15 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from invdiff.errors import InputError
+from invdiff.io.decode import decode_bytes, orientation
 from invdiff.io.idx import read_idx
+from invdiff.io.images import opaque
 
-_UNREADABLE = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-_SIDEWAYS = {5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-             8: Image.Transpose.ROTATE_90}
-_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, **_SIDEWAYS}
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+_MAX_PIXELS = 2**28             # more than Pillow decodes
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -202,41 +202,24 @@ def _item(data: Any, index: int, name: str) -> Any:
 def _shape(file: Any, name: str) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
-            sideways = _turn(image) in _SIDEWAYS.values()
-            return (image.width, image.height) if sideways else (image.height, image.width)
+            return (image.width, image.height) if orientation(image) in (5, 6, 7, 8) else (image.height, image.width)
+    except UnidentifiedImageError as error:         # which would show bytes as <_io.BytesIO object at ...>
+        raise InputError(f"{name}: not a readable image; its first bytes are those of none") from error
     except _UNREADABLE as error:
         raise InputError(f"{name}: not a readable image ({error})") from error
-
-
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright, by EXIF's orientation. Pillow turns a TIFF itself, and would decode a PNG to look behind its
-    pixels."""
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
-        return None
-    try:
-        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except (SyntaxError, TypeError, ValueError):        # a damaged note beside an image that may be whole
-        return None
 
 
 def decode(data: bytes, name: str) -> np.ndarray:
-    """Encoded bytes as uint8 (H, W, 3), upright, 16-bit grey rounded to that. Raises InputError, for floats in an image file
-    too, whose range nothing tells."""
-    try:
-        image: Image.Image = Image.open(io.BytesIO(data))
-        if image.mode == "F":
-            raise InputError(f"{name}: holds floats; save 8 or 16 bits, or an HDF5 file of floats in [0, 1]")
-        turn = _turn(image)
-        image = image if turn is None else image.transpose(turn)
-        if image.mode.startswith("I"):          # Pillow's own conversion clips at 255
-            deep = np.asarray(image).astype(np.int64)
-            image = Image.fromarray(((deep.clip(0, 65535) + 128) // 257).astype(np.uint8))
-        if image.has_transparency_data:         # over white, as where images are restored
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.asarray(image.convert("RGB"))
-    except _UNREADABLE as error:
-        raise InputError(f"{name}: not a readable image ({error})") from error
+    """Encoded bytes as uint8 (H, W, 3), upright, 16 bits rounded to 8, over white, as where images are restored. Raises
+    InputError, for floats and wider integers too, whose range nothing tells."""
+    array = decode_bytes(data, name, _MAX_PIXELS)
+    if array.dtype.kind == "f" or array.dtype.itemsize > 2:
+        kind = "floats" if array.dtype.kind == "f" else f"numbers of {8 * array.dtype.itemsize} bits"
+        raise InputError(f"{name}: holds {kind}; save 8 or 16 bits, or an HDF5 file of floats in [0, 1]")
+    if array.dtype != np.uint8 or array.shape[2:] not in ((), (3,)):
+        array = np.rint(opaque(array, name).clip(0, 1) * 255).astype(np.uint8)
+    array = array.reshape(*array.shape[:2], -1)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
 
 
 def in_unit_range(image: np.ndarray) -> np.ndarray:

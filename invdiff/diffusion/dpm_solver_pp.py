@@ -17,9 +17,10 @@ class DPMSolverPP(Integrator):
     """DPM-Solver++(2M): second order from one call a step, by reusing the last one (Lu et al. 2022b, Algorithm 2).
 
     eta = 1 is the SDE version, SDE-DPM-Solver++(2M) (ibid., Eq. 19); between, part of the noise is drawn anew as in DDIM.
+    Above, Langevin dynamics are run on the way, which mend what a wrong score at higher levels did, in more steps.
     """
 
-    eta: float = Field(0.0, ge=0, le=1)
+    eta: float = Field(0.0, ge=0, allow_inf_nan=False)
 
     def __call__(self, denoise: Denoise, sigmas: Tensor, x: Tensor, noise: DrawNoise) -> Iterator[Step]:
         levels = sigmas.log().neg().tolist()       # half the log-SNR

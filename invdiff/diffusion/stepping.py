@@ -48,7 +48,11 @@ class Integrator(BaseModel):
 
 
 def towards(x0: Tensor, x: Tensor, sigma: float, after: float, eta: float, noise: DrawNoise) -> Tensor:
-    """From sigma to after along the line to x0, with a share of the noise drawn anew (Song et al. 2021, Eq. 16)."""
-    fresh = eta**2 * after**2 * (1 - (after / sigma) ** 2)
+    """From sigma to after along the line to x0, with a share of the noise drawn anew (Song et al. 2021, Eq. 16).
+
+    Above eta = 1, the reverse SDE, noise comes eta^2 times as fast, and x0 pulls as much harder: Langevin dynamics on the way
+    (Karras et al. 2022, Eq. 6), solved exactly for a constant x0.
+    """
+    fresh = after**2 * (eta**2 * (1 - (after / sigma) ** 2) if eta <= 1 else 1 - (after / sigma) ** (2 * eta**2))
     x = torch.lerp(x0, x, (after**2 - fresh) ** 0.5 / sigma)
     return x.add(noise(), alpha=fresh**0.5) if fresh > 0 else x

@@ -77,12 +77,16 @@ class Consistency:
         if self.verdict == "overfitted":
             return (f"The restoration fits the noise: the residual is {level} of what noise alone would leave; the noise level "
                     f"may be smaller than {self.sigma_y:.2g}.")
+        noise = f"the noise level may be larger than {self.sigma_y:.2g}"
+        sharpened = (self.whiteness or 0) < 0       # where noise passed for image; another operator leaves smooth structure
         if self.verdict == "structured":
-            return (f"The residual has the size of the noise ({level} of it) but also structure ({structure}): the operator "
-                    "may be slightly another one, or the restoration too smooth.")
-        cause = (f", and has structure ({structure}); the operator may be another one, or the restoration too smooth."
-                 if self.is_structured else
-                 f"; the noise level may be larger than {self.sigma_y:.2g}, or the operator another one.")
+            cause = (f"{noise}, or the operator slightly another one." if sharpened else
+                     "the operator may be slightly another one, or the restoration too smooth.")
+            return f"The residual has the size of the noise ({level} of it) but also structure ({structure}): {cause}"
+        cause = f"; {noise}, or the operator another one."
+        if self.is_structured:
+            cause = f", and has structure ({structure})" + (
+                cause if sharpened else "; the operator may be another one, or the restoration too smooth.")
         return ("The restoration does not explain the measurement: the residual is "
                 f"{level} of what noise alone would leave{cause}")
 

@@ -1,7 +1,9 @@
 """Pixel arrays, (H, W) or (H, W, C) as stored, out of image files; images.py gives them their meaning."""
 
+import io
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,8 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GIF_MAGIC = (b"GIF87a", b"GIF89a")
 _KNOWN = "a PNG, JPEG, TIFF, WebP or BMP image or a .npy array"
 
+Source = Path | bytes       # an image file, or what is in one; each function is told the name that messages call it by
+
 
 def read_array(path: Path, max_pixels: int) -> np.ndarray:
     """The one image in the file, told by its content and not by its extension: upright, grey or RGB, alpha kept.
@@ -21,20 +25,37 @@ def read_array(path: Path, max_pixels: int) -> np.ndarray:
     Raises InputError where the file cannot be read, is damaged, is no image, or has more than `max_pixels` pixels.
     """
     head = _head(path)
+    if head.startswith(b"\x93NUMPY"):
+        return _guarded(str(path), lambda: _npy(path, max_pixels))
+    return _guarded(str(path), lambda: _decoded(path, str(path), head, max_pixels))
+
+
+def decode_bytes(data: bytes, name: str, max_pixels: int) -> np.ndarray:
+    """Likewise what is in an image file, which messages call `name`."""
+    return _guarded(name, lambda: _decoded(data, name, data[:32], max_pixels))
+
+
+def _guarded(name: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
     try:
-        if head.startswith(b"\x93NUMPY"):
-            return _npy(path, max_pixels)
-        if head.startswith(_TIFF_MAGIC):
-            return _tiff(path, max_pixels)
-        if head.startswith(_GIF_MAGIC):
-            raise InputError(f"{path}: is a GIF, and GIFs are not read; convert it to PNG")
-        return _pillow(path, max_pixels, deep_png=head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
+        return decode()
     except (InputError, ImportError, MemoryError):
         raise
     except Exception as error:    # on damaged bytes a decoder raises nearly anything
         raise InputError(
-            f"{path}: cannot be decoded, it is damaged or incomplete ({_brief(error)}); copy or export it again"
+            f"{name}: cannot be decoded, it is damaged or incomplete ({_brief(error)}); copy or export it again"
         ) from error
+
+
+def _decoded(source: Source, name: str, head: bytes, max_pixels: int) -> np.ndarray:
+    if head.startswith(_TIFF_MAGIC):
+        return _tiff(source, name, max_pixels)
+    if head.startswith(_GIF_MAGIC):
+        raise InputError(f"{name}: is a GIF, and GIFs are not read; convert it to PNG")
+    return _pillow(source, name, max_pixels, deep_png=head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
+
+
+def _opened(source: Source) -> Any:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _head(path: Path) -> bytes:
@@ -58,12 +79,12 @@ def _brief(error: Exception) -> str:
     return re.sub(r"\s+", " ", str(error))[:120] or type(error).__name__
 
 
-def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
+def _check_size(name: str | Path, width: int, height: int, max_pixels: int) -> None:
     if width * height == 0:
-        raise InputError(f"{path}: the image is {width} x {height}, it has no pixels; give an image that has some")
+        raise InputError(f"{name}: the image is {width} x {height}, it has no pixels; give an image that has some")
     if width * height > max_pixels:
         raise InputError(
-            f"{path}: the image is {width} x {height}, over the limit of {max_pixels:,} pixels; crop or downscale it"
+            f"{name}: the image is {width} x {height}, over the limit of {max_pixels:,} pixels; crop or downscale it"
         )
 
 
@@ -89,42 +110,42 @@ def numbers(path: str | Path, mmap_mode: Literal["r"] | None = None) -> Any:
                          "float32") from error
 
 
-def _tiff(path: Path, max_pixels: int) -> np.ndarray:
+def _tiff(source: Source, name: str, max_pixels: int) -> np.ndarray:
     import tifffile
 
-    with tifffile.TiffFile(path) as tiff:
+    with tifffile.TiffFile(_opened(source)) as tiff:
         pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and not page.is_reduced]
         if len(pages) != 1:
-            raise InputError(f"{path}: holds {len(pages)} pages; save the one you want as a file of its own")
+            raise InputError(f"{name}: holds {len(pages)} pages; save the one you want as a file of its own")
         page = pages[0]
-        _check_size(path, page.imagewidth, page.imagelength, max_pixels)
+        _check_size(name, page.imagewidth, page.imagelength, max_pixels)
         if page.samplesperpixel > 4 or page.imagedepth > 1:
-            raise InputError(f"{path}: expected grey or RGB, got {page.samplesperpixel} channels; save those you want")
+            raise InputError(f"{name}: expected grey or RGB, got {page.samplesperpixel} channels; save those you want")
         if page.dtype is None or (page.dtype.itemsize == 1 and page.dtype.kind != "i"):
-            return _pillow(path, max_pixels)    # it knows the 8-bit colour models and more compressions, but no signs
-        return _deep_tiff(path, page, max_pixels)
+            return _pillow(source, name, max_pixels)    # it knows the 8-bit colour models and more compressions, but no signs
+        return _deep_tiff(source, name, page, max_pixels)
 
 
-def _deep_tiff(path: Path, page: Any, max_pixels: int) -> np.ndarray:
+def _deep_tiff(source: Source, name: str, page: Any, max_pixels: int) -> np.ndarray:
     """More than 8 bits, or signed ones, or floats."""
     from tifffile import EXTRASAMPLE, PHOTOMETRIC
 
     colours = PHOTOMETRIC(page.photometric)
     if colours not in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.RGB):
-        raise InputError(f"{path}: expected grey or RGB, got {colours.name}; convert it to RGB")
+        raise InputError(f"{name}: expected grey or RGB, got {colours.name}; convert it to RGB")
     if page.bitspersample != 8 * page.dtype.itemsize:
-        raise InputError(f"{path}: expected 8 or 16 bits a sample, got {page.bitspersample}; save it with 16")
+        raise InputError(f"{name}: expected 8 or 16 bits a sample, got {page.bitspersample}; save it with 16")
     if page.samplesperpixel in (2, 4) and page.extrasamples != (EXTRASAMPLE.UNASSALPHA,):
-        raise InputError(f"{path}: its channel {page.samplesperpixel} is no plain alpha; save it without it")
+        raise InputError(f"{name}: its channel {page.samplesperpixel} is no plain alpha; save it without it")
     try:
         array = page.asarray()
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
         if page.samplesperpixel == 1 and page.dtype.itemsize > 1:
-            return _pillow(path, max_pixels)
+            return _pillow(source, name, max_pixels)
         raise InputError(
-            f"{path}: its compression needs imagecodecs for {page.dtype}; pip install imagecodecs, or save it"
+            f"{name}: its compression needs imagecodecs for {page.dtype}; pip install imagecodecs, or save it"
             " uncompressed"
         ) from error
     if page.axes.startswith("S"):    # one plane after another
@@ -134,29 +155,29 @@ def _deep_tiff(path: Path, page: Any, max_pixels: int) -> np.ndarray:
     return _upright(array, int(page.tags.valueof("Orientation", default=1)))
 
 
-def _pillow(path: Path, max_pixels: int, deep_png: bool = False) -> np.ndarray:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _pillow(source: Source, name: str, max_pixels: int, deep_png: bool = False) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)    # _check_size speaks for it
-            image = Image.open(path, formats=_FORMATS)
+            image = Image.open(_opened(source), formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: is not {_KNOWN}, or its first bytes are damaged; convert it to PNG") from error
+        raise InputError(f"{name}: is not {_KNOWN}, or its first bytes are damaged; convert it to PNG") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise InputError(f"{path}: the image has more than {limit:,} pixels; crop or downscale it") from error
+        raise InputError(f"{name}: the image has more than {limit:,} pixels; crop or downscale it") from error
     with image:
-        _check_size(path, *image.size, max_pixels)
+        _check_size(name, *image.size, max_pixels)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format not in ("MPO", "TIFF"):    # MPO: a JPEG and its previews; TIFF: see _tiff
-            raise InputError(f"{path}: holds {frames} frames; save the one you want as a file of its own")
+            raise InputError(f"{name}: holds {frames} frames; save the one you want as a file of its own")
         if deep_png and image.mode != "I;16":    # Pillow cuts 16-bit colour down to 8 bits
-            return _deep_png(path, image)
+            return _deep_png(source, image)
         if image.mode == "LAB":
-            raise InputError(f"{path}: expected grey or RGB, got LAB; convert it to RGB")
-        array = np.asarray(_plain_mode(ImageOps.exif_transpose(image)))
-        return _with_alpha(array, image) if image.mode == "I;16" else array
+            raise InputError(f"{name}: expected grey or RGB, got LAB; convert it to RGB")
+        array = np.asarray(_plain_mode(image))
+        return _upright(_with_alpha(array, image) if image.mode == "I;16" else array, orientation(image))
 
 
 def _plain_mode(image):
@@ -167,18 +188,18 @@ def _plain_mode(image):
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
 
 
-def _deep_png(path: Path, image) -> np.ndarray:
+def _deep_png(source: Source, image) -> np.ndarray:
     """16-bit PNG with colour or alpha. Pillow keeps a sample's first byte; read as little-endian, its second."""
     from PIL import Image
 
-    other: Any = Image.open(path, formats=("PNG",))
+    other: Any = Image.open(_opened(source), formats=("PNG",))
     with other:
         codec, box, offset, layout = other.tile[0]
         grey = layout == "LA;16B"    # stored like 8-bit RGBA: the bytes of L, then those of A
         other.tile = [(codec, box, offset, "RGBA" if grey else layout.replace("16B", "16L"))]
         low = np.asarray(other).astype(np.uint16)
     deep = low[..., ::2] * 256 + low[..., 1::2] if grey else np.asarray(image) * np.uint16(256) + low
-    return _upright(_with_alpha(deep, image), image.getexif().get(0x0112, 1))
+    return _upright(_with_alpha(deep, image), orientation(image))
 
 
 def _with_alpha(deep: np.ndarray, image) -> np.ndarray:
@@ -189,6 +210,17 @@ def _with_alpha(deep: np.ndarray, image) -> np.ndarray:
     pixels = deep.reshape(*deep.shape[:2], -1)
     opaque = (pixels != np.array(colour)).any(-1, keepdims=True)
     return np.concatenate([pixels, opaque * np.uint16(65535)], -1)
+
+
+def orientation(image) -> int:
+    """EXIF's, as far as it is still to be undone (1 to 8; 1 is upright). Pillow turns a TIFF itself, and of a PNG whose header
+    says nothing it would decode the pixels to look behind them."""
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        return image.getexif().get(0x0112, 1)
+    except (SyntaxError, TypeError, ValueError):        # a damaged note beside an image that may be whole
+        return 1
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:

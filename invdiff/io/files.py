@@ -13,7 +13,9 @@ def unwritable(path: str | Path, error: Exception) -> InputError:
     """The sentence on an error while files are written to a folder."""
     code = getattr(error, "errno", None)    # HDF5 has more to say, on several lines
     reason = os.strerror(code) if code else " ".join(str(error).split())
-    remedy = "make room there, or choose another folder" if "No space left" in reason else "choose a folder where you may write"
+    remedy = ("make room there, or choose another folder" if "No space left" in reason else
+              "raise the limit on the size of a file (ulimit -f), or ask for less" if "File too large" in reason else
+              "choose a folder where you may write")
     return InputError(f"{path}: cannot be written ({reason}); {remedy}")
 
 

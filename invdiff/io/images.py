@@ -13,32 +13,38 @@ MAX_PIXELS = 8192 * 8192
 SAMPLES = ("chelsea", "astronaut", "coffee", "rocket")    # photos in scikit-image's wheel: no download
 
 
-def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, unit_range: bool = True) -> torch.Tensor:
+def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, unit_range: bool = True,
+               background: float = 1.0) -> torch.Tensor:
     """Reads an image as float32 (1, C, H, W), C = 1 for grey and 3 for RGB.
 
     Takes PNG, JPEG, TIFF, WebP, BMP and .npy, with 8 or 16 bits, told by content. Integers are divided by the largest
     value of their type, so that white is 1, or kept as counts with `unit_range=False`. Floats (.npy, TIFF) are taken as
     they are: a measurement may leave [0, 1]. 32-bit integers and wider are refused, as their white level is anybody's
-    guess. Transparent pixels are laid over white, EXIF orientation is applied, colour profiles are ignored.
+    guess. Transparent pixels are laid over `background`, 1 for white and 0 for black, EXIF orientation is applied, colour
+    profiles are ignored.
 
     Raises InputError for a file that is missing, damaged or no image, that has several pages or more than `max_pixels`
     pixels (seen in the header, before anything is decoded), or that holds NaN or infinite values.
     """
-    path = Path(path)
-    array = read_array(path, max_pixels)
-    white = _white_level(path, array.dtype)
+    values = opaque(read_array(Path(path), max_pixels), str(path), unit_range, background)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))[None])
+
+
+def opaque(array: np.ndarray, name: str, unit_range: bool = True, background: float = 1.0) -> np.ndarray:
+    """Pixels as `read_array` gives them as float32 (H, W, 1 or 3); see `load_image`, also for what InputError is raised."""
+    white = _white_level(name, array.dtype)
     if array.ndim == 2:
         array = array[..., None]
     with np.errstate(over="ignore"):    # too large for float32 becomes inf, which is refused below
         values = array.astype(np.float32)
     if not np.isfinite(values).all():
-        raise InputError(f"{path}: holds {(~np.isfinite(values)).sum()} NaN or infinite values; replace or mask them")
+        raise InputError(f"{name}: holds {(~np.isfinite(values)).sum()} NaN or infinite values; replace or mask them")
     if unit_range:
         values, white = values / np.float32(white), 1.0
     if values.shape[2] in (2, 4):
         colour, alpha = values[..., :-1], values[..., -1:] / np.float32(white)
-        values = colour * alpha + np.float32(white) * (1 - alpha)
-    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1))[None])
+        values = colour * alpha + np.float32(background * white) * (1 - alpha)
+    return values
 
 
 def load_array(path: str | Path) -> torch.Tensor:
@@ -56,13 +62,13 @@ def load_array(path: str | Path) -> torch.Tensor:
     return values
 
 
-def _white_level(path: Path, dtype: np.dtype) -> float:
+def _white_level(name: str, dtype: np.dtype) -> float:
     if dtype.kind in "fb":
         return 1.0
     if dtype.kind in "iu" and dtype.itemsize <= 2:
         return float(np.iinfo(dtype).max)
     raise InputError(
-        f"{path}: expected 8- or 16-bit integers or floats, got {dtype}; divide by the white level and save as float32"
+        f"{name}: expected 8- or 16-bit integers or floats, got {dtype}; divide by the white level and save as float32"
     )
 
 

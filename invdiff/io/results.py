@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,15 @@ def check_output(path: str | Path) -> None:
         raise
     except (OSError, RuntimeError, ValueError) as error:    # RuntimeError: a loop of links; ValueError: a null byte
         raise unwritable(path, error) from error
+
+
+def check_kept(output: str | Path, files: Iterable[str | Path]) -> None:
+    """Raises InputError where one of the files that a run reads is its output, a file or a folder, or lies in it, and so would
+    be replaced; to be called before."""
+    for file in files:
+        place = Path(file).resolve()
+        if Path(output).resolve() in (place, *place.parents):
+            raise InputError(f"{file}: would be replaced by the output, {output}; choose another one")
 
 
 def _check_replaceable(path: Path) -> None:

@@ -58,9 +58,12 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
 
 
 def has_closed_form(problem: Problem) -> bool:
-    """Does the operator have `solve_stationary`, and leave the number of channels? Then it acts alike on all of them, and a
-    rotation of the colours passes through it."""
-    return hasattr(problem.physics, "solve_stationary") and problem.y.shape[1] == problem.image_shape[0]
+    """Does the operator have `solve_stationary`, leave the number of channels, and do the same to three of them, so that the
+    rotation of the colours passes through it?"""
+    if not hasattr(problem.physics, "solve_stationary"):
+        return False
+    channels = problem.image_shape[0]
+    return problem.y.shape[1] == channels and (channels != 3 or problem.alike)
 
 
 def in_image_space(problem: Problem) -> bool:

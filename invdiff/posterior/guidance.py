@@ -24,11 +24,13 @@ from invdiff.posterior.covariance import (
 )
 from invdiff.posterior.likelihood import NONLINEAR, length
 from invdiff.posterior.misfit import Surplus
+from invdiff.posterior.saddlepoint import saddlepoint_rule
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.problem import Problem, require
 from operators import Inpainting
 
+FEW_VALUES = 32     # in a measurement, up to which A C A^T is built, a backward pass for each
 HIGH = 1.0          # a noise level above an image's own range
 
 
@@ -55,6 +57,8 @@ class MomentMatching(Sampler):
         require(problem.physics, LinearPhysics, "MomentMatching", NONLINEAR)
         tolerance, iterations = self.cg_tolerance, self.cg_iterations
         if self.covariance == "exact":
+            if problem.y[0].numel() <= FEW_VALUES:
+                return saddlepoint_rule(prior, problem)
             return exact_rule(prior, problem, tolerance=tolerance, iterations=iterations)
         if self.covariance == "low-rank":
             return low_rank_rule(prior, problem, tolerance=tolerance, iterations=iterations, rank=self.rank)

@@ -4,7 +4,7 @@ C is symmetric for an exact denoiser and not quite for a network; (C + C^T) / 2 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ from operators import conjugate_gradients
 # Where noise is small and steps are few, what a network's Jacobian says along one direction can throw the rest far off: a
 # correction so many times as long as the spectrum's own is not taken, but that one.
 LONGEST = 2.0
-FEW_ROWS = 32       # values in a measurement up to which A C A^T is built, a backward pass for each
+CREDIBLE = 10.0     # as many times the largest variance of a mean over images, an image's own may be
 
 
 class DenoiserAt:
@@ -61,6 +61,19 @@ class DenoiserAt:
         u, pulled = self._pulled
         forwards = self.variance * torch.autograd.grad(pulled, u, v, retain_graph=True)[0]
         return (forwards + self.transposed(v)) / 2
+
+    def bent(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """The gradient by x of the sum of u^T C v over pairs of (B, C, H, W): zero for a denoiser that is linear. Frees the
+        graph."""
+        with torch.enable_grad():
+            curvature = self._x.new_zeros(())
+            for u, v in pairs:
+                pulled = torch.autograd.grad(self._x0, self._x, u, create_graph=True)[0]
+                curvature = curvature + self.variance * (pulled * v).sum()
+            bent = None
+            if curvature.requires_grad:
+                bent = torch.autograd.grad(curvature, self._x, allow_unused=True)[0]
+        return torch.zeros_like(self.x0) if bent is None else bent
 
 
 @dataclass(frozen=True)
@@ -100,24 +113,34 @@ class Rows:
         count = int(problem.observed().sum()) - self.left.shape[2]
         return -(float(left.square().sum()) / noise + count * math.log(2 * math.pi * noise)) / 2
 
-    def root(self, at: DenoiserAt) -> Tensor:
-        """R (B, n, k) with R R^T V = C V: the part of C that A sees. By k Jacobian products."""
+    def root(self, at: DenoiserAt, largest: float = math.inf) -> Tensor:
+        """R (B, n, k) with R R^T V = C V: the part of C that A sees. By k Jacobian products.
+
+        largest: of C's variances. As |C v|^2 <= largest v^T C v, a direction whose product is longer is given the variance
+        that it tells of.
+        """
         units = self.basis.to(at.x0).unbind(2)                                                      # k of (b, n)
         columns = [at.transposed(v.reshape(-1, *at.x0.shape[1:]).expand_as(at.x0)).flatten(1) for v in units]
         pulled = torch.stack(columns, 2).double().cpu()                                             # C^T V
         inside = self.basis.mT @ pulled
         values, vectors = torch.linalg.eigh((inside + inside.mT) / 2)
         values = values.maximum(1e-6 * values[:, -1:]).clamp_min(1e-9 * at.variance)                # float32 gives no more
+        values = values.maximum((pulled @ vectors).square().sum(1) / largest)
         outside = pulled - self.basis @ inside
         # with V^T C V = L L^T, L = Q values^1/2: R = V L + (I - V V^T) C V L^-T
         return self.basis @ (vectors * values.sqrt()[:, None]) + outside @ (vectors / values.sqrt()[:, None])
 
 
+def largest_variance(prior: Denoiser, x: Tensor, sigma: float) -> float:
+    """That of C, if the prior's error spectrum is known: CREDIBLE times the largest it has anywhere; else infinite."""
+    spectrum = known_spectrum(prior, x.shape[1])
+    size = (x.shape[-2], x.shape[-1])
+    return CREDIBLE * float(spectrum.at(sigma, size, x.device).amax()) if spectrum else math.inf
+
+
 def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, iterations: int | None) -> Denoise:
     """D + C A^T (A C A^T + sigma_y^2 I)^-1 (y - A D) with the Tweedie covariance C (Rozet et al. 2024, Eq. 14; Boys et al.
-    2023). Direct for measurements of a few values; else by conjugate gradients, three backward passes an iteration."""
-    if problem.y[0].numel() <= FEW_ROWS:
-        return _direct_rule(prior, problem)
+    2023), by conjugate gradients, three backward passes an iteration."""
     weights: Tensor | None = None        # the last solve starts the next
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -161,20 +184,6 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
         plain = covariance.base(solves.image(start))
         correction = covariance(solves.image(solves.learn(start, at.transposed, rank)))
         return at.x0 + torch.where(length(correction) > LONGEST * length(plain), plain, correction)
-
-    return denoise
-
-
-def _direct_rule(prior: Denoiser, problem: Problem) -> Denoise:
-    rows = Rows.of(problem)
-
-    def denoise(x: Tensor, sigma: float) -> Tensor:
-        at = DenoiserAt(prior, x, sigma)
-        root = rows.root(at)
-        seen = rows.scale[..., None] * (rows.basis.mT @ root)                                        # (B, k, k)
-        noise = problem.noise_variance * torch.eye(seen.shape[1], dtype=torch.float64)
-        weights = torch.linalg.solve(seen @ seen.mT + noise, rows.residual(problem, at.x0))
-        return at.x0 + product(root @ seen.mT, weights).to(x).reshape(x.shape)
 
     return denoise
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.low_rank import Conditioning, Draw, LowRankCovariance, inner
-from invdiff.posterior.tweedie import DenoiserAt, Rows, product
+from invdiff.posterior.tweedie import DenoiserAt, Rows, largest_variance, product
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
 
@@ -60,7 +60,7 @@ class DenseTwist:
         at = DenoiserAt(prior, x, sigma)
         self.rows, self.x, self.x0, self.sigma = rows, x, at.x0, sigma
         self.noise = problem.noise_variance
-        self.root = rows.root(at)                                               # R, (P, n, k)
+        self.root = rows.root(at, largest_variance(prior, x, sigma))         # R, (P, n, k)
         self.white = self._left_white(at, draw(x.shape[1:]))
         self.residual = rows.residual(problem, at.x0)                           # (P, k)
         self.log_twist = self._log_normal(self.residual, self._seen())

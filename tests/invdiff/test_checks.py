@@ -3,7 +3,7 @@
 import pytest
 import torch
 from deepinv.models import Reconstructor
-from deepinv.physics import Blur, Inpainting, LinearPhysics, Tomography
+from deepinv.physics import Blur, DecomposablePhysics, Inpainting, LinearPhysics, Tomography
 from test_restore import SIZE, prior
 
 import operators
@@ -89,3 +89,24 @@ def test_complex_measurements_are_two_channels():
                             A_adjoint=lambda y, **kw: torch.fft.ifft2(y, norm="ortho").real)
     with pytest.raises(InputError, match="LinearPhysics: makes complex numbers; expected real ones"):
         restore(Problem(physics, torch.zeros(1, *SIZE), 0.1), prior(), MomentMatching(steps=2))
+
+
+def test_a_linear_operator_has_no_offset():
+    """A(x) = 2 x + 0.3 passes the test of its transpose, on white noise of many pixels."""
+    physics = LinearPhysics(A=lambda x, **kw: 2 * x + 0.3, A_adjoint=lambda y, **kw: 2 * y, img_size=SIZE)
+    with pytest.raises(InputError, match=r"LinearPhysics: .* its A\(0\) has values up to 0.3; .* subtract A\(0\) from y"):
+        restore(Problem(physics, torch.ones(1, *SIZE), 0.1), prior(), MomentMatching(steps=2))
+
+
+def test_singular_values_are_no_less_than_zero():
+    mask = torch.ones(SIZE)
+    mask[..., 0] = -0.5
+    with pytest.raises(InputError, match=r"DecomposablePhysics: its singular values, in mask, go down to -0\.5; expected >= 0"):
+        restore(Problem(DecomposablePhysics(mask=mask, img_size=SIZE), torch.zeros(1, *SIZE), 0.1), prior(),
+                MomentMatching(steps=2))
+
+
+def test_noise_that_is_not_gaussian_is_warned_of():
+    physics = operators.Denoising(SIZE, noise_model=operators.PoissonNoise(0.1))
+    with pytest.warns(UserWarning, match="Denoising: has PoissonNoise, which is taken for white Gaussian noise of sigma_y"):
+        restore(Problem(physics, torch.ones(1, *SIZE), 0.1), prior(), MomentMatching(steps=2))

@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -135,14 +137,56 @@ def test_a_reader_that_goes_away_loses_nothing(work, restore, monkeypatch):
     assert names(work) == {"truth.png", "out"}
 
 
-def test_where_there_is_no_room_for_what_it_says_one_line_says_so(invdiff, monkeypatch):
-    class Full(io.StringIO):
-        def write(self, text):
-            raise OSError(errno.ENOSPC, "No space left on device")
+class Full(io.StringIO):
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
+
+def test_where_there_is_no_room_for_what_it_says_one_line_says_so(work, restore, invdiff, monkeypatch):
     monkeypatch.setattr("sys.stdout", Full())
     code, _, err = invdiff("tasks")
     assert (code, err.startswith("error: no space is left"), err.count("\n")) == (2, True, 1)
+    code, _, err = restore("--task", "denoise", "--truth", "truth.png", *QUICK)
+    assert (code, "No space left on device); the results are complete, in out" in err, err.count("\n")) == (2, True, 1)
+    assert (work / "out" / "report.json").is_file()
+
+
+def test_without_an_output_results_are_written_as_ever(work, restore, monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    assert restore("--task", "denoise", "--truth", "truth.png", *QUICK)[::2] == (0, "")
+    assert (work / "out" / "report.json").is_file()
+
+
+def test_brackets_and_colons_in_names_are_shown_as_they_are(work, invdiff, prior):
+    (work / "z[").mkdir()
+    (work / "z[" / "old]").mkdir()
+    name = "z[/old]/:smile:.safetensors"
+    (work / name).write_bytes(prior.read_bytes())
+    arguments = ("--task", "denoise", "--truth", "truth.png", *QUICK, "--set", "task=a[b]")
+    code, out, _ = invdiff("restore", *arguments, "--prior", name)
+    assert code == 0
+    assert "a[b]: 1 sample by" in out
+    assert name in out
+    assert name in invdiff("priors", "show", name)[1]
+
+
+def test_an_output_at_home_is_not_in_a_folder_called_tilde(work, invdiff, monkeypatch):
+    monkeypatch.setenv("HOME", str(work))
+    (work / "mine.yaml").write_text("{task: t, operator: {name: mask_inpainting, mask: ~/truth.png}, sigma_y: 0.1, "
+                                    "truth: ~/truth.png}")
+    assert invdiff("simulate", "--config=~/mine.yaml", "--output=~/y.npy")[0] == 0
+    assert invdiff("simulate", "--task", "denoise", "--truth=~/truth.png", "--output=~/z.npy")[0] == 0
+    assert names(work) == {"truth.png", "mine.yaml", "y.npy", "z.npy"}
+
+
+def test_a_version_and_a_short_help(invdiff):
+    import invdiff as package
+
+    assert invdiff("--version")[:2] == (0, f"invdiff {package.__version__}\n")
+    assert invdiff("-h")[1] == invdiff("--help")[1] == invdiff()[1]
+    assert "--truth" in invdiff("restore", "-h")[1]
+    done = subprocess.run([sys.executable, "-m", "invdiff", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"invdiff {package.__version__}\n"
 
 
 def test_tasks_fit_a_narrow_terminal(invdiff, monkeypatch):

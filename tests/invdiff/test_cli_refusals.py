@@ -65,6 +65,8 @@ def test_a_bad_image_is_refused_by_its_name(make, option, work, restore):
     (["--task", "deblur", "--set", "operator.sigma=30"], ["sigma", "at most", "64"]),
     (["--task", "motion-deblur", "--set", "operator.size=65"], ["kernel", "(64, 64)", "(65, 65)"]),
     (["--task", "deblur", "--device", "nonsense"], ["device", "'nonsense'"]),
+    (["--task", "deblur", "--device", "meta"], ["device", "'meta'"]),
+    (["--task", "deblur", "--device", "privateuseone"], ["device", "'privateuseone'"]),
     (["--task", "deblur", "--no-such-option"], ["--no-such-option"]),
     (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
 ])
@@ -116,6 +118,18 @@ def test_somebody_s_folder_is_refused_and_kept(work, restore):
     (work / "photos" / "holiday.png").write_bytes(b"x")
     assert_refused(restore("--task", "deblur", "--truth", "truth.png", *QUICK, output="photos"), work, "photos")
     assert names(work / "photos") == {"holiday.png"}
+
+
+def test_what_a_run_reads_is_not_overwritten(work, restore, invdiff):
+    (work / "old").mkdir()
+    for name in ("report.json", "y.png"):
+        (work / "old" / name).write_bytes((work / "truth.png").read_bytes())
+    arguments = ("--task", "denoise", "--set", "sigma_y=0.1", "--input", "old/y.png")
+    assert_refused(restore(*arguments, *QUICK, output="old"), work, "old/y.png: would be replaced by the output")
+    truth = (work / "truth.png").read_bytes()
+    result = invdiff("simulate", "--task", "denoise", "--truth", "truth.png", "--output", "truth.png")
+    assert_refused(result, work, "truth.png: would be replaced")
+    assert (work / "truth.png").read_bytes() == truth
 
 
 @pytest.mark.parametrize("prior", [["fashion"], ["fashion-latent", "--sampler", "psld"]])

@@ -167,7 +167,7 @@ def test_the_card_of_other_data_and_the_line_that_says_so(config, tmp_path):
 
 def test_a_terminal_shows_the_loss_of_each_band_and_the_last_validation(config, monkeypatch):
     screen, plain = io.StringIO(), rich.console.Console
-    monkeypatch.setattr(rich.console, "Console", lambda stderr=False: plain(file=screen, force_terminal=True, width=120))
+    monkeypatch.setattr(rich.console, "Console", lambda **options: plain(file=screen, force_terminal=True, width=120))
     train(config)
     shown = screen.getvalue()
     assert all(name in shown for name in band_names())

@@ -1,9 +1,14 @@
 """Configs: every default filled in, every typing error told in one sentence."""
 
-import pytest
-import yaml
+import json
+from pathlib import Path
 
-from invdiff.config import SAMPLERS, build_operator, build_sampler, describe
+import pytest
+import torch
+import yaml
+from deepinv.physics import LinearPhysics
+
+from invdiff.config import OPERATORS, SAMPLERS, block_side, build_operator, build_sampler, describe, operator_parameters
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine
 from invdiff.errors import InputError
@@ -40,7 +45,7 @@ def test_an_unknown_name_gets_the_nearest_right_one(assignment, said):
 
 def test_an_unknown_task_gets_the_nearest_right_one():
     assert "did you mean 'deblur'" in refused(task="deblurr")
-    assert "known: cs, deblur, denoise" in refused(task="zzz")
+    assert f"known: {', '.join(tasks())}" in refused(task="zzz")
 
 
 @pytest.mark.parametrize(("assignment", "quantity"), [
@@ -207,6 +212,48 @@ def test_a_parameter_without_its_part_is_told_the_part(task, key):
     assert refused(f"{bare}=4", task=task) == f"unknown key {bare!r}; did you mean {key!r}?"
 
 
+@pytest.mark.parametrize(("assignment", "said"), [
+    ("sigma_y=true", "sigma_y: expected a number, got true"), ("samples=on", "samples: expected a number, got true"),
+    ("operator.sigma=no", "operator gaussian_blur: sigma: expected a number, got false"),
+    ("operator.sigma=[2, yes]", "operator gaussian_blur: sigma.1: expected a number, got true"),
+    ("sampler.integrator={name: ddim, eta: true}", "sampler.integrator: eta: expected a number, got true"),
+])
+def test_true_is_no_number(assignment, said):
+    assert refused(assignment) == said
+    assert run_config("deblur", None, ["antithetic=true"]).antithetic is True
+
+
+@pytest.mark.parametrize(("task", "assignment", "said"), [
+    ("deblur", "task=../../evil", "task: expected a label without / and \\, got '../../evil'"),
+    ("deblur", "task=..", "task: expected a label"), ("deblur", "task=''", "task: expected a label"),
+    ("deblur", "truth=''", "truth: expected the name of a file, got ''"),
+    ("deblur", "slices=[5]", "slices: expected one more value, as in [1, 2], got [5]"),
+    ("deblur", "other_priors=faces", "other_priors: expected a list, such as [faces], got 'faces'"),
+    ("mri", "write=png", "write: expected a list, such as [png], got 'png'"),
+    ("denoise", "operator.sigma=1", "operator denoising: unknown key 'sigma'; it takes none"),
+    ("deblur", "sampler.integrator={name: heun, eta: 1}", "sampler.integrator: unknown key 'eta'; it takes none"),
+])
+def test_a_refusal_says_what_would_be_right(task, assignment, said):
+    assert refused(assignment, task=task).startswith(said)
+
+
+def test_a_label_is_said_to_be_one(tmp_path):
+    (tmp_path / "mine.yaml").write_text("operator: denoising")
+    assert "task is missing; it is a label of your choice, which names the results" in refused(path=tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_config_that_is_not_utf_8_is_told_so(encoding, tmp_path):
+    (tmp_path / "mine.yaml").write_bytes("task: \u00e4".encode(encoding))
+    assert refused(path=tmp_path / "mine.yaml").endswith("is no text in UTF-8; save it as UTF-8")
+
+
+def test_home_is_where_a_shell_finds_it(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = run_config("inpaint", None, ["truth=~/x.png", "operator={name: mask_inpainting, mask: ~/m.png}"])
+    assert config.files == ["/home/me/x.png", "/home/me/m.png"]
+
+
 def test_what_is_wrong_with_a_whole_sampler_is_said_without_a_key():
     assert refused("sampler.name=daps", "sampler.start_sigma=0.3").startswith("sampler: DAPS cannot begin")
 
@@ -229,3 +276,75 @@ def test_training_settings_name_the_nearest_right_key():
                              ("noise.low=-1", "noise.low")):
         with pytest.raises(InputError, match=said):
             train_stages(path, [assignment])
+
+
+class Own(LinearPhysics):
+    """An operator of a contributor's. `factor` is no size of blocks, unless `block_side` says so."""
+
+    def __init__(self, size, file: Path | None = None, levels: tuple[float, float] = (0.0, 1.0), factor: float = 0.5, *,
+                 solver=1):
+        super().__init__(img_size=tuple(size))
+        self.file, self.levels, self.solver = file, levels, solver
+
+
+def test_an_operator_s_parameters_are_plain_in_the_config_and_of_their_types_in_the_call(monkeypatch):
+    monkeypatch.setitem(OPERATORS, "own", Own)
+    given = {"name": "own", "file": "a/b.npy", "levels": [1, 2]}
+    full = operator_parameters(given)
+    assert full == {"name": "own", "file": str(Path("a/b.npy")), "levels": [1.0, 2.0], "factor": 0.5}
+    assert operator_parameters(json.loads(json.dumps(full))) == full
+    physics = build_operator(full, (1, 4, 4))
+    assert (physics.file, physics.levels, physics.img_size) == (Path("a/b.npy"), (1.0, 2.0), (1, 4, 4))
+    with pytest.raises(InputError, match="operator own: unknown key 'solver'"):
+        operator_parameters({"name": "own", "solver": 2})
+
+
+def test_blocks_are_the_operator_s_to_tell(monkeypatch):
+    monkeypatch.setitem(OPERATORS, "own", Own)
+    assert block_side({"name": "own", "factor": 3}) == block_side({"name": "denoising"}) == block_side({"name": "mri"}) == 1
+    assert block_side({"name": "super_resolution"}) == 2
+    with pytest.raises(InputError, match=r"operator.factor: expected a whole number >= 1, got 0"):
+        block_side({"name": "bicubic_super_resolution", "factor": 0})
+
+
+def unnamed(img_size, gain=1.0):
+    """Its parameter has no type."""
+
+
+def tensor(img_size, mask: torch.Tensor):
+    """No config can hold it."""
+
+
+def named(img_size, name: str = "x"):
+    """A config calls the operator so."""
+
+
+@pytest.mark.parametrize(("make", "said"), [
+    (unnamed, "unnamed: parameter gain: has no type; expected a number, a word"),
+    (tensor, "tensor: parameter mask: has the type torch.Tensor; expected a number"),
+    (named, "named: parameter name: is what a config calls the operator by"),
+])
+def test_a_parameter_that_no_config_can_give_is_refused(make, said, monkeypatch):
+    monkeypatch.setitem(OPERATORS, "own", make)
+    with pytest.raises(InputError) as caught:
+        operator_parameters({"name": "own"})
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError])
+def test_what_a_constructor_raises_is_told(kind, monkeypatch):
+    def make(img_size, sides: int = 4):
+        raise kind(f"sides: expected odd,\n  got {sides}")
+
+    monkeypatch.setitem(OPERATORS, "own", make)
+    with pytest.raises(InputError, match="operator: sides: expected odd, got 4"):
+        build_operator({"name": "own"}, (3, 8, 8))
+
+
+def test_too_little_memory_for_an_operator_is_no_mistake_in_its_config(monkeypatch):
+    def make(img_size):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setitem(OPERATORS, "own", make)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        build_operator({"name": "own"}, (3, 8, 8))

@@ -131,7 +131,7 @@ def test_deepinv_s_own_test_runs_them_better_than_the_measurement():
 
 
 @pytest.mark.parametrize(("noise", "said"), [(None, "has none"),
-                                             (deepinv.physics.PoissonGaussianNoise(0.1, 0.01), "has none"),
+                                             (deepinv.physics.PoissonGaussianNoise(0.1, 0.01), "has PoissonGaussianNoise"),
                                              (deepinv.physics.GaussianNoise(torch.tensor([0.1, 0.2])), "has 2")])
 def test_a_reconstructor_needs_a_noise_level(noise, said):
     posed = problem(count=2)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from deepinv.physics import LinearPhysics, Physics
 
+from invdiff.config import OPERATORS
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import enlarged
 from invdiff.io.images import load_image, sample_image, save_image, to_uint8
@@ -193,3 +195,101 @@ def test_other_priors_tell_how_far_the_mean_is_the_priors(photo, tiny_prior):
     assert sharp.report["other_priors"][str(other)]["rms"] < 0.01                # the data leave nothing to it
     with pytest.raises(InputError, match="other_priors: belongs to images"):
         run_config("mri", None, ["other_priors=[natural]"])
+
+
+class Buckets(Physics):
+    """y = (g . x)^2: not linear, no image, and no inverse."""
+
+    def __init__(self, img_size, count: int = 50):
+        super().__init__()
+        self.img_size, self.measurement_size = tuple(img_size), (count,)
+        n = self.img_size[0] * self.img_size[1] * self.img_size[2]
+        self.register_buffer("g", torch.randn(count, n, generator=torch.Generator().manual_seed(0)) / n**0.5)
+
+    def A(self, x, **kwargs):
+        return (x.flatten(1) @ self.g.T).square()
+
+
+class Luma(LinearPhysics):
+    """The mean of three channels, by one who minds no size and tells none of the measurement."""
+
+    weights = torch.full((3, 1, 1), 1 / 3)
+
+    def __init__(self, size, factor: float = 1.0):
+        super().__init__(img_size=tuple(size))
+        self.gain = factor
+
+    def A(self, x, **kwargs):
+        return self.gain * (x * self.weights).sum(1, keepdim=True)
+
+    def A_adjoint(self, y, **kwargs):
+        return self.gain * y * self.weights
+
+
+class Sums(LinearPhysics):
+    """Of columns and of rows, (B, C, 2, W) of a square image: as a sinogram, of an image's shape."""
+
+    measures_images = False
+
+    def __init__(self, img_size):
+        super().__init__(img_size=tuple(img_size))
+
+    def A(self, x, **kwargs):
+        return torch.stack([x.mean(-2), x.mean(-1)], -2)
+
+    def A_adjoint(self, y, **kwargs):
+        rows, columns = y.unbind(-2)
+        return (rows[..., None, :] + columns[..., None]) / y.shape[-1]
+
+
+@pytest.fixture
+def own(monkeypatch):
+    for name, make in (("buckets", Buckets), ("luma", Luma), ("sums", Sums)):
+        monkeypatch.setitem(OPERATORS, name, make)
+
+
+@pytest.mark.usefixtures("own")
+def test_what_is_no_image_and_has_no_inverse_is_seen_by_an_estimate(photo, tiny_prior):
+    given = ["operator.name=buckets", f"truth={photo}", f"prior={tiny_prior(channels=3, centre=0.5)}", "sampler.name=dps",
+             "sampler.steps=2", "samples=1"]
+    outcome = run(run_config("denoise", None, given))
+    assert outcome.picture.shape == (1, 3, 21, 35)
+    assert outcome.picture.isfinite().all()
+
+
+@pytest.mark.usefixtures("own")
+def test_a_grey_measurement_of_one_who_minds_no_size_is_a_colour_image_s(photo, tmp_path):
+    y, truth = posed("denoise", f"truth={photo}", "operator.name=luma", "operator.factor=0.5")
+    assert truth.shape == (1, 3, 21, 35)                # factor is this operator's own, and divides no image
+    np.save(tmp_path / "y.npy", y.y[0].numpy())
+    again, _ = posed("denoise", f"input={tmp_path / 'y.npy'}", "sigma_y=0.1", "operator.name=luma")
+    assert again.image_shape == (3, 21, 35)
+    assert torch.equal(again.y, y.y)
+
+
+def test_an_operator_that_cannot_measure_the_image_says_so(tmp_path, monkeypatch):
+    class Mixing(Luma):
+        def A(self, x, **kwargs):
+            return (torch.eye(3) @ x.flatten(2)).unflatten(2, x.shape[2:])
+
+    monkeypatch.setitem(OPERATORS, "mixing", Mixing)
+    np.save(tmp_path / "grey.npy", np.full((16, 20), 0.25))
+    with pytest.raises(InputError, match=r"operator mixing: measures no image of \(1, 16, 20\): "):
+        posed("denoise", f"truth={tmp_path / 'grey.npy'}", "operator.name=mixing")
+    with pytest.raises(InputError, match=r"holds \(1, 16, 20\), which mixing does not give"):
+        posed("denoise", f"input={tmp_path / 'grey.npy'}", "operator.name=mixing", "sigma_y=0.1")
+
+
+@pytest.mark.usefixtures("own")
+def test_what_only_looks_like_an_image_is_none(tmp_path):
+    np.save(tmp_path / "square.npy", np.full((16, 16), 0.25))
+    problem, _ = posed("denoise", f"truth={tmp_path / 'square.npy'}", "operator.name=sums")
+    assert problem.y.shape == (1, 1, 2, 16)
+    assert as_image(problem).shape == (1, 1, 16, 16)
+    np.save(tmp_path / "y.npy", problem.y[0].numpy())
+    given = ["denoise", f"input={tmp_path / 'y.npy'}", "operator.name=sums"]
+    with pytest.raises(InputError, match=r"what sums measures does not tell the image's size; say it, --set size=\[H,W\]"):
+        posed(*given, "sigma_y=0.1")
+    assert posed(*given, "sigma_y=0.1", "size=[16,16]")[0].image_shape == (1, 16, 16)
+    with pytest.raises(InputError, match="sigma_y: auto needs a measurement that is an image"):
+        posed(*given, "sigma_y=auto", "size=[16,16]")

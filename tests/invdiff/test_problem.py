@@ -93,6 +93,8 @@ def test_a_measurement_of_another_shape_is_refused():
         Problem(physics, torch.zeros(1, *SIZE), 0.1)
     with pytest.raises(ValueError, match=r"got \(1, 3, 4\)"):
         Problem(physics, torch.zeros(1, 3, 4), 0.1)
+    with pytest.raises(ValueError, match=r"y: expected \(B, ...\), got \(5,\); one number for each image is to be \(B, 1\)"):
+        Problem(Physics(), torch.zeros(5), 0.1)
 
 
 def test_the_image_shape_is_known_or_found_or_asked_for():
@@ -101,6 +103,9 @@ def test_the_image_shape_is_known_or_found_or_asked_for():
     assert Problem(rows, torch.zeros(2, 1, 3, 8), 0.1).image_shape == SIZE
     with pytest.raises(ValueError, match=r"Physics: img_size is not set; expected \(C, H, W\)"):
         _ = Problem(Physics(), torch.zeros(1, *SIZE), 0.1).image_shape
+    with pytest.warns(UserWarning, match="composing"):
+        product = operators.Quantization((1, 3, 4)) * operators.SuperResolution(SIZE, 2)
+    assert Problem(product, torch.zeros(2, 1, 3, 4), 0.1).image_shape == SIZE
 
 
 def test_an_image_shape_that_took_the_operator_is_kept():
@@ -124,6 +129,47 @@ def test_observed_is_where_the_operator_reaches():
     masks = torch.stack([operators.random_mask(SIZE, 0.5, s) for s in (0, 1)])
     assert torch.equal(Problem(operators.Inpainting(SIZE, masks), torch.zeros(2, *SIZE), 0.1).observed(), masks)
     assert Problem(operators.SuperResolution(SIZE, 2), torch.zeros(1, 1, 3, 4), 0.1).observed().all()
+
+
+@pytest.mark.parametrize("bend", [lambda x: (x - 0.9).clamp_min(0), lambda x: (0.1 - x).clamp_min(0)])
+def test_what_is_zero_for_some_images_alone_is_observed(bend):
+    """A sensor with a threshold; what it masks is not."""
+    class Sensor(Physics):
+        img_size = SIZE
+
+        def A(self, x, **kwargs):
+            return bend(x) * (torch.arange(8) % 2)
+
+    assert torch.equal(Problem(Sensor(), torch.zeros(1, *SIZE), 0.1).observed(), (torch.arange(8) % 2 == 1).expand(1, *SIZE))
+
+
+def test_channels_are_told_apart_once():
+    """Whether all have the same done to them; whatever measurement it is asked of."""
+    colour, asked = (3, 6, 8), []
+
+    class Gains(LinearPhysics):
+        gains = torch.ones(3, 1, 1)
+
+        def A(self, x, **kwargs):
+            asked.append(len(x))
+            return self.gains * x
+
+    problem = Problem(Gains(img_size=colour), torch.ones(2, *colour), 0.1)
+    assert problem.alike
+    assert problem.rows(torch.tensor([1])).alike
+    assert asked == [2, 2]
+    problem.physics.gains = torch.tensor([1.0, 1.0, 1.1])[:, None, None]
+    assert not Problem(problem.physics, problem.y, 0.1).alike
+    assert not Problem(operators.Colorization(colour), torch.ones(1, 1, 6, 8), 0.1).alike
+
+
+def test_noise_of_another_kind_is_not_simulated():
+    """An operator has it for `physics(x)`. The level of Gaussian noise is what is said."""
+    x = torch.rand(1, *SIZE)
+    with pytest.raises(ValueError, match="noise_model: Denoising has PoissonNoise, and simulate adds white Gaussian noise"):
+        simulate(operators.Denoising(SIZE, noise_model=operators.PoissonNoise(0.1)), x, 0.1)
+    known = operators.Denoising(SIZE, noise_model=operators.GaussianNoise(0.5))
+    assert torch.equal(simulate(known, x, 0.1).y, simulate(operators.Denoising(SIZE), x, 0.1).y)
 
 
 def test_simulated_noise_is_white_of_its_level_and_only_where_something_is_measured():

@@ -299,6 +299,20 @@ def test_a_prior_whose_name_has_a_class_draws_it():
         draw(sample_config({"prior": "fashion?class=bag", "class": "dress"})[0], prior)
 
 
+@pytest.mark.parametrize(("value", "channels", "warned"), [(9.0, 1, True), (-1.5, 3, True), (1.9, 3, False), (9.0, 2, False)])
+def test_images_far_outside_their_range_are_warned_of_and_given(value, channels, warned):
+    """As those of too few steps are; complex ones have another range."""
+    class Constant(torch.nn.Module):
+        def forward(self, x, sigma):
+            return torch.full_like(x, value)
+
+    drawn = sample(Constant(), 2, DDIM(), steps=2, size=(4, 4), channels=channels)
+    assert drawn.images.shape == (2, channels, 4, 4)
+    assert ("warning" in drawn.report) == warned
+    if warned:
+        assert f"from {value:g} to {value:g}, far outside [0, 1], " in drawn.report["warning"]
+
+
 def test_images_that_are_not_finite_are_not_given_away():
     class Broken(TwoGaussians):
         def forward(self, x, sigma, classes=None):

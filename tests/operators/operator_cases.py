@@ -1,6 +1,8 @@
 """The table of linear operators that the tests of this folder go through, and their common tools."""
 
 import importlib.util
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +70,15 @@ def phase_constrained(height, width):
     return operators.mri.PhaseConstrained(inner, phase, tol=1e-14, max_iter=1000)
 
 
+def example():
+    """The operator that CONTRIBUTING.md shows whole."""
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r'^```python\n("""Grey.*?)^```$', text, re.M | re.S)
+    names: dict = {}
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    return names["Grey"]
+
+
 class Case(NamedTuple):
     """How a row of the table is built: from img_size, on sides of at least `low` that are multiples of `multiple`."""
 
@@ -77,6 +88,7 @@ class Case(NamedTuple):
     masked: bool = False  # its measurement has entries that are never observed, and stay zero
 
 
+Grey = example()
 OPERATORS = {
     "denoising": Case(operators.Denoising, low=1),
     "blur-odd": Case(lambda s: operators.Blur(s, kernel(3, 5)), low=5),
@@ -119,6 +131,7 @@ OPERATORS = {
     "sr-gaussian-4": Case(lambda s: operators.GaussianSuperResolution(s, factor=4), multiple=4),
     "colorization": Case(lambda s: operators.Colorization((3, *s[1:]))),
     "colorization-signed": Case(lambda s: operators.Colorization((3, *s[1:]), weights=(-0.5, 0.0, 2.0))),
+    "grey": Case(lambda s: Grey((3, *s[1:]), tol=1e-14, max_iter=1000)),
     "cs": Case(lambda s: operators.CompressedSensing(s, rate=0.4)),
     "cs-full": Case(lambda s: operators.CompressedSensing(s, rate=1.0, seed=1), low=1),
     "cs-dct": Case(lambda s: operators.DCTSensing(s, rate=0.4)),

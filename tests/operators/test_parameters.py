@@ -11,6 +11,7 @@ from operator_cases import randn
 from test_update import UPDATES
 
 import operators
+from operators import _parameters
 from operators.mri import sampling
 
 T = TypeVar("T")
@@ -171,3 +172,27 @@ def test_a_derived_class_may_have_other_bases_and_keywords():
     assert Typed[int]((1, 9, 10), KERNEL).A(torch.ones(1, 1, 9, 10)).mean() == pytest.approx(1)
     with pytest.raises(TypeError, match="keyword"):
         type("Mistyped", (operators.Blur,), {}, typo=3)
+
+
+@_parameters.also_in_calls
+class Mixing(operators.IterativePhysics):
+    """Another's, which writes into its buffers."""
+
+    def __init__(self, img_size):
+        super().__init__(img_size=img_size)
+        self.register_buffer("matrix", torch.eye(3))
+        self.register_buffer("gain", torch.ones(()))
+
+    def update_parameters(self, matrix=None, **kwargs):
+        self.matrix.copy_(matrix)
+        self.gain.copy_(matrix.norm())
+
+    def A(self, x, **kwargs):
+        return self.gain * torch.einsum("ij,bjhw->bihw", self.matrix, x)
+
+
+def test_a_call_leaves_the_operator_alone_that_updates_in_place():
+    physics, x = Mixing((3, 4, 5)), torch.rand(2, 3, 4, 5)
+    before = physics.A(x)
+    assert not torch.equal(physics.A(x, matrix=torch.ones(3, 3)), before)
+    assert torch.equal(physics.A(x), before)

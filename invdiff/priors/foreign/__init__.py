@@ -60,7 +60,7 @@ def load_foreign(plain: str, options: Mapping[str, str]) -> Denoiser:
         raise InputError(f"prior: unknown format {prefix!r} in {name!r}; known are {', '.join(FORMATS)}")
     if not target:
         raise InputError(f"prior: {name!r} names no checkpoint; write for example {FORMATS[prefix].example}")
-    check(options, FORMATS[prefix].options, name)
+    check(options, (*FORMATS[prefix].options, "spectrum"), name)         # which every prior takes
     denoiser = FORMATS[prefix].load(target, options)
     denoiser.card["name"] = name
     return denoiser

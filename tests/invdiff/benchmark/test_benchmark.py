@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import operators
 from invdiff.baselines.classical import WaveletSparsity
 from invdiff.baselines.wavelets import Wavelets
 from invdiff.benchmark.cells import LEVELS, cells, coverage
@@ -183,6 +184,13 @@ def test_a_method_that_cannot_is_no_failure(config, tmp_path, monkeypatch):
     for row in table(tmp_path / "out"):
         assert row["status"] == "not possible"
         assert "needs an operator with an SVD" in row["reason"]
+
+
+@pytest.mark.parametrize("name", ["deepinv_diffpir", "deepinv_dpir"])
+def test_a_method_for_linear_operators_says_so(name):
+    posed = simulate(operators.HighDynamicRange((3, 16, 16)), torch.rand(1, 3, 16, 16), 0.1)
+    with pytest.raises(InputError, match=f"{name} needs a linear operator, and HighDynamicRange is none"):
+        make_method(resolved([name])[0]).check(posed)
 
 
 def test_a_prior_that_cannot_leaves_the_others_their_rows(config, tmp_path):

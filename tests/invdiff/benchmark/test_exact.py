@@ -88,8 +88,8 @@ def test_the_command_prints_and_saves(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "sliced Wasserstein" in printed
     record = json.loads((tmp_path / "out" / "exact.json").read_text(encoding="utf-8"))
-    assert set(record["mixtures"]) == {"exact draws (floor)", "prior", "moment_matching (exact), 10 steps", "ddrm, 10 steps",
-                                       "deepinv ddrm, 10 steps"}
+    assert set(record["mixtures"]) == {"exact draws (floor)", "prior", "moment_matching (exact), 10 steps",
+                                       "moment_matching (exact), eta 5, 10 steps", "ddrm, 10 steps", "deepinv ddrm, 10 steps"}
     assert "invdiff benchmark exact --set quick=true" in (tmp_path / "out" / "exact.md").read_text(encoding="utf-8")
 
 

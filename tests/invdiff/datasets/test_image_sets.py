@@ -108,7 +108,7 @@ def test_a_damaged_image_is_named_when_it_is_read(folder):
     (folder / "3.png").write_bytes(data[: len(data) // 2])
     images = open_images(folder, "", Cache(0))
     assert images[2].shape == (42, 58, 3)
-    with pytest.raises(InputError, match=r"3\.png: not a readable image"):
+    with pytest.raises(InputError, match=r"3\.png: cannot be decoded, it is damaged or incomplete"):
         images[3]
 
 

@@ -4,6 +4,7 @@
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from photo_files import encoded, picture
 from PIL import Image
 
@@ -46,6 +47,24 @@ def test_sixteen_bits_are_rounded_to_eight_and_floats_refused(tmp_path):
         np.testing.assert_array_equal(image, np.repeat(grey[..., None], 3, 2))
     (tmp_path / "float.tif").write_bytes(encoded(grey.astype(np.float32) / 255, "TIFF"))
     with pytest.raises(InputError, match=r"float.tif: holds floats; save 8 or 16 bits"):
+        load(tmp_path)
+    tifffile.imwrite(tmp_path / "float.tif", grey.astype(np.uint32))
+    with pytest.raises(InputError, match=r"float.tif: holds numbers of 32 bits; save 8 or 16 bits"):
+        load(tmp_path)
+
+
+def test_planes_one_after_another_are_colours(tmp_path):
+    image = picture(5, 7)
+    tifffile.imwrite(tmp_path / "planes.tif", np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.uint16) * 257,
+                     photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(load(tmp_path)[0], image)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_of_several_pages_or_frames_none_is_taken(tmp_path, suffix):
+    pages = [Image.fromarray(picture(5, 7, seed)) for seed in range(2)]
+    pages[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match=rf"x\.{suffix}: holds 2 (pages|frames); save the one you want as a file of its own"):
         load(tmp_path)
 
 
@@ -108,8 +127,8 @@ def test_input_errors_name_what_is_wrong(tmp_path):
     refused(tmp_path / "text.h5", "expected a folder of images or an HDF5 file")
     refused(tmp_path / "empty", "no images found")
     refused(tmp_path / "none.h5", "no images found")
-    refused(tmp_path / "bad", "x.png: not a readable image")
-    refused(tmp_path / "ok.h5", r"\[train_jpeg\]\[1\]: not a readable image")
+    refused(tmp_path / "bad", "x.png: cannot be decoded, it is damaged or incomplete")
+    refused(tmp_path / "ok.h5", r"\[train_jpeg\]\[1\]: not a readable image; its first bytes are those of none")
     refused(tmp_path / "ok.h5", "no dataset 'test'; it holds train_jpeg", "test")
 
 

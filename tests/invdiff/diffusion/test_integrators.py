@@ -33,7 +33,8 @@ from invdiff.priors.analytic import MixturePrior
 MEAN, S, HIGH, LOW = 0.4, 0.25, 5.0, 0.02
 FLOW = [DDIM(), Heun(), DPMSolver(order=1), DPMSolver(order=2), DPMSolver(), DPMSolverPP(), DPMSolverPP2S(), DPMSolverPP3M()]
 ADAPTIVE = [RK45(), DPMSolverAdaptive(order=2), DPMSolverAdaptive()]
-SDE = [DDIM(eta=0.5), DDIM(eta=1), DDPM(), DDPM(variance="beta"), DPMSolverPP(eta=1), EDMStochastic(), EulerMaruyama()]
+SDE = [DDIM(eta=0.5), DDIM(eta=1), DDPM(), DDPM(variance="beta"), DPMSolverPP(eta=1), DPMSolverPP(eta=2),
+       EDMStochastic(), EulerMaruyama()]
 WIDE = [PredictorCorrector(), Langevin()]           # by a part of the level's variance
 ALL = [*FLOW, *ADAPTIVE, *SDE, *WIDE, Renoise(), Consistency()]
 
@@ -108,6 +109,7 @@ def test_renoise_narrows_a_gaussian_as_its_theory_says(zeta):
 
 
 @pytest.mark.parametrize(("integrator", "correlation"), [(DDIM(eta=1), 0.1), (DPMSolverPP(eta=1), 0.1),
+                                                         (DPMSolverPP(eta=1.2), 0.1**1.44),
                                                          (DDIM(eta=0.5), (1 - 0.5**2 * 0.99) ** 0.5),
                                                          (Renoise(zeta=0.3), 0.7**0.5), (Renoise(zeta=1), 0.0),
                                                          (DDIM(), 1.0)], ids=repr)

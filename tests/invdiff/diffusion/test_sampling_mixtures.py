@@ -38,8 +38,8 @@ PRIOR = MixturePrior(torch.tensor([3.0, 1.0, 2.0, 1.0, 2.0, 1.0]), MEANS.reshape
 ENOUGH = [(DDIM(), 200), (Heun(), 40), (DPMSolver(order=1), 200), (DPMSolver(order=2), 40), (DPMSolver(), 30),
           (DPMSolverPP(), 40), (DPMSolverPP2S(), 40), (DPMSolverPP3M(), 40), (RK45(), 2), (DPMSolverAdaptive(), 2),
           (DPMSolverAdaptive(order=2, rtol=0.005, atol=0.001), 2), (DDIM(eta=1), 300), (DDPM(), 300),
-          (DDPM(variance="beta"), 300), (DPMSolverPP(eta=1), 60), (EDMStochastic(), 100), (EulerMaruyama(), 300),
-          (PredictorCorrector(), 150), (Langevin(inner_steps=10), 150)]
+          (DDPM(variance="beta"), 300), (DPMSolverPP(eta=1), 60), (DPMSolverPP(eta=2), 200),
+          (EDMStochastic(), 100), (EulerMaruyama(), 300), (PredictorCorrector(), 150), (Langevin(inner_steps=10), 150)]
 
 
 def draw(seed):

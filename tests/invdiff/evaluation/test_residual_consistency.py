@@ -106,6 +106,26 @@ def test_less_noise_than_was_said_is_told():
     assert "smaller than 0.05" in got.words()
 
 
+@pytest.mark.parametrize("factor", [1.5, 2.0])
+def test_a_noise_level_that_is_too_small_is_told_from_another_operator(factor):
+    """Noise that passes for image leaves neighbours of opposite sign behind."""
+    true = simulate(blur(), truths(8), SIGMA * factor)
+    problem = Problem(true.physics, true.y, SIGMA)
+    got = consistency(problem, exact(problem, 2))
+    assert got.verdict == "unexplained"
+    assert got.whiteness < -0.1
+    assert "; the noise level may be larger than 0.05, or the operator another one." in got.words()
+
+
+@pytest.mark.parametrize(("level", "verdict"), [(1.0, "structured"), (1.9, "unexplained")])
+def test_the_sign_of_the_structure_names_the_likelier_cause(level, verdict):
+    sharp, smooth = (Consistency(level, 0.01, 10_000, 1e4 * level**2, 0.0, sign * 0.13, 0.01) for sign in (-1, 1))
+    assert (sharp.verdict, smooth.verdict) == (verdict, verdict)
+    assert "by -0.13)" in sharp.words()
+    assert "the noise level may be larger than 0.01, or the operator" in sharp.words()
+    assert "noise level" not in smooth.words()
+
+
 def test_another_operator_leaves_structure():
     true = simulate(operators.Blur(SIZE, torch.tensor([[0.0, 0.0, 0.0, 0.5, 0.5]])), truths(8), SIGMA)
     problem = Problem(operators.Denoising(SIZE), true.y, SIGMA)

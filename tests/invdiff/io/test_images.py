@@ -164,6 +164,8 @@ def test_transparency_is_laid_over_white(tmp_path):
     Image.fromarray(rgba).save(tmp_path / "x.png")
     torch.testing.assert_close(load_image(tmp_path / "x.png"), want, atol=1e-6, rtol=0)
     torch.testing.assert_close(load_image(tmp_path / "x.png", unit_range=False), want * 255, atol=1e-4, rtol=0)
+    over_black = as_tensor(colour * alpha, 1)
+    torch.testing.assert_close(load_image(tmp_path / "x.png", background=0.0), over_black, atol=1e-6, rtol=0)
     Image.fromarray(np.array([[[0, 0], [0, 255]]], np.uint8), mode="LA").save(tmp_path / "la.png")
     assert load_image(tmp_path / "la.png").tolist() == [[[[1, 0]]]]
 

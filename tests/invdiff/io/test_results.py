@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from invdiff.errors import InputError
 from invdiff.io import results
-from invdiff.io.results import check_output, output_folder, write_json, write_yaml
+from invdiff.io.files import unwritable
+from invdiff.io.results import check_kept, check_output, output_folder, write_json, write_yaml
 
 
 def write_result(path, text):
@@ -35,6 +36,14 @@ def refused(path):
 
 
 # The folder
+
+
+def test_a_file_that_is_read_is_not_replaced(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for output, file in (("out", "out/restored.png"), ("link", "out/a/mask.png"), ("out", "link/y.npy"), ("y.png", "y.png")):
+        with pytest.raises(InputError, match=f"{file}: would be replaced by the output, .*{output}; choose another one"):
+            check_kept(tmp_path / output, [tmp_path / "truth.png", tmp_path / file])
+    check_kept(tmp_path / "out", [tmp_path / "out.png", tmp_path, tmp_path / "out2" / "y.png"])
 
 
 def test_the_folder_appears_whole_at_the_end(tmp_path):
@@ -207,6 +216,8 @@ def test_a_full_disk_is_a_sentence_that_names_the_folder(tmp_path):
         assert str(caught.value) == (f"{place}: cannot be written (No space left on device); make room there, or choose "
                                      "another folder")
     assert os.listdir(tmp_path) == []
+    assert str(unwritable("out", OSError(errno.EFBIG, "x"))) == (
+        "out: cannot be written (File too large); raise the limit on the size of a file (ulimit -f), or ask for less")
 
 
 def test_a_mount_point_is_refused():

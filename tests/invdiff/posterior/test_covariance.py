@@ -3,7 +3,7 @@ import torch
 from toys import KERNEL, OPERATORS, SIZE, coloured_prior, natural_prior, pose, spectrum
 
 import operators
-from invdiff.posterior.covariance import StationaryCovariance, condition, solve
+from invdiff.posterior.covariance import StationaryCovariance, condition, has_closed_form, solve
 from invdiff.posterior.image_space import Whitened
 from invdiff.problem import Problem
 from operators.mri import birdcage_maps
@@ -132,3 +132,33 @@ def test_an_operator_without_a_closed_form_is_solved_to_the_tolerance_where_much
     problem, x0 = Problem(physics, y, 0.02), torch.full((1, *size), 0.5)
     converged = condition(problem, covariance, x0, tolerance=1e-6, iterations=5000)[0]
     assert (condition(problem, covariance, x0)[0] - converged).norm() < 0.03 * converged.norm()
+
+
+class Lens(operators.Blur):
+    """Blurs each channel, or mixtures of them, by as much as it likes."""
+
+    def __init__(self, img_size, gains):
+        super().__init__(img_size, KERNEL)
+        self.register_buffer("gains", gains)
+
+    def A(self, x, **kwargs):
+        return self.gains * super().A(x)
+
+    def A_adjoint(self, y, **kwargs):
+        return super().A_adjoint(self.gains * y)
+
+    def solve_stationary(self, power, r, sigma):
+        spectrum = power * self.gains**2 * self.response_power + sigma**2
+        return torch.fft.irfft2(torch.fft.rfft2(r) / spectrum, s=r.shape[-2:])
+
+
+@pytest.mark.parametrize(("gains", "closed"), [((1.0, 1.0, 1.0), True), ((1.0, 0.6, 0.3), False)])
+def test_a_closed_form_is_for_what_does_the_same_to_all_colours(gains, closed):
+    prior = coloured_prior()
+    problem = pose(Lens(tuple(prior.mean.shape), torch.tensor(gains).reshape(3, 1, 1)), prior, 0.05)
+    assert has_closed_form(problem) is closed
+    a = problem.physics.A(torch.eye(72).reshape(72, 3, 4, 6)).flatten(1).T
+    r = problem.y - problem.physics.A(prior.mean[None])
+    dense = torch.linalg.solve(a @ prior.cov @ a.T + 0.0025 * torch.eye(72), r.flatten())
+    got = solve(problem, StationaryCovariance(prior.power, (4, 6)), r, tolerance=1e-5, iterations=200)
+    assert (got.flatten() - dense).norm() < 1e-3 * dense.norm()

@@ -93,7 +93,7 @@ def test_the_exact_form_is_tweedie_with_a_measurement(operator, sigma_y, monkeyp
     problem = pose(physics, prior, sigma_y)
     problem = problem.rows(torch.zeros(2, dtype=torch.long))
     for few in (1000, 0):
-        monkeypatch.setattr("invdiff.posterior.tweedie.FEW_ROWS", few)
+        monkeypatch.setattr("invdiff.posterior.guidance.FEW_VALUES", few)
         rule = MomentMatching(covariance="exact", **EXACT_CG).posterior_denoiser(prior, problem)
         for sigma in (5.0, 0.3, 0.02):
             x = draw(prior, 2, 5) + sigma * torch.randn(2, *size, generator=torch.Generator().manual_seed(7))

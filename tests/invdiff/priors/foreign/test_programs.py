@@ -183,6 +183,8 @@ def test_a_name_that_is_none_says_what_would_be():
         load_prior("nothing")
     with pytest.raises(InputError, match="unknown option 'x'"):
         load_prior("natural?x=1")
+    with pytest.raises(InputError, match="unknown option 'a'; known: spectrum"):
+        load_prior("python:os:path?a=1")
     assert not isinstance(load_prior("natural"), ForeignDenoiser)
 
 

@@ -1,0 +1,6 @@
+"""`python -m invdiff` is `invdiff`."""
+
+from invdiff.cli import main
+
+if __name__ == "__main__":
+    main()
