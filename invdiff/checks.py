@@ -56,7 +56,7 @@ def _check_linear(problem: Problem, count: int) -> None:
         values = torch.as_tensor(physics.mask)
         if not values.is_complex() and float(values.min()) < -1e-6 * float(values.max()):      # less is rounding
             raise InputError(f"{name}: its singular values, in mask, go down to {float(values.min()):.3g}; expected >= 0, the "
-                             "sign in U")
+                             "sign in U; or derive it from LinearPhysics")
 
 
 @torch.no_grad()

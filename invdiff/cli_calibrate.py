@@ -45,6 +45,7 @@ def calibrate(
     from invdiff.io.partial import remove_partial
     from invdiff.io.results import check_kept
     from invdiff.paths import cache_folder
+    from invdiff.priors.foreign.options import split
     from invdiff.resolving import calibration_beside
 
     for option, value, least in (("count", count, 2), ("size", size, 16)):
@@ -55,12 +56,13 @@ def calibrate(
     resolved = resolve(task, config, assign, given).model_copy(update={"calibration": None})
     if resolved.sigma_y in (None, "auto"):
         raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
+    if output:
+        pictures: list[str | Path] = [data, *(_path_and_key(name)[0] for name in unlike or [])]
+        check_kept(output, [*pictures, *resolved.files, *filter(None, [config]), split(resolved.prior)[0].rpartition(":")[2]])
     images = known_images(resolved, data, key, count, size)
     others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
     if others:
         check_unlike(images)
-    if output:
-        check_kept(output, [data, *resolved.files])
     path = output or (calibration_beside(config) if config else place(resolved))
     partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
     record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, checkpoint=partial,

@@ -87,7 +87,7 @@ def calibrate(
     if "spectrum" in split(name)[1]:
         raise InputError(f"{name}: leave ?spectrum=... out, to measure one")
     if output:
-        check_kept(output, [name, data])
+        check_kept(output, [split(name)[0].rpartition(":")[2], data])
     where = find_device(device)
     prior = load_prior(name)
     crops = crops_for(spectrum_records.channels_of(prior), data, key, images, size)

@@ -129,7 +129,8 @@ class RunConfig(BaseModel):
     def files(self) -> list[str]:
         """Those that the run reads, but for priors: a measurement, a mask ..."""
         operator = [self.operator.get(name) for name in ("kernel", "mask", "trajectory")]
-        return [name for name in (self.input, self.truth, self.start, self.calibration, *operator) if name]
+        return [name for name in (self.input, self.truth, self.start, self.calibration, *operator)
+                if name and isinstance(name, str)]
 
 
 def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
@@ -146,7 +147,7 @@ def faults_told(where: str) -> Iterator[None]:
     """What an operator raises, but for want of memory, as an InputError that begins with `where`."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+    except Exception as error:
         if out_of_memory(error):
             raise
         raise InputError(f"{where}: {' '.join(str(error).split()).replace('img_size', 'the image', 1)}") from error
@@ -157,6 +158,8 @@ def block_side(spec: Mapping[str, Any]) -> int:
     InputError."""
     make, parameters = _operator(spec)
     name = getattr(make, "block_side", None)
+    if name is not None and name not in type(parameters).model_fields:
+        raise InputError(f"operator {spec['name']}: its block_side is {name!r}, which is none of its parameters")
     side = 1 if name is None else getattr(parameters, name)
     if side < 1:
         raise InputError(f"operator.{name}: expected a whole number >= 1, got {side}")

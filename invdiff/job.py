@@ -148,7 +148,7 @@ def _built(config: RunConfig, size: tuple[int, ...], y: Tensor) -> Physics | Non
             size = (size[0], size[1] + border[0], size[2] + border[1])
             physics = build_operator(config.operator, size)
     with faults_told(f"operator {config.operator['name']}: measures no image of {size}"):
-        x = y.new_zeros(1, *size)           # one that minds no size gives something for each
+        x = y.new_full((1, *size), 0.5)     # one that minds no size gives something for each
         fits = physics.A(x).shape == y.shape
         fits = fits and (not isinstance(physics, LinearPhysics) or physics.A_adjoint(y).shape == x.shape)
     return physics if fits else None

@@ -56,9 +56,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         data = _parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
-    except (UnicodeDecodeError, yaml.reader.ReaderError) as error:
-        raise InputError(f"{path}: is no text in UTF-8; save it as UTF-8") from error
-    except yaml.YAMLError as error:
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        if isinstance(error, UnicodeDecodeError) or getattr(error, "character", None) == 0:     # UTF-16 has zeros
+            raise InputError(f"{path}: is no text in UTF-8; save it as UTF-8") from error
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not valid YAML ({reason})") from error
     if not isinstance(data, dict):
@@ -179,6 +179,8 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "tuple_type":
         example = f"[{first['input']}]" if isinstance(first["input"], str) else "[1, 2]"
         return f"{'.'.join(path)}: expected a list, such as {example}, got {first['input']!r}"
+    if isinstance(first["input"], bool) and first["type"].startswith(("greater_than", "less_than")):
+        return f"{'.'.join(path)}: expected a number, got {str(first['input']).lower()}"
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}"
 
 

@@ -89,7 +89,7 @@ def baseline(name: str, problem: Problem, weight: float | None = None, iteration
 
     weight: > 0, by default one that follows from sigma_y, for images whose magnitude peaks near 1. iterations: >= 1, 100 or
     150 by default. Raises InputError for another name, an operator that is not linear or whose images are not complex
-    pairs, a weight or iterations out of range, a weight for zero_filled, and for bart_l1_wavelet without BART.
+    pairs, a weight or iterations out of range, a weight for zero_filled, and for bart_l1_wavelet without BART or on odd sides.
     """
     method = _method(name)
     require(problem.physics, LinearPhysics, name, "no baseline does")

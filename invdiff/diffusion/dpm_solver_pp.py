@@ -20,7 +20,7 @@ class DPMSolverPP(Integrator):
     Above, Langevin dynamics are run on the way, which mend what a wrong score at higher levels did, in more steps.
     """
 
-    eta: float = Field(0.0, ge=0, allow_inf_nan=False)
+    eta: float = Field(0.0, ge=0, le=100)
 
     def __call__(self, denoise: Denoise, sigmas: Tensor, x: Tensor, noise: DrawNoise) -> Iterator[Step]:
         levels = sigmas.log().neg().tolist()       # half the log-SNR

@@ -27,11 +27,14 @@ def read_array(path: Path, max_pixels: int) -> np.ndarray:
     head = _head(path)
     if head.startswith(b"\x93NUMPY"):
         return _guarded(str(path), lambda: _npy(path, max_pixels))
+    if head.startswith(_GIF_MAGIC):
+        raise InputError(f"{path}: is a GIF, and GIFs are not read; convert it to PNG")
     return _guarded(str(path), lambda: _decoded(path, str(path), head, max_pixels))
 
 
 def decode_bytes(data: bytes, name: str, max_pixels: int) -> np.ndarray:
-    """Likewise what is in an image file, which messages call `name`."""
+    """Likewise what is in an image file, which messages call `name`: any format that Pillow knows, an animation's first frame,
+    upright as far as the header says. Threads may call it at once."""
     return _guarded(name, lambda: _decoded(data, name, data[:32], max_pixels))
 
 
@@ -49,8 +52,6 @@ def _guarded(name: str, decode: Callable[[], np.ndarray]) -> np.ndarray:
 def _decoded(source: Source, name: str, head: bytes, max_pixels: int) -> np.ndarray:
     if head.startswith(_TIFF_MAGIC):
         return _tiff(source, name, max_pixels)
-    if head.startswith(_GIF_MAGIC):
-        raise InputError(f"{name}: is a GIF, and GIFs are not read; convert it to PNG")
     return _pillow(source, name, max_pixels, deep_png=head.startswith(b"\x89PNG") and head[24:25] == b"\x10")
 
 
@@ -159,25 +160,39 @@ def _pillow(source: Source, name: str, max_pixels: int, deep_png: bool = False) 
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)    # _check_size speaks for it
-            image = Image.open(_opened(source), formats=_FORMATS)
+        image = _open(source)
     except UnidentifiedImageError as error:
-        raise InputError(f"{name}: is not {_KNOWN}, or its first bytes are damaged; convert it to PNG") from error
+        known = _KNOWN if isinstance(source, Path) else "an image"
+        raise InputError(f"{name}: is not {known}, or its first bytes are damaged; convert it to PNG") from error
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise InputError(f"{name}: the image has more than {limit:,} pixels; crop or downscale it") from error
     with image:
-        _check_size(name, *image.size, max_pixels)
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format not in ("MPO", "TIFF"):    # MPO: a JPEG and its previews; TIFF: see _tiff
-            raise InputError(f"{name}: holds {frames} frames; save the one you want as a file of its own")
+        _check_size(name, image.width, image.height, max_pixels)
+        if isinstance(source, Path):
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format not in ("MPO", "TIFF"):    # MPO: a JPEG and its previews; TIFF: see _tiff
+                raise InputError(f"{name}: holds {frames} frames; save the one you want as a file of its own")
+            image.load()    # a PNG may say behind its pixels how it lies
+        turn = orientation(image)
         if deep_png and image.mode != "I;16":    # Pillow cuts 16-bit colour down to 8 bits
-            return _deep_png(source, image)
+            return _upright(_deep_png(source, image), turn)
         if image.mode == "LAB":
             raise InputError(f"{name}: expected grey or RGB, got LAB; convert it to RGB")
         array = np.asarray(_plain_mode(image))
-        return _upright(_with_alpha(array, image) if image.mode == "I;16" else array, orientation(image))
+        if image.format == "PPM" and image.mode == "I":     # 16 bits, which Pillow makes 32
+            array = array.astype(np.uint16)
+        return _upright(_with_alpha(array, image) if image.mode == "I;16" else array, turn)
+
+
+def _open(source: Source) -> Any:
+    from PIL import Image
+
+    if isinstance(source, bytes):    # in threads, which share the filter of warnings
+        return Image.open(io.BytesIO(source))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)    # _check_size speaks for it
+        return Image.open(source, formats=_FORMATS)
 
 
 def _plain_mode(image):
@@ -199,7 +214,7 @@ def _deep_png(source: Source, image) -> np.ndarray:
         other.tile = [(codec, box, offset, "RGBA" if grey else layout.replace("16B", "16L"))]
         low = np.asarray(other).astype(np.uint16)
     deep = low[..., ::2] * 256 + low[..., 1::2] if grey else np.asarray(image) * np.uint16(256) + low
-    return _upright(_with_alpha(deep, image), orientation(image))
+    return _with_alpha(deep, image)
 
 
 def _with_alpha(deep: np.ndarray, image) -> np.ndarray:
@@ -213,12 +228,14 @@ def _with_alpha(deep: np.ndarray, image) -> np.ndarray:
 
 
 def orientation(image) -> int:
-    """EXIF's, as far as it is still to be undone (1 to 8; 1 is upright). Pillow turns a TIFF itself, and of a PNG whose header
-    says nothing it would decode the pixels to look behind them."""
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+    """EXIF's, as far as it is still to be undone (1 to 8; 1 is upright) and has been read: of a PNG, what stands behind the
+    pixels is once they are loaded. Pillow turns a TIFF itself."""
+    from PIL import Image
+
+    if image.format == "TIFF":
         return 1
     try:
-        return image.getexif().get(0x0112, 1)
+        return Image.Image.getexif(image).get(0x0112, 1)    # a PNG's own would decode the pixels to look behind them
     except (SyntaxError, TypeError, ValueError):        # a damaged note beside an image that may be whole
         return 1
 

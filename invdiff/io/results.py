@@ -51,8 +51,11 @@ def check_kept(output: str | Path, files: Iterable[str | Path]) -> None:
     """Raises InputError where one of the files that a run reads is its output, a file or a folder, or lies in it, and so would
     be replaced; to be called before."""
     for file in files:
-        place = Path(file).resolve()
-        if Path(output).resolve() in (place, *place.parents):
+        try:
+            place, target = Path(os.path.realpath(file)), Path(os.path.realpath(output))
+        except ValueError:      # a null byte: whoever reads or writes the file refuses it
+            continue
+        if target in (place, *place.parents):
             raise InputError(f"{file}: would be replaced by the output, {output}; choose another one")
 
 

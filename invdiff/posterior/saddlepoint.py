@@ -7,6 +7,7 @@ and l such that K'(l) = y, the saddlepoint approximation (Daniels 1954; Butler 2
     log p(y | x) = K(l) - l^T y - log det(2 pi K''(l)) / 2,
 exact if x0 given x is Gaussian. Its gradient and Tweedie's formula give
     E[x0 | x, y] = D(z) - sigma^2 / 2 grad_x log det K''.
+The last term is not let become longer than a part of the rest, BEND.
 """
 
 import torch
@@ -25,7 +26,8 @@ BEND = 0.5
 
 
 def saddlepoint_rule(prior: Denoiser, problem: Problem) -> Denoise:
-    """A backward pass for each value of y at each of Newton's steps for l: one for a linear denoiser, two or three for others.
+    """A call, and a backward pass for each value of y, at l = 0 and at each of Newton's steps: one for a linear denoiser, for a
+    network about three. The last term takes as many double passes.
 
     Where none brings K'(l) nearer to y, as where a network is no denoiser so far from what it has seen, it is Gaussian
     conditioning with C at x.
@@ -35,7 +37,7 @@ def saddlepoint_rule(prior: Denoiser, problem: Problem) -> Denoise:
     def denoise(x: Tensor, sigma: float) -> Tensor:
         tilted, x0 = _saddlepoint(prior, problem, rows, x, sigma)
         moved = (tilted.at.x0 - x0).flatten(1).double().cpu() + tilted.towards(tilted.left)
-        bent = sigma**2 * tilted.bend()
+        bent = sigma**2 * tilted.bend() * tilted.tilt.any(1, keepdim=True)
         bent = bent - tilted.towards(rows.scale * product(rows.basis.mT, bent))         # along z(x), of which l is a part
         limit = BEND * moved.norm(dim=1, keepdim=True) / bent.norm(dim=1, keepdim=True).clamp_min(1e-300)
         return x0 + (moved + limit.clamp_max(1) * bent).to(x).reshape(x.shape)
@@ -47,6 +49,7 @@ class _Tilted:
     """Moments of the law weighted by exp(l^T A x0), in coordinates of the operator's left singular vectors.
 
     Attributes:
+        tilt: l, (B, k).
         at: the denoiser at z.
         left: y - K'(l), (B, k).
         curvature: K''(l), (B, k, k).
@@ -54,9 +57,9 @@ class _Tilted:
 
     def __init__(self, prior: Denoiser, problem: Problem, rows: Rows, x: Tensor, sigma: float, tilt: Tensor):
         shift = sigma**2 * product(rows.basis, rows.scale * tilt)
-        largest = largest_variance(prior, x, sigma)
-        self.rows, self.at = rows, DenoiserAt(prior, x + shift.to(x).reshape(x.shape), sigma)
-        root = rows.root(self.at, largest)
+        self.rows, self.tilt = rows, tilt
+        self.at = DenoiserAt(prior, x + shift.to(x).reshape(x.shape), sigma, twice=True)
+        root = rows.root(self.at, largest_variance(prior, x, sigma))
         seen = rows.scale[..., None] * (rows.basis.mT @ root)
         self._pull = root @ seen.mT                                                                 # C A^T, (B, n, k)
         self.curvature = seen @ seen.mT + problem.noise_variance * torch.eye(seen.shape[1], dtype=torch.float64)

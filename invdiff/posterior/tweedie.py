@@ -5,11 +5,13 @@ C is symmetric for an exact denoiser and not quite for a network; (C + C^T) / 2 
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from deepinv.models import Denoiser
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from invdiff.diffusion.integrators import Denoise
 from invdiff.errors import InputError
@@ -35,11 +37,14 @@ CREDIBLE = 10.0     # as many times the largest variance of a mean over images, 
 
 
 class DenoiserAt:
-    """D at x, and products with C there at the cost of a backward pass. The graph lives as long as the object."""
+    """D at x, and products with C there at the cost of a backward pass. The graph lives as long as the object.
 
-    def __init__(self, prior: Denoiser, x: Tensor, sigma: float):
+    twice: to be differentiated a second time, of which fused attention knows nothing; as `symmetric` and `bent` do.
+    """
+
+    def __init__(self, prior: Denoiser, x: Tensor, sigma: float, twice: bool = False):
         self.variance = sigma**2
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if twice else nullcontext():
             self._x = x.detach().requires_grad_()
             self._x0 = prior(self._x, sigma)
         if not self._x0.requires_grad:
@@ -63,17 +68,19 @@ class DenoiserAt:
         return (forwards + self.transposed(v)) / 2
 
     def bent(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-        """The gradient by x of the sum of u^T C v over pairs of (B, C, H, W): zero for a denoiser that is linear. Frees the
-        graph."""
-        with torch.enable_grad():
-            curvature = self._x.new_zeros(())
-            for u, v in pairs:
+        """The gradient by x of the sum of u^T C v over pairs of (B, C, H, W): zero for a denoiser that is linear."""
+        total = torch.zeros_like(self.x0)
+        for u, v in pairs:                  # one after another: the graph of a gradient is as large as the network's
+            with torch.enable_grad():
                 pulled = torch.autograd.grad(self._x0, self._x, u, create_graph=True)[0]
-                curvature = curvature + self.variance * (pulled * v).sum()
+                curvature = self.variance * (pulled * v).sum()
             bent = None
             if curvature.requires_grad:
-                bent = torch.autograd.grad(curvature, self._x, allow_unused=True)[0]
-        return torch.zeros_like(self.x0) if bent is None else bent
+                bent = torch.autograd.grad(curvature, self._x, retain_graph=True, allow_unused=True)[0]
+            if bent is None:
+                break
+            total += bent
+        return total
 
 
 @dataclass(frozen=True)
@@ -117,7 +124,7 @@ class Rows:
         """R (B, n, k) with R R^T V = C V: the part of C that A sees. By k Jacobian products.
 
         largest: of C's variances. As |C v|^2 <= largest v^T C v, a direction whose product is longer is given the variance
-        that it tells of.
+        that it tells of, and of a C that is a covariance none is.
         """
         units = self.basis.to(at.x0).unbind(2)                                                      # k of (b, n)
         columns = [at.transposed(v.reshape(-1, *at.x0.shape[1:]).expand_as(at.x0)).flatten(1) for v in units]
@@ -145,7 +152,7 @@ def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, it
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
-        at, noise = DenoiserAt(prior, x, sigma), problem.noise_variance
+        at, noise = DenoiserAt(prior, x, sigma, twice=True), problem.noise_variance
         residual = problem.y - problem.A(at.x0)
         weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w, residual, weights,
                                       tolerance=tolerance or 1e-2, iterations=iterations or 20,

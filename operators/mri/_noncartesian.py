@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from operators import _check
-from operators.mri.trajectories import RADIANS
 
 
 def sizes(img_size: Sequence[int], points: Tensor) -> tuple[tuple[int, ...], int | None, tuple[int, ...]]:
@@ -45,11 +44,10 @@ def trajectory(points: Tensor, frames: int | None, grid: tuple[int, ...]) -> Ten
     limit, reach = [n / 2 for n in grid], points.abs().reshape(-1, len(grid)).amax(0).tolist()
     if any(r > m * (1 + 1e-5) for r, m in zip(reach, limit, strict=True)):
         raise ValueError(f"trajectory: expected cycles per field of view, within ±{limit}, half of {grid}, got up to {reach}")
-    normalised, radians = max(reach) <= 0.5 and max(grid) > 2, max(reach) <= RADIANS < max(grid) / 4
-    if normalised or radians:
+    if max(reach) <= 0.5 and max(grid) > 2:
         raise ValueError(
             f"trajectory: expected cycles per field of view, up to ±{limit}, got up to {reach}; multiply normalised "
-            f"coordinates in [-0.5, 0.5] by {grid}, and radians by that over 2 pi"
+            f"coordinates in [-0.5, 0.5] by {grid}"
         )
     return points
 

@@ -41,8 +41,9 @@ class NonCartesianMRI(IterativePhysics):
     The precision is that of the maps, or torch's default dtype: errors of 1e-6, or 1e-13 in float64. Gradients reach x and
     y, of any order, but neither the trajectory nor the maps.
     Raises ImportError without mri-nufft and finufft (`pip install 'invdiff[mri]'`), ValueError on a trajectory of another
-    shape or unit, on maps that are not complex, not finite or all zero, on a density that is negative or of another shape,
-    and when called on a tensor of another size.
+    shape, that reaches beyond H / 2 or W / 2, or no further than 0.5 (radians pass for one of low resolution), on maps that
+    are not complex, not finite or all zero, on a density that is negative or of another shape, and when called on a tensor
+    of another size.
     Source: Pruessmann et al. 2001, SENSE with arbitrary trajectories; Barnett et al. 2019, finufft; Fessler et al. 2005.
     """
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from operators import _check
 from operators.mri._nufft import Nufft
 
-RADIANS = 3.2  # cycles per field of view: a trajectory that reaches no further is in [-pi, pi], or in [-0.5, 0.5]
-
 
 def radial(
     img_size: Sequence[int], spokes: int, samples: int | None = None, golden: bool = False, tiny: int = 1, first: int = 0

@@ -58,3 +58,13 @@ def test_a_config_has_its_calibration_beside_it(tmp_path, tiny_prior):
     assert read_calibration(tmp_path / "mine.calibration.json").sampler == resolved.sampler         # as with restore --sampler
     assert resolved.calibration == str(tmp_path / "mine.calibration.json")
     assert find_calibration(resolved, load_prior(options[-1])).task == "mine"
+
+
+@pytest.mark.parametrize("output", ["mine.yaml", "prior.pt", "faces"])
+def test_nothing_that_is_read_is_replaced(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "mine.yaml").write_text("{task: mine, operator: denoising, sigma_y: 0.1}")
+    done = CliRunner().invoke(app, ["calibrate", "--config", "mine.yaml", "--data", "photos", "--prior", "edm:prior.pt?class=3",
+                                    "--unlike", "faces:key", "--output", output])
+    assert str(done.exception) == f"{output}: would be replaced by the output, {output}; choose another one"

@@ -152,6 +152,7 @@ def test_a_complex_prior_is_measured_on_slices(invdiff, work, kind):
     (("priors", "calibrate", "natural"), "--data"),
     (("priors", "calibrate", MINE, "--data", "photos", "--images", "1", "--size", "16", "-o", "photos/a.png/x.json"),
      "cannot be written"),
+    (("priors", "calibrate", "mine.safetensors?class=3", "--data", "photos", "-o", "mine.safetensors"), "would be replaced"),
     (("priors", "guess"), "guess"),
     (("restore", "--task", "denoise", "--prior", "deepinv:drunett"), "did you mean 'drunet'"),
     (("restore", "--task", "denoise", "--set", "prior=edm:net.pkl"), "docs/priors.md shows"),

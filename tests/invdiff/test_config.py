@@ -214,6 +214,7 @@ def test_a_parameter_without_its_part_is_told_the_part(task, key):
 
 @pytest.mark.parametrize(("assignment", "said"), [
     ("sigma_y=true", "sigma_y: expected a number, got true"), ("samples=on", "samples: expected a number, got true"),
+    ("batch_size=off", "batch_size: expected a number, got false"),
     ("operator.sigma=no", "operator gaussian_blur: sigma: expected a number, got false"),
     ("operator.sigma=[2, yes]", "operator gaussian_blur: sigma.1: expected a number, got true"),
     ("sampler.integrator={name: ddim, eta: true}", "sampler.integrator: eta: expected a number, got true"),
@@ -246,6 +247,12 @@ def test_a_label_is_said_to_be_one(tmp_path):
 def test_a_config_that_is_not_utf_8_is_told_so(encoding, tmp_path):
     (tmp_path / "mine.yaml").write_bytes("task: \u00e4".encode(encoding))
     assert refused(path=tmp_path / "mine.yaml").endswith("is no text in UTF-8; save it as UTF-8")
+
+
+def test_a_control_character_is_told_by_its_place(tmp_path):
+    (tmp_path / "mine.yaml").write_text("task: a\x01b", encoding="utf-8")
+    assert "not valid YAML (unacceptable character #x0001" in refused(path=tmp_path / "mine.yaml")
+    assert "position 7" in refused(path=tmp_path / "mine.yaml")
 
 
 def test_home_is_where_a_shell_finds_it(monkeypatch):

@@ -15,3 +15,14 @@ def test_what_is_transparent_in_a_mask_is_missing(tmp_path, mode):
     Image.fromarray(pixels, mode).save(tmp_path / "hole.png")
     mask = mask_inpainting((3, 4, 6), str(tmp_path / "hole.png")).mask
     np.testing.assert_array_equal(mask[0, 0].numpy(), pixels[..., -1] / 255)
+
+
+def test_black_strokes_on_a_transparent_layer_are_to_be_laid_over_white(tmp_path):
+    pixels = np.zeros((4, 6, 4), np.uint8)
+    pixels[1:3, 2:5, -1] = 255
+    Image.fromarray(pixels).save(tmp_path / "strokes.png")
+    with pytest.raises(ValueError, match=r"strokes.png: expected white .* got black and transparent .*; lay it over white"):
+        mask_inpainting((3, 4, 6), str(tmp_path / "strokes.png"))
+    Image.fromarray(pixels[..., :3]).save(tmp_path / "black.png")
+    with pytest.raises(ValueError, match=r"got none"):
+        mask_inpainting((3, 4, 6), str(tmp_path / "black.png"))

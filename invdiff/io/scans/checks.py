@@ -13,13 +13,13 @@ from torch import Tensor
 from invdiff.errors import EmptySlice, InputError
 from invdiff.io.scans.scan import RawSlice
 from operators.mri import fft, ifft
-from operators.mri.trajectories import RADIANS
 
 LIMIT = 4 << 30       # bytes that are read at once: a slice, or an archive that can only be read whole
 MAX_RATIO = 1100      # deflate packs no more than 1032 to 1: a file that declares more holds nothing of the kind
 MAX_SIDE = 8192       # of a grid
 PEAKS = (1e-12, 1e12)  # of a slice: beyond, float32 may not hold the power of its noise, or of all of it
 TELLING = 100         # times the mean power: a peak of k-space that is signal, noise has a dozen at most
+RADIANS = 3.2         # cycles per field of view: a trajectory that reaches no further is in [-pi, pi], or in [-0.5, 0.5]
 MANY_COILS = 64       # more than that, and than twice the samples along an axis, are no coils
 
 Read = TypeVar("Read")

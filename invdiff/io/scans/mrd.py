@@ -4,14 +4,13 @@ import h5py
 import numpy as np
 
 from invdiff.errors import InputError
-from invdiff.io.scans.checks import require_size, slice_reader
+from invdiff.io.scans.checks import RADIANS, require_size, slice_reader
 from invdiff.io.scans.hdf5 import get_dataset, open_hdf5, read_small
 from invdiff.io.scans.mrd_about import affine_of, averages_of, metadata_of, noise_of
 from invdiff.io.scans.mrd_header import MRDHeader, parse_header
-from invdiff.io.scans.mrd_lines import Choice, choose, place
+from invdiff.io.scans.mrd_lines import Choice, choose, place, without_misfits
 from invdiff.io.scans.mrd_read import GridReader, PointsReader, read_points
 from invdiff.io.scans.scan import Header, Scan
-from operators.mri.trajectories import RADIANS
 
 _FIELDS = {"flags", "number_of_samples", "active_channels", "discard_pre", "discard_post", "center_sample", "idx", "position",
            "encoding_space_ref", "trajectory_dimensions", "sample_time_us", "read_dir", "phase_dir", "slice_dir"}
@@ -39,10 +38,10 @@ def open_mrd(path: str, frame: int = 0) -> Scan:
         header = parse_header(path, _xml(path, group))
         heads = _heads(path, group)
         choice = choose(path, header, heads, frame)
-        coils = _coils(path, heads, choice)
         if (heads["trajectory_dimensions"][np.concatenate(choice.imaging)] > 0).any():
-            return _open_trajectory(path, group, header, heads, choice, coils)
-        return _open_grid(path, group, header, heads, choice, coils)
+            return _open_trajectory(path, group, header, heads, choice, _coils(path, heads, choice))
+        choice = without_misfits(choice, heads)
+        return _open_grid(path, group, header, heads, choice, _coils(path, heads, choice))
 
 
 def _xml(path: str, group: h5py.Group) -> bytes | str:
@@ -81,9 +80,7 @@ def _open_grid(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarra
                          "expected Cartesian lines, or acquisitions with their trajectories")
     imaging = np.concatenate(choice.imaging)
     x, y, z = encoding.encoded.matrix
-    reference = choice.reference
-    full = place(path, encoding, heads[imaging]).full(x) and \
-        place(path, reference, heads[np.concatenate(choice.calibration)]).full(reference.encoded.matrix[0])
+    full = place(path, encoding, heads[imaging]).full(x)
     volume = z > 1
     if volume and (not full or len(choice.imaging) > 1):
         raise InputError(f"{path}: is a 3D encoding with a partially sampled readout or of several slabs, which is not read; "

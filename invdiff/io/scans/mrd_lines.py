@@ -1,7 +1,7 @@
 """Which acquisitions of an ISMRMRD file are k-space of which slice, and where on the grid they belong: headers alone tell."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ismrmrd
 import numpy as np
@@ -74,8 +74,10 @@ def choose(path: str, header: MRDHeader, heads: np.ndarray, frame: int) -> Choic
         raise InputError(f"{path}: some lines are read in reverse (EPI); correct and regrid it first, phase correction is not "
                          "done here")
     encoding = header.encodings[chosen[0]]
-    # of a series, the first frame alone may have calibration lines
-    lines = apart if apart.any() or both[imaging].any() else both | along
+    # of a series, the first frame alone may have calibration lines, which one that has them all can do without
+    shared, steps = both | along, _steps(heads)
+    own = both[imaging].any() or np.isin(steps[shared], steps[imaging]).all()
+    lines = apart if apart.any() or own else shared
     reference, calibration, more = _calibration(header, encoding, np.flatnonzero(lines), frames, chosen)
     slices, sorting = _slices(heads, imaging)
     return Choice(
@@ -91,13 +93,22 @@ def _frames(heads: np.ndarray) -> np.ndarray:
     return np.stack([heads["encoding_space_ref"], *(heads["idx"][name] for name in _FRAME)], axis=1).astype(int)
 
 
+def _steps(heads: np.ndarray) -> np.ndarray:
+    """int (n,): a number for each slice and phase encoding there is."""
+    return _numbered(*(heads["idx"][name] for name in ("slice", "kspace_encode_step_1", "kspace_encode_step_2")))
+
+
+def _numbered(*columns: np.ndarray) -> np.ndarray:
+    """int (n,): the same number where all the columns (n,) are the same."""
+    return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+
+
 def _along(heads: np.ndarray, frames: np.ndarray, imaging: np.ndarray, apart: np.ndarray, both: np.ndarray) -> np.ndarray:
     """bool (n,): which of the lines `apart`, for calibration alone, were measured along with the image and are k-space of it as
     well: those of a frame with lines for `both`, unless they repeat lines of its image, as a scan of its own does."""
-    idx, frame = heads["idx"], np.unique(frames, axis=0, return_inverse=True)[1].reshape(-1)
-    steps = np.stack([frame, idx["slice"], idx["kspace_encode_step_1"], idx["kspace_encode_step_2"]], axis=1)
-    place = np.unique(steps, axis=0, return_inverse=True)[1].reshape(-1)
-    again = apart & np.isin(place, place[imaging])
+    frame = _numbered(*frames.T)
+    steps = _numbered(frame, _steps(heads))
+    again = apart & np.isin(steps, steps[imaging])
     return apart & np.isin(frame, frame[both]) & ~np.isin(frame, frame[again])
 
 
@@ -157,8 +168,42 @@ class Places:
         """Whether every line covers all rows."""
         return bool((self.start == 0).all() and (self.last - self.first == rows).all())
 
+    def outside(self, matrix: Sequence[int]) -> np.ndarray:
+        """bool (L,): which of them do not fit the encoded matrix, or are empty."""
+        first, last, start, columns = self.first, self.last, self.start, self.columns
+        return (first >= last) | (start < 0) | (start + last - first > matrix[0]) \
+            | (columns < 0).any(axis=1) | (columns >= matrix[1:]).any(axis=1)
+
+
+def without_misfits(choice: Choice, heads: np.ndarray) -> Choice:
+    """The choice without its calibration where that does not fit its encoding, or, of a volume, lacks a part of the readout."""
+    lines, matrix = np.concatenate(choice.calibration), choice.reference.encoded.matrix
+    places = _places(choice.reference, heads[lines])
+    if places.outside(matrix).any():
+        why = f"they do not fit their encoded matrix {list(matrix)}, with centre {list(choice.reference.centre)}"
+    elif matrix[2] > 1 and not places.full(matrix[0]):
+        why = "their readout is sampled partially, in a 3D encoding"
+    else:
+        return choice
+    return replace(choice, calibration=[lines[:0]] * len(choice.calibration),
+                   notes=[*choice.notes, f"{len(lines)} calibration lines left out: {why}"])
+
 
 def place(path: str, encoding: Encoding, heads: np.ndarray) -> Places:
+    """The places of lines, all of which fit: else InputError."""
+    places, matrix = _places(encoding, heads), encoding.encoded.matrix
+    outside = places.outside(matrix)
+    if outside.any():
+        bad = int(np.flatnonzero(outside)[0])
+        head = heads[bad]
+        steps = [int(head["idx"][name]) for name in ("kspace_encode_step_1", "kspace_encode_step_2")]
+        raise InputError(
+            f"{path}: a line of samples {places.first[bad]} to {places.last[bad]} with centre {head['center_sample']} at step "
+            f"{steps} does not fit the encoded matrix {list(matrix)}, with centre {list(encoding.centre)}; correct the header")
+    return places
+
+
+def _places(encoding: Encoding, heads: np.ndarray) -> Places:
     """By the centre sample and the centre of the encoding limits, so that the centre of k-space is at n // 2 of the encoded
     matrix. A centre sample of 0 that would not fit is one that was never set: the middle of the line then."""
     matrix = np.array(encoding.encoded.matrix)
@@ -168,13 +213,6 @@ def place(path: str, encoding: Encoding, heads: np.ndarray) -> Places:
     start = matrix[0] // 2 + first - np.where(unset, samples // 2, centre)
     steps = np.stack([heads["idx"]["kspace_encode_step_1"], heads["idx"]["kspace_encode_step_2"]], axis=1).astype(int)
     columns = matrix[1:] // 2 + steps - np.array(encoding.centre)
-    outside = (first >= last) | (start < 0) | (start + last - first > matrix[0]) \
-        | (columns < 0).any(axis=1) | (columns >= matrix[1:]).any(axis=1)
-    if outside.any():
-        bad = int(np.flatnonzero(outside)[0])
-        raise InputError(
-            f"{path}: a line of samples {first[bad]} to {last[bad]} with centre {centre[bad]} at step {steps[bad].tolist()} "
-            f"does not fit the encoded matrix {matrix.tolist()}, with centre {list(encoding.centre)}; correct the header")
     return Places(first, last, start, columns)
 
 

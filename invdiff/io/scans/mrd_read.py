@@ -1,5 +1,6 @@
 """The data of one slice out of an ISMRMRD file."""
 
+import math
 from dataclasses import dataclass
 
 import h5py
@@ -30,24 +31,25 @@ class GridReader:
             data = get_dataset(self.path, file[self.group], "data")
             one, choice = 0 if self.volume else number, self.choice
             kspace, mask = self._assemble(data, choice.encoding, choice.imaging[one], number)
-            calibration = None
+            kspace, mask, calibration = self._cropped(kspace), mask if self.volume else mask[:self.rows], None
             if len(choice.calibration[one]):
                 lines, covered = self._assemble(data, choice.reference, choice.calibration[one], number)
                 profile = any_of(covered.T), any_of(covered)
                 rows, columns = middle(profile[0]), middle(profile[1])
-                calibration = lines[:, rows, columns] if lines[:, rows, columns].size else None
+                lines = lines[:, rows, columns]
+                calibration = self._cropped(lines) if lines.size else None
         return raw_slice(self.path, number, kspace, mask, calibration=calibration)
 
     def _assemble(self, data: h5py.Dataset, encoding: Encoding, lines: np.ndarray,
-                  number: int) -> tuple[np.ndarray, np.ndarray]:
-        """complex64 (N, H, W) and bool (H, W): the average of what was measured of a slice, and where."""
+                  position: int) -> tuple[np.ndarray, np.ndarray]:
+        """complex64 (N, H, W) and bool (H, W): the average of what was measured, and where; position: along a 3D readout."""
         x, y, z = encoding.encoded.matrix
         heads = self.heads[lines]
         places = place(self.path, encoding, heads)
         shape = (y, z) if self.volume else (x, y)
         total, counts = np.zeros((self.coils, *shape), np.complex64), np.zeros(shape, np.int64)
         whole = self.choice.encoding.encoded.matrix[0]
-        wave = _inverse_dft(x, (number - self.rows // 2) / whole) if self.volume else None
+        wave = _inverse_dft(x, (position - self.rows // 2) / whole) if self.volume else None
         for i, number in enumerate(lines):
             samples = read_samples(self.path, data, number, heads[i])[:, places.first[i]:places.last[i]]
             row, column = places.columns[i]
@@ -59,11 +61,21 @@ class GridReader:
                 total[:, row, column] += samples @ wave
                 counts[row, column] += 1
         total /= np.maximum(counts, 1)
-        if wave is None and self.rows < whole:
-            finite_complex(self.path, "a line of the slice", total)     # the crop would spread a NaN over its column
-            kept = max(1, round(x * self.rows / whole))
-            total, counts = crop_rows(total, kept), counts[:kept]
         return total, counts > 0
+
+    def _cropped(self, kspace: np.ndarray) -> np.ndarray:
+        """K-space (N, h, W) of the part of the readout that is kept, at its own resolution."""
+        whole, samples = self.choice.encoding.encoded.matrix[0], kspace.shape[1]
+        if self.volume or self.rows == whole:
+            return kspace
+        finite_complex(self.path, "a line of the slice", kspace)        # the crop would spread a NaN over its column
+        step = whole // math.gcd(whole, self.rows)
+        padded = -(-samples // step) * step             # on which the field of view is a whole number of pixels
+        before = padded // 2 - samples // 2
+        cropped = crop_rows(np.pad(kspace, ((0, 0), (before, padded - samples - before), (0, 0))), padded * self.rows // whole)
+        kept = max(1, samples * self.rows // whole)
+        first = cropped.shape[1] // 2 - kept // 2
+        return cropped[:, first:first + kept]
 
 
 def _inverse_dft(n: int, position: float) -> np.ndarray:

@@ -29,14 +29,16 @@ def open_nifti(path: str, frame: int = 0) -> Images:
     series (columns, rows, slices, frames) that of one frame.
 
     The affine is the file's, in millimetres: its voxel axes (i, j, k) are our (column, row, slice). It is oriented where the
-    file calls it the scanner's (code 1), and not where it is of a template, or the file has none. Slope and intercept are
-    applied.
+    file calls it the scanner's (code 1), and not where it is of a template, or the file has none; of its two forms the
+    scanner's is taken, else sform. Slope and intercept are applied.
     """
     with guarded(path):
         with _image(path) as image:
             shape, dtype, header = image.shape, image.get_data_dtype(), image.header
             scale = _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
-            affine, code = np.diag([scale, scale, scale, 1.0]) @ image.affine, int(header["sform_code"] or header["qform_code"])
+            sform, qform = int(header["sform_code"]), int(header["qform_code"])
+            code = 1 if qform == 1 else sform or qform
+            affine = np.diag([scale, scale, scale, 1.0]) @ (image.get_qform() if sform != code == 1 else image.affine)
             offset = int(header.get_data_offset())
         if dtype.kind not in "iufc" or len(shape) < 2 or math.prod(shape[4:]) != 1:
             raise InputError(f"{path}: is {dtype} of shape {shape}, expected grey values (columns, rows, slices), or a series "

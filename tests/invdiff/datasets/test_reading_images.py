@@ -8,7 +8,7 @@ import tifffile
 from photo_files import encoded, picture
 from PIL import Image
 
-from invdiff.datasets.images import Cache, open_images
+from invdiff.datasets.images import Cache, decode, open_images
 from invdiff.datasets.pixels import load_whole
 from invdiff.errors import InputError
 from invdiff.io.images import load_image, to_uint8
@@ -60,12 +60,30 @@ def test_planes_one_after_another_are_colours(tmp_path):
     np.testing.assert_array_equal(load(tmp_path)[0], image)
 
 
-@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
-def test_of_several_pages_or_frames_none_is_taken(tmp_path, suffix):
+def test_of_several_pages_none_is_taken_and_of_an_animation_the_first(tmp_path):
     pages = [Image.fromarray(picture(5, 7, seed)) for seed in range(2)]
-    pages[0].save(tmp_path / f"x.{suffix}", save_all=True, append_images=pages[1:])
-    with pytest.raises(InputError, match=rf"x\.{suffix}: holds 2 (pages|frames); save the one you want as a file of its own"):
+    for name in ("a.png", "b.webp"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:], lossless=True)
+    for image in load(tmp_path):
+        np.testing.assert_array_equal(image, picture(5, 7, 0))
+    pages[0].save(tmp_path / "c.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(InputError, match=r"c\.tif: holds 2 pages; save the one you want as a file of its own"):
         load(tmp_path)
+
+
+def test_encoded_bytes_may_be_of_any_format_that_pillow_knows(tmp_path):
+    image, grey = picture(5, 7), picture(5, 7)[..., 0]
+    lossless = [encoded(image, "PPM"), encoded(image, "JPEG2000"), encoded(image[..., :1].repeat(3, 2), "GIF"),
+                b"P5 7 5 65535\n" + (grey.astype(">u2") * 257).tobytes()]
+    write_hdf5(tmp_path / "x.h5", lossless)
+    for i, got in enumerate(load(tmp_path / "x.h5")):
+        np.testing.assert_array_equal(got, image if i < 2 else grey[..., None].repeat(3, 2))
+
+
+def test_threads_that_decode_leave_the_filter_of_warnings_alone(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("warnings.catch_warnings", None)
+        assert decode(encoded(picture(5, 7)), "x").shape == (5, 7, 3)
 
 
 def test_transparent_pixels_are_white_as_where_images_are_restored(tmp_path):
@@ -75,6 +93,10 @@ def test_transparent_pixels_are_white_as_where_images_are_restored(tmp_path):
     (image,) = load(tmp_path)
     np.testing.assert_array_equal(image[:2], pixels[:2, :, :3])
     assert (image[2:] == 255).all()
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 4), dtype=np.uint8)
+    pixels[..., 3] = np.arange(256)
+    Image.fromarray(pixels).save(tmp_path / "cut.png")
+    (image,) = load(tmp_path)
     np.testing.assert_array_equal(image, to_uint8(load_image(tmp_path / "cut.png")))
 
 

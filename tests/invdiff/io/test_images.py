@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import png, png16, random
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from invdiff.datasets.images import Cache, open_images
 from invdiff.errors import InputError
 from invdiff.io.images import SAMPLES, load_image, sample_image, save_image
 
@@ -234,6 +236,28 @@ def test_orientation_is_applied_alike_by_every_decoder(tmp_path, orientation):
     (tmp_path / "deep.png").write_bytes(deep[:33] + chunk + deep[33:])
     for name in ("x.png", "x.tif", "deep.tif", "deep.png"):
         assert torch.equal(load_image(tmp_path / name), as_tensor(upright, 255)), name
+
+
+def test_a_png_says_how_it_lies_in_several_ways_and_places(tmp_path):
+    array = random((5, 7, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    notes = {"raw": PngInfo(), "xmp": PngInfo()}
+    hexadecimal = exif.tobytes().hex()      # as older versions of ImageMagick write it
+    notes["raw"].add_text("Raw profile type exif", f"\nexif\n{len(hexadecimal) // 2:8d}\n{hexadecimal}\n", zip=True)
+    notes["xmp"].add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    for name, note in notes.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.png", pnginfo=note)
+    Image.fromarray(array).save(tmp_path / "plain.png")
+    plain = (tmp_path / "plain.png").read_bytes()
+    tag = b"eXIf" + exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(tag) - 4) + tag + struct.pack(">I", zlib.crc32(tag))
+    (tmp_path / "behind.png").write_bytes(plain[:-12] + chunk + plain[-12:])
+    upright = as_tensor(np.rot90(array, -1), 255)
+    for name in ("raw", "xmp", "behind"):
+        assert torch.equal(load_image(tmp_path / f"{name}.png"), upright), name
+    seen = open_images(tmp_path, "", Cache(0))      # which does not look behind the pixels, neither for shapes
+    assert seen.shapes == [image.shape[:2] for image in seen] == [(5, 7), (5, 7), (7, 5), (7, 5)]
 
 
 def test_a_file_is_told_by_its_content(tmp_path):

@@ -43,7 +43,9 @@ def test_a_file_that_is_read_is_not_replaced(tmp_path):
     for output, file in (("out", "out/restored.png"), ("link", "out/a/mask.png"), ("out", "link/y.npy"), ("y.png", "y.png")):
         with pytest.raises(InputError, match=f"{file}: would be replaced by the output, .*{output}; choose another one"):
             check_kept(tmp_path / output, [tmp_path / "truth.png", tmp_path / file])
-    check_kept(tmp_path / "out", [tmp_path / "out.png", tmp_path, tmp_path / "out2" / "y.png"])
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    others = [tmp_path / "out.png", tmp_path, tmp_path / "out2" / "y.png", tmp_path / "loop", "a\0b", "x" * 5000]
+    check_kept(tmp_path / "out", others)        # files that nobody can read are refused by who reads them
 
 
 def test_the_folder_appears_whole_at_the_end(tmp_path):

@@ -11,11 +11,19 @@ from invdiff.posterior import MomentMatching
 from invdiff.posterior.saddlepoint import saddlepoint_rule
 from invdiff.posterior.tweedie import DenoiserAt, Rows
 from invdiff.priors.analytic import MixturePrior, operator_matrix
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.dit import DiT
 from invdiff.problem import Problem
 
 MEANS = torch.tensor([[0.1, 0.3, 0.2], [0.8, 0.2, 0.6], [0.5, 0.9, 0.4]]).reshape(3, 1, 1, 3)
 PRIOR = MixturePrior(torch.tensor([1.0, 2.0, 1.5]), MEANS, torch.tensor([0.01, 0.02, 0.005]))
 SIZE = (1, 1, 3)
+
+
+def one_sum(y):
+    """A problem of one sum of the three values, for each y."""
+    physics = operators.Separable(SIZE, torch.ones(1, 1), torch.tensor([[0.6, 0.9, -0.4]]))
+    return Problem(physics, torch.tensor(y).reshape(-1, 1, 1, 1), 0.05)
 
 
 def given(prior, x, sigma):
@@ -54,14 +62,61 @@ def test_it_is_tweedie_with_the_saddlepoint_s_score(y, sigma, monkeypatch):
     """E[x0 | x, y] = D + sigma^2 grad log p(y | x), by differences."""
     for name, value in {"BEND": 1e9, "TOLERANCE": 1e-6, "TRIALS": 20}.items():
         monkeypatch.setattr(f"invdiff.posterior.saddlepoint.{name}", value)
-    physics = operators.Separable(SIZE, torch.ones(1, 1), torch.tensor([[0.6, 0.9, -0.4]]))
-    problem = Problem(physics, torch.full((1, 1, 1, 1), y), 0.05)
+    problem = one_sum([y])
     x = torch.tensor([0.3, 0.7, 0.1], dtype=torch.float64).reshape(1, *SIZE)
     h, score = 1e-4 * sigma, torch.zeros(3, dtype=torch.float64)
     for i, step in enumerate(h * torch.eye(3, dtype=torch.float64).reshape(3, 1, *SIZE)):
         score[i] = (log_saddlepoint(problem, x + step, sigma) - log_saddlepoint(problem, x - step, sigma)) / (2 * h)
     moved = saddlepoint_rule(PRIOR, problem)(x, sigma) - PRIOR(x, sigma)
     torch.testing.assert_close(moved.flatten(), sigma**2 * score, rtol=2e-3, atol=2e-5)
+
+
+STATES = torch.tensor([[0.3, 0.7, 0.1], [0.9, 0.1, 0.5], [0.4, 0.4, 0.4]], dtype=torch.float64).reshape(3, *SIZE)
+
+
+def test_chains_do_not_depend_on_those_beside_them():
+    """Some need more of Newton's steps than others."""
+    problem = one_sum([1.3, 0.1, 0.45])
+    together = saddlepoint_rule(PRIOR, problem)(STATES, 0.4)
+    for i in range(3):
+        alone = saddlepoint_rule(PRIOR, problem.rows(torch.tensor([i])))(STATES[i : i + 1], 0.4)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-10, atol=1e-12)
+
+
+def test_the_last_term_is_at_most_half_as_long_as_the_rest(monkeypatch):
+    problem, x0 = one_sum([1.3, 0.1, 0.45]), PRIOR(STATES, 0.4)
+
+    def moved(bend):
+        monkeypatch.setattr("invdiff.posterior.saddlepoint.BEND", bend)
+        return (saddlepoint_rule(PRIOR, problem)(STATES, 0.4) - x0).flatten(1)
+
+    rest, whole, capped = moved(0.0), moved(1e9), moved(0.02)
+    share = (whole - rest).norm(dim=1) / rest.norm(dim=1)
+    assert (share > 0.02).any()
+    torch.testing.assert_close((capped - rest).norm(dim=1) / rest.norm(dim=1), share.clamp_max(0.02))
+
+
+def test_without_a_tilt_it_is_gaussian_conditioning(monkeypatch):
+    """Where none of Newton's steps was taken."""
+    monkeypatch.setattr("invdiff.posterior.saddlepoint.TRIALS", 0)
+    problem, x = one_sum([1.3]), STATES[:1]
+    a = operator_matrix(problem, MEANS[0])
+    x0 = PRIOR(x, 0.4).flatten()
+    c = 0.4**2 * torch.autograd.functional.jacobian(lambda z: PRIOR(z, 0.4), x).reshape(3, 3)
+    weights = torch.linalg.solve(a @ c @ a.T + 0.05**2 * torch.eye(1), problem.y.double().flatten() - a @ x0)
+    torch.testing.assert_close(saddlepoint_rule(PRIOR, problem)(x, 0.4).flatten(), x0 + c @ a.T @ weights)
+
+
+def test_a_network_with_attention_is_differentiated_twice():
+    """Of which its fused kernel knows nothing."""
+    torch.manual_seed(0)
+    network = DiT(channels=1, patch=2, width=16, depth=1, heads=2)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    physics = operators.GaussianSensing((1, 8, 8), rate=0.05)
+    problem = Problem(physics, physics.A(torch.rand(1, 1, 8, 8)), 0.1)
+    rule = MomentMatching(covariance="exact").posterior_denoiser(EDMDenoiser(network, 1), problem)
+    assert torch.isfinite(rule(torch.randn(1, 1, 8, 8), 0.5)).all()
 
 
 @pytest.mark.parametrize(("eta", "limit"), [(1, 1.2), (5, 0.3)])

@@ -54,8 +54,8 @@ def test_niftis_units_are_brought_to_millimetres(tmp_path):
         assert np.allclose(open_images(tmp_path / "a.nii").header.affine, np.diag([*millimetres * np.array([2, 3, 4]), 1]))
 
 
-@pytest.mark.parametrize(("sform", "qform", "oriented"), [(1, 0, True), (0, 1, True), (4, 1, False), (2, 0, False),
-                                                          (0, 0, False)])
+@pytest.mark.parametrize(("sform", "qform", "oriented"), [(1, 0, True), (0, 1, True), (4, 1, True), (4, 2, False),
+                                                          (2, 0, False), (0, 0, False)])
 def test_niftis_coordinates_are_those_of_the_scanner_where_it_says_so(tmp_path, sform, qform, oriented):
     image = nibabel.Nifti1Image(np.ones((6, 4, 3), np.float32), None)
     image.set_sform(np.diag([2.0, 3, 4, 1]), sform)
@@ -65,6 +65,17 @@ def test_niftis_coordinates_are_those_of_the_scanner_where_it_says_so(tmp_path, 
     assert images.header.oriented == oriented
     assert np.allclose(np.abs(images.header.affine[:3, :3]), np.diag([2, 3, 4]))
     assert len(images.notes) == (0 if oriented else 1)
+
+
+@pytest.mark.parametrize(("sform", "qform", "taken"), [(4, 1, 20), (1, 1, 2), (1, 4, 2), (4, 2, 2), (0, 1, 20)])
+def test_niftis_form_of_the_scanner_is_taken_else_sform(tmp_path, sform, qform, taken):
+    image = nibabel.Nifti1Image(np.ones((6, 4, 3), np.float32), None)
+    image.set_qform(np.diag([20.0, 3, 4, 1]), qform)
+    image.set_sform(np.diag([2.0, 3, 4, 1]), sform)
+    nibabel.save(image, tmp_path / "a.nii")
+    header = open_images(tmp_path / "a.nii").header
+    assert header.affine[0, 0] == pytest.approx(taken)
+    assert header.oriented == (1 in (sform, qform))
 
 
 def test_niftis_slope_and_intercept_are_applied(tmp_path):

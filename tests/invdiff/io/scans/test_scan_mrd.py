@@ -140,6 +140,9 @@ def test_calibration_lines_among_those_of_the_image_are_k_space(tmp_path):
     read = open_scan(path, frame=1).read(0)             # has no lines of its own
     assert exactly(read.mask[0], np.arange(12) % 2 == 0)
     assert exactly(read.calibration, kspace[0, :, :, 4:9])
+    complete = lines_of(kspace[1], counters={"repetition": 1})      # has all of those, and more
+    path = write_mrd(tmp_path / "c.h5", [*first, *complete], mrd_xml((8, 12, 1)))
+    assert open_scan(path, frame=1).read(0).calibration is None
     apart = lines_of(kspace[1], [5, 6, 7], counters={"set": 1}, **CALIBRATION)
     read = open_scan(write_mrd(tmp_path / "b.h5", [*first, *apart], mrd_xml((8, 12, 1)))).read(0)
     assert exactly(read.mask[0], measured)
@@ -177,6 +180,43 @@ def test_a_calibration_scan_of_fewer_pixels(tmp_path, oversampling):
     assert "1 calibration lines left out: the XML header lacks their encoding space, 2" in scan.notes[0]
 
 
+def test_a_calibration_scan_leaves_the_image_as_it_is(tmp_path):
+    """One of an asymmetric echo gives its middle; one that is not as its header says is left out."""
+    kspace = fft_np(phantom(2, 32, 12), (1, 2))
+    xml = in_spaces(mrd_xml((32, 12, 1), (16, 12, 1), (320, 120, 5), (160, 120, 5)),
+                    mrd_xml((16, 6, 1), (8, 6, 1), (320, 120, 5), (160, 120, 5)))
+
+    def opened(values, **head):
+        lines = [*lines_of(kspace), *lines_of(values, encoding_space_ref=1, **CALIBRATION, **head)]
+        return open_scan(write_mrd(tmp_path / "a.h5", lines, xml))
+
+    alone = open_scan(write_mrd(tmp_path / "b.h5", lines_of(kspace), xml)).read(0).kspace
+    scan = opened(kspace[:, 11:24, 3:9], center_sample=5)
+    assert scan.notes == ("readout oversampling removed: 16 of 32 pixels kept",)
+    assert exactly(scan.read(0).kspace, alone.numpy())
+    eleven = np.pad(kspace[:, 11:22, 3:9], ((0, 0), (1, 0), (0, 0)))        # on the twelve that can be halved
+    expected = fft_np(ifft_np(eleven, (1,))[:, 3:9], (1,))[:, 1:6]
+    assert np.allclose(scan.read(0).calibration, expected, atol=1e-5)
+    scan = opened(kspace[:, :, 3:9])
+    assert "6 calibration lines left out: they do not fit" in scan.notes[0]
+    assert exactly(scan.read(0).kspace, alone.numpy())
+    assert scan.read(0).calibration is None
+
+
+def test_a_calibration_scan_of_odd_oversampling_keeps_the_field_of_view(tmp_path):
+    """24 samples are 9.375 after a crop from 512 to 200: those within are as of all 512."""
+    images = np.pad(phantom(2, 100, 12), ((0, 0), (206, 206), (0, 0)))
+    kspace = fft_np(images, (1, 2))
+    lines = [*lines_of(kspace), *lines_of(kspace[:, 244:268, 3:9], encoding_space_ref=1, **CALIBRATION)]
+    xml = in_spaces(mrd_xml((512, 12, 1), (200, 12, 1), (512, 120, 5), (200, 120, 5)), mrd_xml((24, 6, 1), fov=(512, 120, 5)))
+    read = open_scan(write_mrd(tmp_path / "a.h5", lines, xml)).read(0)
+    padded = np.zeros((2, 512, 6), np.complex64)
+    padded[:, 244:268] = kspace[:, 244:268, 3:9]
+    expected = fft_np(ifft_np(padded, (1,))[:, 156:356], (1,))[:, 96:105]
+    error = np.linalg.norm(read.calibration.numpy() - expected) / np.linalg.norm(expected)
+    assert error < 0.03         # of the Gibbs ringing that the crop cuts
+
+
 def test_a_calibration_scan_of_fewer_points_of_a_volume(tmp_path):
     kspace = fft_np(phantom(2, 8, 6)[..., None] * np.arange(1, 5), (1, 2, 3))
     middle = kspace[:, 2:6, 1:5, 1:3]
@@ -192,6 +232,12 @@ def test_a_calibration_scan_of_fewer_points_of_a_volume(tmp_path):
     expected = ifft_np(padded, (1,))[:, 2:6] * 2**0.5                   # orthonormal over 8 samples, and over 4
     for number, read in enumerate(read_all(scan)):
         assert np.allclose(read.calibration, expected[:, number], atol=1e-5)
+    for values, why in ((middle[:, 1:], "their readout is sampled partially, in a 3D encoding"), (kspace, "they do not fit")):
+        apart = lines(values, encoding_space_ref=1, center_sample=values.shape[1] // 2, **CALIBRATION)
+        left = open_scan(write_mrd(tmp_path / "b.h5", [*lines(kspace), *apart], xml))
+        assert why in left.notes[0]
+        assert left.read(1).calibration is None
+        assert exactly(left.read(1).kspace, scan.read(1).kspace.numpy())
 
 
 def test_calibration_of_even_width_has_its_centre_at_half_the_width(tmp_path):
