@@ -45,7 +45,7 @@ def calibrate(
     from invdiff.io.partial import remove_partial
     from invdiff.io.results import check_kept
     from invdiff.paths import cache_folder
-    from invdiff.priors.foreign.options import split
+    from invdiff.priors.foreign.options import file_of
     from invdiff.resolving import calibration_beside
 
     for option, value, least in (("count", count, 2), ("size", size, 16)):
@@ -58,7 +58,7 @@ def calibrate(
         raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
     if output:
         pictures: list[str | Path] = [data, *(_path_and_key(name)[0] for name in unlike or [])]
-        check_kept(output, [*pictures, *resolved.files, *filter(None, [config]), split(resolved.prior)[0].rpartition(":")[2]])
+        check_kept(output, [*pictures, *resolved.files, *filter(None, [config]), file_of(resolved.prior)])
     images = known_images(resolved, data, key, count, size)
     others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
     if others:

@@ -79,7 +79,7 @@ def calibrate(
     from invdiff.io.results import check_kept
     from invdiff.machine import find_device
     from invdiff.priors import load_prior, spectrum_records
-    from invdiff.priors.foreign.options import split
+    from invdiff.priors.foreign.options import file_of, split
 
     for option, value, least in (("images", images, 1), ("size", size, 16)):
         if value < least:
@@ -87,7 +87,7 @@ def calibrate(
     if "spectrum" in split(name)[1]:
         raise InputError(f"{name}: leave ?spectrum=... out, to measure one")
     if output:
-        check_kept(output, [split(name)[0].rpartition(":")[2], data])
+        check_kept(output, [file_of(name), data])
     where = find_device(device)
     prior = load_prior(name)
     crops = crops_for(spectrum_records.channels_of(prior), data, key, images, size)

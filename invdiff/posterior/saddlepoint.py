@@ -36,9 +36,9 @@ def saddlepoint_rule(prior: Denoiser, problem: Problem) -> Denoise:
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         tilted, x0 = _saddlepoint(prior, problem, rows, x, sigma)
-        moved = (tilted.at.x0 - x0).flatten(1).double().cpu() + tilted.towards(tilted.left)
+        moved = (tilted.at.x0 - x0).flatten(1).double().cpu() + tilted.correction(tilted.left)
         bent = sigma**2 * tilted.bend() * tilted.tilt.any(1, keepdim=True)
-        bent = bent - tilted.towards(rows.scale * product(rows.basis.mT, bent))         # along z(x), of which l is a part
+        bent = bent - tilted.correction(rows.scale * product(rows.basis.mT, bent))         # along z(x), of which l is a part
         limit = BEND * moved.norm(dim=1, keepdim=True) / bent.norm(dim=1, keepdim=True).clamp_min(1e-300)
         return x0 + (moved + limit.clamp_max(1) * bent).to(x).reshape(x.shape)
 
@@ -60,12 +60,12 @@ class _Tilted:
         self.rows, self.tilt = rows, tilt
         self.at = DenoiserAt(prior, x + shift.to(x).reshape(x.shape), sigma, twice=True)
         root = rows.root(self.at, largest_variance(prior, x, sigma))
-        seen = rows.scale[..., None] * (rows.basis.mT @ root)
+        seen = rows.seen(root)
         self._pull = root @ seen.mT                                                                 # C A^T, (B, n, k)
         self.curvature = seen @ seen.mT + problem.noise_variance * torch.eye(seen.shape[1], dtype=torch.float64)
         self.left = rows.residual(problem, self.at.x0) - problem.noise_variance * tilt
 
-    def towards(self, v: Tensor) -> Tensor:
+    def correction(self, v: Tensor) -> Tensor:
         """C A^T K''^-1 v, (B, n) for (B, k)."""
         return product(self._pull, torch.linalg.solve(self.curvature, v))
 

@@ -137,6 +137,10 @@ class Rows:
         # with V^T C V = L L^T, L = Q values^1/2: R = V L + (I - V V^T) C V L^-T
         return self.basis @ (vectors * values.sqrt()[:, None]) + outside @ (vectors / values.sqrt()[:, None])
 
+    def seen(self, root: Tensor) -> Tensor:
+        """diag(s) V^T R, (B, k, k): A of what has the covariance R R^T, in coordinates of U."""
+        return self.scale[..., None] * (self.basis.mT @ root)
+
 
 def largest_variance(prior: Denoiser, x: Tensor, sigma: float) -> float:
     """That of C, if the prior's error spectrum is known: CREDIBLE times the largest it has anywhere; else infinite."""

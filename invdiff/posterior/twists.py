@@ -79,8 +79,8 @@ class DenseTwist:
         return x - product(self.rows.basis, product(self.rows.basis.mT, x))
 
     def _seen(self) -> Tensor:
-        """diag(s) V^T R, (P, k, k): A in the coordinates e."""
-        return self.rows.scale[..., None] * (self.rows.basis.mT @ self.root)
+        """A in the coordinates e, (P, k, k)."""
+        return self.rows.seen(self.root)
 
     def _log_normal(self, residual: Tensor, root: Tensor) -> Tensor:
         """log N(residual; 0, root root^T + sigma_y^2 I)."""

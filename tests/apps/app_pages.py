@@ -1,9 +1,11 @@
 """Pages without a browser."""
 
+import io
 import time
 from pathlib import Path
 
 from invdiff_app.session import jobs
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).parents[2] / "apps" / "app.py"
@@ -35,3 +37,26 @@ def finished(at, seconds=300):
         assert time.monotonic() < end, "the job goes on and on"
         time.sleep(0.05)
     return job
+
+
+def png(size=(24, 20), mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, 128).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload(at, name, content, kind="truth"):
+    at.radio(key="source").set_value("upload").run()
+    at.radio(key="kind").set_value(kind)
+    return at.file_uploader(key="file").set_value((name, content, "image/png")).run()
+
+
+def quick(at):
+    """A small image, in two steps and one sample."""
+    at.select_slider(key="size").set_value(128)
+    at.slider(key="moment_matching_steps").set_value(2)
+    return at.slider(key="samples").set_value(1).run()
+
+
+def command(at):
+    return next(block.value for block in at.code if block.value.startswith("invdiff"))

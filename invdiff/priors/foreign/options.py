@@ -18,6 +18,11 @@ def split(name: str) -> tuple[str, dict[str, str]]:
     return plain, options
 
 
+def file_of(name: str) -> str:
+    """Where a prior is read from, if it is a file: its name without its format and options."""
+    return split(name)[0].rpartition(":")[2]
+
+
 def join(plain: str, options: Mapping[str, str]) -> str:
     """The inverse of `split`."""
     return plain + ("?" + "&".join(f"{key}={value}" for key, value in options.items()) if options else "")

@@ -64,6 +64,20 @@ def line(data, step=0, flags=(), traj=None, counters=None, **head):
     return acquisition
 
 
+def lines_of(kspace, steps=None, **head):
+    """Acquisitions of (N, x, y), one a column; steps: those that are measured."""
+    return [line(kspace[:, :, step], step, **head) for step in (range(kspace.shape[2]) if steps is None else steps)]
+
+
+def phantom(coils, rows, columns, seed=0):
+    """Smooth images (N, rows, columns) with no symmetry that could hide a flip or a shift."""
+    y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
+    body = ((x / 0.5) ** 2 + ((y - 0.1) / 0.6) ** 2 < 1) + 2.0 * ((x - 0.3) ** 2 + (y + 0.2) ** 2 < 0.03)
+    weights = normal(coils, 3, seed=seed)
+    flat, along_x, along_y = weights.T[..., None, None]
+    return (body * (flat + along_x * x + along_y * y)).astype(np.complex64)
+
+
 def write_mrd(path, lines, xml):
     with ismrmrd.Dataset(str(path), "dataset", mode="w") as file:
         file.write_xml_header(xml.encode())
