@@ -62,7 +62,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
     from invdiff.io.files import make_folder, replacing, unwritable
     from invdiff.io.images import save_image
     from invdiff.io.results import check_kept
-    from invdiff.job import pose
+    from invdiff.posing import pose
 
     resolved = resolve(task, config, assign, {"truth": truth, "seed": seed})
     if resolved.is_scan:
@@ -71,7 +71,7 @@ def simulate(task: Task = None, config: Config = None, truth: Truth = None, assi
     if output.suffix not in (".png", ".npy"):
         raise InputError(f"{output}: expected a name that ends in .png or .npy")
     check_kept(output, resolved.files)
-    problem, _ = pose(resolved)
+    problem = pose(resolved).problem
     if output.suffix == ".png" and (problem.y.ndim != 4 or problem.y.shape[1] not in (1, 3)):
         raise InputError(f"{output}: this measurement, {tuple(problem.y.shape[1:])}, is no image; expected a name that ends in "
                          ".npy")

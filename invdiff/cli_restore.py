@@ -124,7 +124,7 @@ def _show(outcome: Any, folder: Path) -> None:
 
 def _trust(report: dict[str, Any]) -> list[str]:
     """What the restoration is worth, a sentence a line."""
-    words = [report[name]["words"] for name in ("consistency", "provenance", "novelty") if name in report]
+    words = [report[name]["words"] for name in ("boundary", "consistency", "provenance", "novelty") if name in report]
     words += [f"Under the prior {name} the mean moves by {shift['rms']:.3f} rms"
               + (f" ({shift['expected']:.3f} by chance)." if shift["expected"] is not None else ".")
               for name, shift in report.get("other_priors", {}).items()]

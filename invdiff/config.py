@@ -77,6 +77,7 @@ SHORT: dict[str, dict[str, Any]] = {                # integrators with a paramet
     "dpm_solver_3": {"name": "dpm_solver", "order": 3},
     "dpmpp_2m_sde": {"name": "dpm_solver_pp", "eta": 1.0},
 }
+FOUND = "auto"              # a blur's boundary that the measurement is to tell
 Format = Literal["nifti", "complex", "dicom", "fastmri", "montage"]
 
 

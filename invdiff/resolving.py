@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from invdiff.baselines.mri import BASELINES
-from invdiff.config import OPERATORS, SAMPLERS, SCANS, RunConfig, build_sampler, describe, model_of, operator_parameters
+from invdiff.config import FOUND, OPERATORS, SAMPLERS, SCANS, RunConfig, build_sampler, describe, model_of, operator_parameters
 from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.validation import keys_of, nearest, override, read_yaml, said_of, validate
@@ -64,6 +64,8 @@ def _filled(data: Mapping[str, Any]) -> RunConfig:
     operator = operator_parameters(config.operator)
     if operator["name"] in SCANS and config.input is None and config.truth is None and operator["acceleration"] is None:
         operator["acceleration"] = SAMPLE_ACCELERATION                  # the bundled scan is fully sampled
+    if "boundary" in operator and config.operator.get("boundary", FOUND) == FOUND:
+        operator["boundary"] = FOUND if config.input else "circular"    # a simulation's own
     return config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
 
 

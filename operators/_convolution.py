@@ -26,6 +26,7 @@ class Convolution(torch.nn.Module):
     """
 
     kernel: Tensor
+    interior_power: Tensor  # (H, W // 2 + 1): |spectrum|² of the kernel on a circle
     _response: Tensor
 
     def __init__(self, size: tuple[int, int], kernel: Tensor, boundary: str):
@@ -36,6 +37,7 @@ class Convolution(torch.nn.Module):
         self.margins, self.border = (nothing, around) if boundary == "valid" else (around, nothing)  # outside of x, and of y
         self.output_size = tuple(n + sum(m) - k + 1 for n, m, k in zip(size, self.margins, kernel.shape, strict=True))
         self.register_buffer("kernel", kernel)
+        self.register_buffer("interior_power", None)
         self.register_buffer("_response", None)
         self._set_response()
 
@@ -46,6 +48,7 @@ class Convolution(torch.nn.Module):
 
     def _set_response(self, kernel: Tensor | None = None) -> None:
         kernel = (self.kernel if kernel is None else kernel).detach().cpu().double()
+        self.interior_power = torch.fft.rfft2(kernel, s=self.size).abs().square().to(self.kernel)
         grid = [fast_length(n + sum(m)) for n, m in zip(self.size, self.margins, strict=True)]
         padded = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
         # turned back by the kernel's size: the first pixel of the result is the first that the padding's end does not reach

@@ -97,6 +97,11 @@ class PaddedBlur(IterativePhysics):
         return self.convolution.kernel
 
     @property
+    def response_power(self) -> Tensor:
+        """|spectrum of the kernel|² on a circle, (H, W // 2 + 1): what AᵀA does to frequencies, but for the borders."""
+        return self.convolution.interior_power
+
+    @property
     def border(self) -> _convolution.Margins:
         """Rows (above, below) and columns (left, right) of the image on which no pixel of y is centred; some if "valid"."""
         return self.convolution.border
@@ -182,6 +187,11 @@ class SeparableBlur(Separable):
     def kernel(self) -> Tensor:
         """(kh, kw)."""
         return self.convolution.kernel
+
+    @property
+    def response_power(self) -> Tensor:
+        """|spectrum of the kernel|² on a circle, (H, W // 2 + 1): what AᵀA does to frequencies, but for the borders."""
+        return self.convolution.interior_power
 
     @property
     def border(self) -> _convolution.Margins:

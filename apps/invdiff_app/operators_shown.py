@@ -37,7 +37,7 @@ class Choice:
     options: tuple[Any, ...]
 
 
-BOUNDARY = Choice(("circular", "reflect", "replicate", "zero", "valid"))
+BOUNDARY = Choice(("auto", "circular", "reflect", "replicate", "zero", "valid"))
 KEEP, PATTERN = Slider(0.05, 0.95, 0.05, 0.5), Slider(0, 20, 1, 0)
 BOX = {"top": Pixels(0, 0, 1 / 4), "left": Pixels(1, 0, 1 / 4), "height": Pixels(0, 1, 3 / 8), "width": Pixels(1, 1, 3 / 8)}
 PARAMETERS: dict[str, dict[str, Slider | Choice | Pixels]] = {

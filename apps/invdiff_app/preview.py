@@ -31,14 +31,14 @@ def preview_of(config: RunConfig) -> Preview:
 
 def _posed(config: RunConfig) -> Preview:
     from invdiff.evaluation.metrics import enlarged
-    from invdiff.job import as_image, pose
+    from invdiff.posing import NOTHING, as_image, pose
     from invdiff_app.pictures import shown
 
     if config.task == "cs" and config.input is not None:
         raise InputError(text.NO_PICTURE)
-    problem, truth = pose(config)
+    problem, truth, _, spare = pose(config)
     require_size(problem.image_shape)
-    picture = as_image(problem)
+    picture = as_image(problem) if spare == NOTHING else problem.y
     mask = getattr(problem.physics, "mask", None) if "inpainting" in config.operator["name"] else None
     grid = enlarged(picture, problem.image_shape[-2:]) if config.operator["name"].endswith("super_resolution") else picture
     return Preview(None if truth is None else shown(truth), shown(grid), None if mask is None else shown(mask.float()),

@@ -56,7 +56,8 @@ PARAMETERS = {
 }
 FIELDS = {**PARAMETERS, "kernel": "The blur", "sigma_y": "Noise"}       # what an error may begin with
 HELP = {"boundary": "What lies beyond the image. “valid” takes nothing for known there, which is right for a real photo: the "
-                    "image is larger than its measurement, by the border that the blur has mixed in."}
+                    "image is larger than its measurement, by the border that the blur has mixed in. “auto” tells a real photo "
+                    "from a simulation that wraps around, and cuts that border off again."}
 NOISE = "Noise (standard deviation, white is 1)"
 NOISE_AUTO = "Estimate the noise from the image"
 METHOD = "Method"
@@ -138,7 +139,7 @@ DOWNLOAD_H5 = "Samples, mean, spread (.h5)"
 
 def trust(report: dict[str, Any]) -> list[str]:
     """What a restoration is worth without its truth, a sentence each; the library's own words."""
-    said = [report[name]["words"] for name in ("consistency", "provenance") if name in report]
+    said = [report[name]["words"] for name in ("boundary", "consistency", "provenance") if name in report]
     interval = report["interval"]
     if report["samples"] == 1:
         return [*said, SINGLE]

@@ -23,7 +23,7 @@ from invdiff.benchmark.settings import BenchmarkConfig
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import METRICS, enlarged
 from invdiff.io.images import to_uint8
-from invdiff.job import as_image
+from invdiff.posing import as_image
 from invdiff.priors.spectrum_records import fingerprint
 
 Finished = tuple[dict[str, Any], np.ndarray | None]

@@ -15,12 +15,12 @@ from invdiff.evaluation.intervals import centre_and_spread
 from invdiff.evaluation.mri_metrics import head_mask
 from invdiff.evaluation.ranks import tarp_ranks
 from invdiff.io.partial import PartialRun
-from invdiff.job import pose_truth
 from invdiff.machine import find_device, versions
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Recipe, Slices, restore_slices
+from invdiff.posing import pose_truth
 from invdiff.priors.spectrum_records import fingerprint
 from invdiff.restoration import restore
 from invdiff.trust import appraise

@@ -8,12 +8,15 @@ import torch
 from deepinv.models import Denoiser
 from deepinv.physics import DecomposablePhysics
 from torch import Tensor
+from torch.nn import functional
 
 from invdiff.posterior.image_space import condition_in_image_space
 from invdiff.priors.counted import known_spectrum
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
 from operators import conjugate_gradients
+
+EDGE = 0.01         # noise, in units of the largest gain, below which a window's edge does more than the noise
 
 
 def spectrum_for(prior: Denoiser, problem: Problem) -> ErrorSpectrum:
@@ -75,6 +78,8 @@ def preconditioner(problem: Problem, covariance: StationaryCovariance) -> Callab
     """About (A C A^T + sigma_y^2 I)^-1, where something is known of it."""
     if selects_orthonormal_rows(problem.physics):
         return _preconditioner_of_rows(problem, covariance)
+    if is_window(problem):
+        return _preconditioner_of_window(problem, covariance)
     closed_form = getattr(problem.physics, "solve_stationary", None)
     if closed_form is None:
         return None
@@ -87,6 +92,22 @@ def _preconditioner_of_rows(problem: Problem, covariance: StationaryCovariance) 
     inverse = StationaryCovariance(1 / (covariance.power + problem.noise_variance), covariance.size,
                                    None if covariance.scale is None else 1 / covariance.scale)
     return lambda v: problem.A(inverse(problem.A_adjoint(v)))
+
+
+def is_window(problem: Problem) -> bool:
+    """Is what is measured the inner part of a circular filter's result, or like it but for the borders?"""
+    return hasattr(problem.physics, "border") and hasattr(problem.physics, "response_power")
+
+
+def _preconditioner_of_window(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor]:
+    """R (H C H^T + sigma_y^2 I)^-1 R^T for A = R H, H circular and R a window; with some noise at least, as which the window's
+    edge counts."""
+    gain, (rows, columns) = problem.physics.response_power, problem.physics.border
+    power = covariance.power if covariance.scale is None else covariance.power * covariance.scale.square().mean((1, 2, 3), True)
+    noise = max(problem.noise_variance, EDGE**2 * float(gain.max()))
+    inverse = StationaryCovariance(1 / (power * gain + noise), covariance.size)
+    (height, width), (top, _), (left, _) = problem.y.shape[-2:], rows, columns
+    return lambda v: inverse(functional.pad(v, (*columns, *rows)))[..., top : top + height, left : left + width]
 
 
 def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, start: Tensor | None = None, *,
@@ -105,8 +126,9 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
             return _condition_in_closed_form(problem, covariance, r), None
         usual = (0.1, 5) if selects_orthonormal_rows(problem.physics) else (1e-2, 300)      # a cap; 20 left noise in samples
         return _condition_on_data(problem, covariance, r, start, tolerance or usual[0], iterations or usual[1])
+    many = problem.y[0].numel() > math.prod(problem.image_shape)            # coils, whose products cost most
     return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=problem.noise_variance,
-                                    tolerance=tolerance or 2e-3, iterations=iterations or 30)
+                                    tolerance=tolerance or 2e-3, iterations=iterations or (30 if many else 300))
 
 
 def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: Tensor | None,

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from invdiff import cli
+from invdiff.io.images import sample_image, save_image
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +64,11 @@ def restore(invdiff, prior):
     def run(*arguments, output="out"):
         return invdiff("restore", *arguments, "--prior", prior, "--output", output)
     return run
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A 3 x 21 x 35 photo."""
+    path = tmp_path / "photo.png"
+    save_image(path, sample_image(size=64)[..., :21, :35])
+    return path

@@ -206,3 +206,16 @@ def test_unfit_boundaries_and_kernels_are_refused():
     for weights in (TURNED, ONE_SIDED, np.ones((3, 2))):
         with pytest.raises(ValueError, match=r"kernel: expected the same values when mirrored .* PaddedBlur"):
             operators.ReflectBlur((1, 12, 12), weights)
+
+
+@pytest.mark.parametrize("boundary", ["reflect", "replicate", "zero", "valid"])
+@pytest.mark.parametrize("kernel", [operators.gaussian_kernel(0.6), operators.motion_kernel(5, seed=2)], ids=["gaussian", "motion"])
+def test_far_from_the_borders_all_are_the_circular_filter(kernel, boundary):
+    physics = operators.blur((1, 24, 19), kernel, boundary)
+    x = torch.zeros(1, 1, 24, 19)
+    x[..., 9:15, 8:11] = torch.rand(6, 3)
+    expected = torch.fft.irfft2(torch.fft.rfft2(x) * physics.response_power, s=(24, 19))
+    torch.testing.assert_close(physics.A_adjoint_A(x), expected, rtol=0, atol=1e-6)
+    assert physics.double().response_power.dtype == torch.float64
+    physics.update_parameters(kernel=kernel / 2)
+    torch.testing.assert_close(physics.response_power, operators.Blur((1, 24, 19), kernel / 2).double().response_power)

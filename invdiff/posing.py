@@ -1,0 +1,165 @@
+"""The problem that a config describes: a clean image degraded, or a measurement in a file with the operator that made it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from deepinv.physics import LinearPhysics, Physics
+from torch import Tensor
+from torch.nn import functional
+
+import operators
+from invdiff.config import FOUND, OPERATORS, RunConfig, block_side, build_operator, faults_told
+from invdiff.errors import InputError
+from invdiff.io.images import load_array, load_image, sample_image
+from invdiff.problem import Problem, simulate
+
+Margins = list[tuple[int, int]]
+
+TORN = 2.0          # energy at a measurement's sides, relative to the strongest of its other rows, see `wraps_around`
+SOME_NOISE = 0.02   # below which edges of the image stand out as much as its sides
+NOTHING: Margins = [(0, 0), (0, 0)]
+
+
+class Posed(NamedTuple):
+    """The problem, the clean image (1, C, H, W) if it is simulated, and the operator's spec with the boundary that was found.
+
+    spare: rows (above, below) and columns (left, right) of the image beyond the measurement that come of it, and that nobody
+    asked for.
+    """
+
+    problem: Problem
+    truth: Tensor | None
+    operator: dict[str, Any]
+    spare: Margins = NOTHING
+
+
+def pose(config: RunConfig) -> Posed:
+    """The problem that a config describes. Raises InputError."""
+    block = block_side(config.operator)
+    if config.input is not None:
+        return _measured(config, config.input, block)
+    truth = sample_image() if config.truth is None else photo(config.truth)
+    height, width = (n // block * block for n in truth.shape[-2:])
+    if min(height, width) == 0:
+        raise InputError(f"{config.truth}: is smaller than one block of {block} x {block} pixels; give a larger image")
+    truth = truth[..., :height, :width]
+    return Posed(pose_truth(config, truth, config.seed), truth, config.operator)
+
+
+def pose_truth(config: RunConfig, truth: Tensor, seed: int) -> Problem:
+    """The problem that a config makes of a clean image (1, C, H, W), with noise of a seed. Raises InputError."""
+    physics = build_operator(config.operator, truth.shape[1:])
+    with faults_told(f"operator {config.operator['name']}: measures no image of {tuple(truth.shape[1:])}"):
+        return simulate(physics, truth, float(config.sigma_y or 0), seed)
+
+
+def _measured(config: RunConfig, path: str, block: int) -> Posed:
+    """The problem of a measurement in a file, for an image of the size that it, or else `size`, tells."""
+    name = config.operator["name"]
+    if config.size is None and not getattr(OPERATORS[name], "measures_images", True):
+        raise InputError(f"{path}: what {name} measures does not tell the image's size; say it, --set size=[H,W]")
+    sums = "" if config.size else "; of what is no image, such as sums of pixels, say the image's size, --set size=[H,W]"
+    y = load_array(path) if config.size and Path(path).suffix.lower() == ".npy" else photo(path, sums)
+    if config.size is not None:
+        sizes = [(channels, *config.size) for channels in (3, 1)]
+    else:                   # a grey measurement may be of a colour image
+        channels, height, width = y.shape[1:]
+        sizes = [(number, height * block, width * block) for number in ((1, 3) if channels == 1 else (channels,))]
+    refusals = []
+    candidates = [(size, operator) for size in sizes for operator in _candidates(config.operator)]
+    for size, operator in candidates:
+        try:
+            physics = _built(operator, size, y, fixed=config.size is not None)
+        except InputError as error:
+            refusals.append(error)
+            continue
+        if physics is not None:
+            problem = Problem(physics, y, _noise_level(config, physics, y))
+            if operator == config.operator:
+                return Posed(problem, None, operator)
+            if operator["boundary"] != "circular" or wraps_around(problem):
+                return Posed(problem, None, operator, getattr(physics, "border", NOTHING) if config.size is None else NOTHING)
+    if len(refusals) == len(candidates):
+        larger = "" if config.size else "; if the image's size is another than its measurement tells, say --set size=[H,W]"
+        raise InputError(f"{refusals[0]}{larger}") from refusals[0]
+    raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {name} does not give for an image of {sizes[0]}; if the "
+                     "image's size is another one, say --set size=[H,W]")
+
+
+def _candidates(operator: dict[str, Any]) -> list[dict[str, Any]]:
+    """The operator's spec, in one way or another where its boundary is to be found."""
+    if operator.get("boundary") != FOUND:
+        return [operator]
+    return [operator | {"boundary": boundary} for boundary in ("circular", "valid")]
+
+
+def _built(operator: dict[str, Any], size: tuple[int, ...], y: Tensor, *, fixed: bool) -> Physics | None:
+    """The operator for an image of a size (C, H, W), or, unless that is fixed, for one that is larger by what its measurement
+    lacks of y: a border that no measurement speaks of. None where it makes other measurements than y. Raises InputError."""
+    physics = build_operator(operator, size)
+    measured = getattr(physics, "measurement_size", size)
+    if not fixed and len(measured) == 3:
+        border = [n - m for n, m in zip(y.shape[-2:], measured[-2:], strict=True)]
+        if min(border) >= 0 and max(border) > 0:
+            size = (size[0], size[1] + border[0], size[2] + border[1])
+            physics = build_operator(operator, size)
+    with faults_told(f"operator {operator['name']}: measures no image of {size}"):
+        x = y.new_full((1, *size), 0.5)     # one that minds no size gives something for each
+        fits = physics.A(x).shape == y.shape
+        fits = fits and (not isinstance(physics, LinearPhysics) or physics.A_adjoint(y).shape == x.shape)
+    return physics if fits else None
+
+
+def wraps_around(problem: Problem) -> bool:
+    """Does a measurement (1, C, H, W) look like a circular blur's, which takes an image's left for what is beyond its right?
+
+    That of a photograph has other sides, and a jump from one to the other that no blurred image has. So with the covariance
+    K of what the blur makes of images with spectrum 1 / |f|^2, plus noise, the energy of K^-1 y in the rows and columns at
+    the sides is far above that in others. It is not where the blur or the noise leave nothing to see of it.
+    """
+    y = problem.y - problem.y.mean((-2, -1), keepdim=True)
+    height, width = y.shape[-2:]
+    down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)
+    power = 1 / (down.square() + across.square()).clamp_min(1 / max(height, width) ** 2)
+    power = (power * y.var() / power.mean()).to(y)
+    energy = problem.physics.solve_stationary(power, y, max(problem.sigma_y, SOME_NOISE)).square().mean((0, 1))
+    lines = [energy.mean(1), energy.mean(0)]
+    return not any(len(e) > 8 and e[[0, -1]].mean() > TORN * e[2:-2].quantile(0.98) for e in lines)
+
+
+def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
+    if config.sigma_y != "auto":
+        return float(config.sigma_y or 0)
+    if not _is_image(physics, y) or not bool(Problem(physics, y, 0.0).observed().all()):
+        raise InputError("sigma_y: auto needs a measurement that is an image without missing pixels; give a number")
+    try:
+        return float(operators.estimate_sigma(y))
+    except ValueError as error:
+        raise InputError(f"sigma_y: auto cannot estimate the noise ({error}); give a number") from error
+
+
+def _is_image(physics: Physics, y: Tensor) -> bool:
+    """A sinogram has the shape of one: the class of its operator has `measures_images = False`."""
+    return y.ndim == 4 and getattr(physics, "measures_images", True)
+
+
+def as_image(problem: Problem) -> Tensor:
+    """The measurement to look at, (B, C, h, w): itself where it is an image, its edges repeated up to (H, W) where it is of the
+    inner part; else its back-projection."""
+    y, (channels, height, width) = problem.y, problem.image_shape
+    if _is_image(problem.physics, y) and y.shape[1] in {1, channels} and y.shape[2] <= height and y.shape[3] <= width:
+        rows, columns = getattr(problem.physics, "border", NOTHING)
+        return functional.pad(y, (*columns, *rows), mode="replicate") if any((*rows, *columns)) else y
+    return problem.estimate()
+
+
+def photo(path: str, otherwise: str = "") -> Tensor:
+    """An image file, (1, C, H, W). Raises InputError, also for values far from [0, 1], with the words `otherwise`."""
+    image = load_image(path)
+    if float(image.abs().max()) > 4:
+        raise InputError(f"{path}: values reach {float(image.abs().max()):g}; expected white to be 1, so divide by the white "
+                         f"level{otherwise}")
+    return image
+
+
