@@ -38,6 +38,16 @@ class Denoising(DecomposablePhysics):
         """(1, 1, H, W), all 1."""
         return self.mask
 
+    @property
+    def response(self) -> Tensor:
+        """Its spectrum as a circular filter, all 1, (H, W // 2 + 1)."""
+        return self.mask[0, 0, :, : self.img_size[2] // 2 + 1]
+
+    @property
+    def response_power(self) -> Tensor:
+        """|response|², the same."""
+        return self.response
+
     def A(self, x: Tensor, **kwargs) -> Tensor:
         """A copy of x (B, C, H, W)."""
         _check.images(self, "x", x, self.img_size)
