@@ -1,10 +1,12 @@
 """Random streams that belong to a sample, not to a batch: what is drawn beside it never matters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Draw = Callable[[Sequence[int]], Tensor]        # standard normal noise (B, *shape) for a shape
 
 
 def stream_seed(seed: int, measurement: int, sample: int, antithetic: bool = False) -> int:

@@ -14,6 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise
+from invdiff.diffusion.randomness import Draw
 from invdiff.posterior.covariance import (
     StationaryCovariance,
     condition,
@@ -27,6 +28,7 @@ from invdiff.posterior.misfit import Surplus
 from invdiff.posterior.saddlepoint import saddlepoint_rule
 from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
+from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem, require
 from operators import Inpainting
 
@@ -64,6 +66,28 @@ class MomentMatching(Sampler):
             return low_rank_rule(prior, problem, tolerance=tolerance, iterations=iterations, rank=self.rank)
         return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=tolerance, iterations=iterations)
 
+    def remainder(self, prior: Denoiser, problem: Problem, x0: Tensor, draw: Draw) -> Tensor:
+        """Of covariance (C^-1 + A^T A / sigma_y^2)^-1, by perturbing and solving (Papandreou & Yuille 2010): a draw u of C, and
+        what data that are noise alone add to it. The "exact" form has no draws of its C."""
+        if self.covariance == "exact":
+            return torch.zeros_like(x0)
+        spectrum, size = spectrum_for(prior, problem), (problem.image_shape[-2], problem.image_shape[-1])
+        if self.covariance == "local" and weighs_contrast(spectrum, problem):
+            power, scale = spectrum.local_at(self.sigma_min, x0)
+        else:
+            power, scale = spectrum.at(self.sigma_min, size, x0.device), torch.ones((), device=x0.device)
+        u = scale * StationaryCovariance(power.sqrt(), size)(draw(problem.image_shape))
+        noise = problem.noise_variance**0.5 * draw(problem.y.shape[1:]) * problem.observed()
+        covariance = StationaryCovariance(power, size, scale if scale.ndim else None)
+        return u + condition(problem.of(noise), covariance, u, tolerance=self.cg_tolerance or 2e-3,
+                             iterations=self.cg_iterations or 100)[0]
+
+
+def weighs_contrast(spectrum: ErrorSpectrum, problem: Problem) -> bool:
+    """Is more known of errors where an estimate has contrast, and is that of use with this operator?"""
+    return (getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
+            and not isinstance(problem.physics, Inpainting))
+
 
 def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: float | None,
                   iterations: int | None) -> Denoise:
@@ -76,8 +100,7 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
     """
     rows = selects_orthonormal_rows(problem.physics)
     spectrum = spectrum_for(prior, problem)
-    local = (local and getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
-             and not isinstance(problem.physics, Inpainting))
+    local = local and weighs_contrast(spectrum, problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
     known = local or getattr(spectrum, "exact", False)        # of this image's errors more than a mean over others'
     surplus = Surplus(problem) if Surplus.suits(problem) and not known else None

@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from invdiff.diffusion.randomness import Draw
 from invdiff.posterior.covariance import StationaryCovariance, dots, solve
 from invdiff.posterior.image_space import Whitened, solve_whitened
 from invdiff.problem import Problem
 
 ROUNDING = 1e-3         # relative, of a product with a float32 Jacobian
-Draw = Callable[[Sequence[int]], Tensor]        # standard normal noise (B, *shape) for a shape
 
 
 class LowRankCovariance:

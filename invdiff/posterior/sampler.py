@@ -1,6 +1,7 @@
 """The face of every posterior sampler: a frozen set of parameters, and a generator of steps."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, S
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise, DPMSolverPP, Integrator, Step
-from invdiff.diffusion.randomness import Streams
+from invdiff.diffusion.randomness import Draw, Streams
 from invdiff.diffusion.schedules import Karras, Schedule
 from invdiff.errors import InputError
 from invdiff.problem import Problem
@@ -106,7 +107,11 @@ class Sampler(BaseModel):
             draw = noise.normal(shape)
             # x0 is still missing from the state: without a better one, its estimate from almost nothing but noise
             estimate = denoise(self.sigma_max * draw, self.sigma_max) if start is None else start
-            yield from self.integrator(denoise, sigmas, estimate + float(sigmas[0]) * draw, lambda: noise.normal(shape))
+            for step in self.integrator(denoise, sigmas, estimate + float(sigmas[0]) * draw, lambda: noise.normal(shape)):
+                if step.sigma == 0:
+                    x0 = step.x0 + self.remainder(prior, problem, step.x0, noise.normal)
+                    step = replace(step, x=x0, x0=x0)
+                yield step
 
     def _apart(self, start: Tensor | None, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
         """Each chain for itself: with steps of its own it has levels of its own, and a rule is for one level."""
@@ -117,6 +122,11 @@ class Sampler(BaseModel):
             for steps in zip(*runs, strict=True):
                 yield Step(steps[0].sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]),
                            {"calls": sum(step.info["calls"] for step in steps) / len(steps)})
+
+    def remainder(self, prior: Denoiser, problem: Problem, x0: Tensor, draw: Draw) -> Tensor:
+        """What the last estimate x0 (B, C, H, W), a mean, lacks of being a sample: a draw of x0 given the last state and the
+        data, about that mean. Nothing, where a sampler knows no better."""
+        return torch.zeros_like(x0)
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         """The guidance rule: E[x0 | x, y] as a function of (x, sigma)."""

@@ -19,8 +19,9 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
+from invdiff.diffusion.randomness import Draw
 from invdiff.posterior.covariance import StationaryCovariance
-from invdiff.posterior.low_rank import Conditioning, Draw, LowRankCovariance, inner
+from invdiff.posterior.low_rank import Conditioning, LowRankCovariance, inner
 from invdiff.posterior.tweedie import DenoiserAt, Rows, largest_variance, product
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem

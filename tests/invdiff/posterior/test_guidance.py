@@ -130,6 +130,31 @@ def test_the_defaults_sample_the_posterior():
     assert_moments_close(sample(MomentMatching(), prior, problem, 2000), *prior.posterior(problem), discretisation=0.1)
 
 
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("covariance", ["local", "low-rank"])
+def test_the_spread_is_right_below_the_last_level(operator, covariance):
+    """Data better than sigma_min, 0.01: without a draw at the end, a fifth of the variance where they are seen."""
+    prior = natural_prior()
+    problem = pose(operator, prior, 0.005)
+    samples = sample(MomentMatching(covariance=covariance), prior, problem, 2000)
+    mean, cov = prior.posterior(problem)
+    assert_moments_close(samples, mean, cov, discretisation=0.1)
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(cov), (samples.flatten(1) - mean.flatten()).T, upper=False)
+    assert whitened.square().mean().item() == pytest.approx(1.0, abs=0.03)       # standard error 0.004
+
+
+def test_opposite_noise_leaves_the_mean_of_a_pair_as_it_is():
+    """What is drawn at the end of one is drawn with the other sign at the end of the other."""
+    prior = natural_prior()
+    problem = pose("inpainting", prior, 0.005)
+    exact = {"cg_tolerance": 1e-6, "cg_iterations": 200}
+    sampler, bare = MomentMatching(**exact), MomentMatching(**exact)
+    object.__setattr__(bare, "remainder", lambda prior, problem, x0, draw: torch.zeros_like(x0))
+    pairs = [list(s.steps(prior, problem, [3, ~3]))[-1].x0 for s in (sampler, bare)]
+    assert (pairs[0] - pairs[1]).abs().max() > 1e-3
+    torch.testing.assert_close(pairs[0].mean(0), pairs[1].mean(0), rtol=0, atol=1e-4)
+
+
 def test_moment_matching_samples_colours():
     prior = coloured_prior()
     problem = pose("inpainting", prior, 0.05)
