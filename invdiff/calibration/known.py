@@ -13,6 +13,7 @@ from invdiff.config import RunConfig, block_side
 from invdiff.datasets.complex_images import open_complex, open_magnitudes
 from invdiff.datasets.crops import crops_for, holds_complex
 from invdiff.datasets.images import Cache
+from invdiff.errors import InputError
 from invdiff.io.scans import open_images
 from invdiff.io.scans.scan import Images
 from invdiff.priors import load_prior
@@ -55,8 +56,8 @@ def known_images(config: RunConfig, data: str | Path, key: str | None, count: in
 
 
 def _slices(data: str | Path, key: str, count: int) -> Images:
-    """Up to `count` slices, spread evenly: an HDF5 dataset of complex ones (N, 2, H, W), or of pictures, whose middles are
-    taken for magnitudes, or what `open_images` reads."""
+    """Up to `count` slices, spread evenly, but for empty ones: an HDF5 dataset of complex ones (N, 2, H, W), or of pictures, of
+    which the middles are taken for magnitudes, or what `open_images` reads."""
     if not (Path(data).is_file() and h5py.is_hdf5(data)):
         every = open_images(data)
     elif holds_complex(data, key):
@@ -66,7 +67,9 @@ def _slices(data: str | Path, key: str, count: int) -> Images:
         pictures = open_magnitudes(data, key, Cache(0))
         side = min(MIDDLE, *(min(shape) for shape in pictures.shapes))
         every = Images(str(data), "HDF5", len(pictures), (side, side), lambda i: _middle(torch.from_numpy(pictures[i]), side))
-    chosen = np.linspace(0, every.slices - 1, min(count, every.slices)).round().astype(int).tolist()
+    spread = np.linspace(0, every.slices - 1, min(count, every.slices)).round().astype(int).tolist()
+    if not (chosen := [i for i in spread if every.read(i).any()]):          # as at the ends of volumes
+        raise InputError(f"{data}: its slices are zero everywhere; expected images")
     return Images(every.path, every.format, len(chosen), every.size, lambda i: every.read(chosen[i]))
 
 

@@ -17,6 +17,7 @@ from invdiff.priors.spectrum_records import fingerprint
 from invdiff.validation import validate
 
 FORMAT: Literal["invdiff-calibration-2"] = "invdiff-calibration-2"
+CHANCE = 3.0                            # standard errors
 SEEDS = ("seed", "mask_seed")          # operators of one law
 
 
@@ -74,14 +75,22 @@ class Calibration(BaseModel):
         """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
         if samples < 2:
             return uncalibrated(samples)
+        others = self.differences(config, sigma_y) + ([f"samples={self.samples}"] if samples != self.samples else [])
         promise = "on average" if self.delta is None else f"with probability {1 - self.delta:g}"
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
-        if others := self.differences(config, sigma_y):
+        if others:
             source += f", with {', '.join(others)}: here it may cover more or less"
         if "covered" in self.check:
             source += f"; on {self.check['images']} kept apart it covered {self.check['covered']:.0%}"
+            source += ", so it is not to be relied on" if self._contradicted else ""
         factor = for_samples(self.factor, self.samples, samples, self.antithetic and in_pairs(config))
-        return {"level": self.level, "factor": factor, "calibrated": not others, "source": source}
+        return {"level": self.level, "factor": factor, "calibrated": not others and not self._contradicted, "source": source}
+
+    @property
+    def _contradicted(self) -> bool:
+        """Did the images kept apart show less than was promised, by more than chance and few images explain?"""
+        error = self.check.get("standard_error") or 0.0
+        return self.check.get("covered", 1.0) < self.level - 1 / (self.count + 1) - CHANCE * error
 
 
 def in_pairs(config: RunConfig) -> bool:

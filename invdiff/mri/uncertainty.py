@@ -12,13 +12,14 @@ POOL = 2.0              # pixels: a handful of samples says little of the varian
 
 
 def magnitudes(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Of complex samples (S, 2 M, h, w): the magnitude of their mean, and the standard deviation of their magnitudes, (h, w).
+    """Of complex samples (S, 2 M, h, w): the magnitude of their mean, and by how much theirs differ from it, (h, w).
 
-    The variance is pooled over a Gaussian window of POOL pixels; it is zero for a single sample.
+    That is their standard deviation where there is signal. Where there is none, they are larger than that of the mean, and their
+    distance from it counts, too. The square is pooled over a Gaussian window of POOL pixels; it is zero for a single sample.
     """
     spread = mri.combine_sets(samples)[:, 0]
     mean = mri.combine_sets(samples.mean(0, keepdim=True))[0, 0]
     if len(samples) == 1:
         return mean, torch.zeros_like(mean)
-    variance = sample_variance(spread, 0).numpy()
+    variance = (sample_variance(spread, 0) + (spread.mean(0) - mean).square()).numpy()
     return mean, torch.from_numpy(np.sqrt(gaussian_filter(variance, POOL))).to(mean)

@@ -11,6 +11,7 @@ from invdiff.posterior.covariance import StationaryCovariance, dots, solve
 from invdiff.posterior.image_space import Whitened, solve_whitened
 from invdiff.problem import Problem
 
+Accuracy = tuple[float, int]      # of conjugate gradients: the tolerance, and the most iterations
 ROUNDING = 1e-3         # relative, of a product with a float32 Jacobian
 
 
@@ -86,13 +87,16 @@ class LowRankCovariance:
 
 
 class Conditioning:
-    """Solves with A C A^T + sigma_y^2 I by Woodbury's identity; the covariance may be updated in between."""
+    """Solves with A C A^T + sigma_y^2 I by Woodbury's identity; the covariance may be updated in between.
+
+    accuracy: of solves with C0 for residuals; columns: for the covariance's columns, if it is another than usual.
+    """
 
     columns_looser: ClassVar[float] = 1.0       # the tolerance for columns, in units of that for residuals
 
-    def __init__(self, problem: Problem, covariance: LowRankCovariance, tolerance: float, iterations: int):
-        self.problem, self.covariance = problem, covariance
-        self._tolerance, self._iterations = tolerance, iterations
+    def __init__(self, problem: Problem, covariance: LowRankCovariance, accuracy: Accuracy, columns: Accuracy | None = None):
+        self.problem, self.covariance, self._accuracy = problem, covariance, accuracy
+        self._columns = columns or (self.columns_looser * accuracy[0], accuracy[1])
         self._seen: list[Tensor] = []           # A L
         self._solved: list[Tensor] = []         # (A C0 A^T + sigma_y^2 I)^-1 A L
 
@@ -104,11 +108,10 @@ class Conditioning:
         """A^T w, (B, C, H, W)."""
         return self.problem.A_adjoint(weights)
 
-    def base(self, r: Tensor, start: Tensor | None = None, looser: float = 1.0) -> Tensor:
-        """(A C0 A^T + sigma_y^2 I)^-1 r for r (B, ...); conjugate gradients, where they are needed, begin at `start` and
-        end at `looser` times the tolerance."""
-        return solve(self.problem, self.covariance.base, r, start, tolerance=looser * self._tolerance,
-                     iterations=self._iterations)
+    def base(self, r: Tensor, start: Tensor | None = None, accuracy: Accuracy | None = None) -> Tensor:
+        """(A C0 A^T + sigma_y^2 I)^-1 r for r (B, ...); conjugate gradients, where they are needed, begin at `start`."""
+        tolerance, iterations = accuracy or self._accuracy
+        return solve(self.problem, self.covariance.base, r, start, tolerance=tolerance, iterations=iterations)
 
     def correct(self, base: Tensor) -> Tensor:
         """(A C A^T + sigma_y^2 I)^-1 r from `base`, the solution with C0."""
@@ -128,20 +131,19 @@ class Conditioning:
 
     def at(self, index: Tensor, covariance: LowRankCovariance) -> "Conditioning":
         """That of the particles at `index`, whose covariance is given."""
-        chosen = Conditioning(self.problem, covariance, self._tolerance, self._iterations)
+        chosen = Conditioning(self.problem, covariance, self._accuracy, self._columns)
         chosen._seen, chosen._solved = ([part[index] for part in parts] for parts in (self._seen, self._solved))
         return chosen
 
     def log_determinant_ratio(self) -> Tensor:
         """log det(A C A^T + sigma_y^2 I) - log det(A C0 A^T + sigma_y^2 I), (B,) in float64 on the CPU."""
-        capacity = self._capacity()
-        return torch.linalg.slogdet(capacity)[1] - torch.linalg.slogdet(self.covariance.middle)[1]
+        return torch.linalg.slogdet(self._capacity())[1] - torch.linalg.slogdet(self.covariance.middle)[1]
 
     def _capacity(self) -> Tensor:
         for column in self.covariance.columns[len(self._seen):]:
             seen, pulled = self._reach(column)
             self._seen.append(seen)
-            self._solved.append(self.base(pulled, looser=self.columns_looser))
+            self._solved.append(self.base(pulled, accuracy=self._columns))
         return self.covariance.middle + gram(self._seen, self._solved)
 
     def _reach(self, column: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,11 +163,11 @@ class ImageConditioning(Conditioning):
     def image(self, weights: Tensor) -> Tensor:
         return weights
 
-    def base(self, r: Tensor, start: Tensor | None = None, looser: float = 1.0) -> Tensor:
+    def base(self, r: Tensor, start: Tensor | None = None, accuracy: Accuracy | None = None) -> Tensor:
         """A^T (A C0 A^T + sigma_y^2 I)^-1 r for A^T r, (B, C, H, W)."""
         system = Whitened(self.problem, self.covariance.base.power, self.problem.noise_variance)
         begun = None if start is None else system.pull(start)
-        return system.weights(solve_whitened(system, r, begun, looser * self._tolerance, self._iterations))
+        return system.weights(solve_whitened(system, r, begun, *(accuracy or self._accuracy)))
 
     def _reach(self, column: Tensor) -> tuple[Tensor, Tensor]:
         return column, self.problem.A_adjoint_A(column)

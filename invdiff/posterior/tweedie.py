@@ -190,7 +190,7 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
         nonlocal start
         at = DenoiserAt(prior, x, sigma)
         covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
-        solves = kind(problem, covariance, *accuracy)
+        solves = kind(problem, covariance, accuracy)
         start = solves.base(solves.residual(at.x0), start)
         plain = covariance.base(solves.image(start))
         correction = covariance(solves.image(solves.learn(start, at.transposed, rank)))

@@ -27,6 +27,7 @@ from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
 
 LARGEST = 2**22         # entries of A up to which a factor that all particles share is worked out, for the evidence
+COLUMNS = 1e-6, 300     # how exactly to solve for what a covariance was corrected by, whose determinant weighs the particles
 
 
 class Twist(Protocol):
@@ -185,7 +186,7 @@ class StationaryModel:
         return StationaryCovariance(self.spectrum.at(sigma, size, device), size)
 
     def conditioning(self, covariance: LowRankCovariance) -> Conditioning:
-        return Conditioning(self.problem, covariance, self.tolerance, self.iterations)
+        return Conditioning(self.problem, covariance, (self.tolerance, self.iterations), COLUMNS)
 
     def log_normal(self, conditioning: Conditioning, residual: Tensor, weights: Tensor) -> Tensor:
         """log N(residual; 0, A C A^T + sigma_y^2 I), with `weights` that matrix's inverse times the residual. Where the

@@ -89,7 +89,9 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     assert entry["calibrated"] is True
     assert entry["factor"] == record.factor
     assert entry["source"].endswith(f"; on 2 kept apart it covered {record.check['covered']:.0%}")
-    assert record.interval(config, 3, 0.05)["factor"] > record.factor
+    fewer = record.interval(config, 3, 0.05)
+    assert (fewer["factor"] > record.factor, fewer["calibrated"]) == (True, False)
+    assert ", with samples=6: here it may cover more or less" in fewer["source"]
     assert record.interval(config, 1)["factor"] == 0
     other = config_of("operator.sigma=3.0")
     entry = record.interval(other, 6, 0.02)
@@ -101,6 +103,16 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     named = config.model_copy(update={"calibration": str(place(config)), "sampler": {"name": "pigdm"}})
     with pytest.raises(InputError, match="sampler, moment_matching and not pigdm"):
         find_calibration(named, prior)
+
+
+def test_a_record_whose_own_check_belies_it_promises_nothing(gaussian):
+    config = config_of("sampler.steps=2")
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"))
+    for covered, error, holds in ((0.2, 0.01, False), (0.53, 0.01, False), (0.55, None, 0), (0.53, 0.02, True), (0.9, 0, 1)):
+        check = {"images": 2, "covered": covered, "standard_error": error}
+        entry = record.model_copy(update={"check": check}).interval(config, 6, 0.05)
+        assert entry["calibrated"] == holds                 # 90 %, less 1 / 3 for two images and three standard errors
+        assert ("not to be relied on" in entry["source"]) == (not holds)
 
 
 def test_of_several_records_the_nearest_serves(gaussian):
@@ -217,13 +229,14 @@ def test_crops_have_the_channels_of_the_prior(tmp_path, tiny_prior):
 def test_scans_are_calibrated_on_the_head(tmp_path, tiny_prior):
     truth = phantom.image((32, 32))[0].numpy()
     with h5py.File(tmp_path / "slices.h5", "w") as file:
-        slices = np.stack([truth, truth[:, ::-1], truth[:, :, ::-1], truth])
+        slices = np.stack([truth, truth[:, ::-1], 0 * truth, truth[:, :, ::-1], truth])
         file["test"] = np.round(slices * 511).astype(np.int16)
         file.attrs["scale"] = 1 / 511
     weights = tiny_prior(channels=2, centre=0.0)
     config = run_config("mri", None, ["operator.acceleration=2", "operator.coils=4", "sigma_y=0.01", "samples=3",
                                       "sampler.steps=2", f"prior={weights}"])
-    images = known_images(config, tmp_path / "slices.h5", None, 4, 0)
+    images = known_images(config, tmp_path / "slices.h5", None, 5, 0)
+    assert len(images) == 4                                                   # one is empty
     record = calibrate(config, images)
     assert record.check["images"] == 2
     assert 0.5 < record.check["covered"] < 1

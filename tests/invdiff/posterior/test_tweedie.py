@@ -216,7 +216,7 @@ def test_solutions_and_determinants_of_an_updated_covariance(seen):
         return a @ matrix @ a.T + 0.01 * torch.eye(len(a), dtype=torch.float64)
 
     whole, base = gram(dense(covariance)), gram(dense(LowRankCovariance(covariance.base, 3)))
-    conditioning = Conditioning(problem, covariance, 1e-10, 200)
+    conditioning = Conditioning(problem, covariance, (1e-10, 200))
     weights = conditioning.correct(conditioning.base(problem.y)).flatten(1)
     torch.testing.assert_close(weights, torch.linalg.solve(whole, problem.y.flatten(1)), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(conditioning.log_determinant_ratio(), whole.logdet() - base.logdet(), rtol=1e-6, atol=1e-8)
