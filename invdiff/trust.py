@@ -1,5 +1,5 @@
-"""What can be said of a restoration without its truth: does it explain the measurement, what of it is the prior's, and is the
-prior out of its depth?"""
+"""What can be said of a restoration without its truth: does it explain the measurement, what of it is the prior's, is the prior
+out of its depth, and is the noise what it is taken for?"""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -9,11 +9,18 @@ from deepinv.models import Denoiser
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+import operators
 from invdiff.evaluation.consistency import consistency
 from invdiff.evaluation.novelty import Reference, features
 from invdiff.evaluation.provenance import Provenance, provenance
+from invdiff.machine import out_of_memory
 from invdiff.priors.latent import latent_of
 from invdiff.problem import Problem
+
+WHITE = 0.5             # of `operators.noise_whiteness`, from where on an estimate of the noise level is to be trusted
+COLOURED = ("In flat areas the finest detail is {:.2f} of coarser, as white noise is not: after JPEG, enlarging or demosaicing "
+            "an estimate of the noise is too small; give a number, about as large as the noise there looks.")
+UNJUDGED = "Whether the image is like those the prior was tried on is not said: the memory that is left does not suffice."
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,8 @@ class Appraisal:
     """The judgement of a restoration of one measurement.
 
     report: plain values, with a sentence each: consistency; provenance, of linear operators; novelty, where there is a
-        reference. provenance: the mean's three parts, (1, C, H, W). features: what the prior makes of the first sample, for
+        reference, or `unjudged` where the memory did not suffice for it; noise, of images in which it is not white.
+        provenance: the mean's three parts, (1, C, H, W). features: what the prior makes of the first sample, for
         `novelty.Reference`, where it was asked for.
     """
 
@@ -50,8 +58,22 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     row = None
     if (reference is not None or look) and latent_of(prior) is None:
         where = next((weights.device for weights in prior.parameters()), samples.device)
-        row = features(prior, samples[:, 0].to(where))[0]
+        try:
+            row = features(prior, samples[:, 0].to(where))[0]
+        except (RuntimeError, MemoryError) as error:
+            if look or not out_of_memory(error):
+                raise
+            report["unjudged"] = {"words": UNJUDGED}        # rather than lose a finished run
     if reference is not None and row is not None:
         judged = reference.judge(row)
         report["novelty"] = {**asdict(judged), "words": judged.words()}
-    return Appraisal(report, parts, row)
+    return Appraisal(report | _coloured(problem.y), parts, row)
+
+
+def _coloured(y: Tensor) -> dict[str, Any]:
+    """What is said of noise that is not white, for the report; nothing of what is, or of measurements that are no images."""
+    try:
+        whiteness = float(operators.noise_whiteness(y))
+    except ValueError:
+        return {}
+    return {"noise": {"whiteness": whiteness, "words": COLOURED.format(whiteness)}} if whiteness < WHITE else {}

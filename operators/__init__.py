@@ -23,7 +23,14 @@ from operators.iterative import IterativePhysics, Solution, conjugate_gradients,
 from operators.jpeg import JPEG
 from operators.kernels import disc_kernel, gaussian_kernel, load_kernel, motion_kernel, uniform_kernel
 from operators.mri import MRI, MultiCoilMRI, NonCartesianMRI
-from operators.noise import GaussianNoise, PoissonGaussianNoise, PoissonNoise, estimate_kspace_sigma, estimate_sigma
+from operators.noise import (
+    GaussianNoise,
+    PoissonGaussianNoise,
+    PoissonNoise,
+    estimate_kspace_sigma,
+    estimate_sigma,
+    noise_whiteness,
+)
 from operators.nonlinear import HighDynamicRange, NonlinearBlur, Quantization
 from operators.phase_retrieval import CodedPhaseRetrieval, PhaseRetrieval
 from operators.reflect import ReflectBlur
@@ -75,6 +82,7 @@ __all__ = [
     "least_squares",
     "load_kernel",
     "motion_kernel",
+    "noise_whiteness",
     "random_mask",
     "row_mask",
     "uniform_kernel",

@@ -24,12 +24,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from operators import _check
-from operators._precision import exact
+from operators._precision import exact, matmul
 from operators._transforms import dct
 
-__all__ = ["GaussianNoise", "PoissonGaussianNoise", "PoissonNoise", "estimate_kspace_sigma", "estimate_sigma"]
+__all__ = ["GaussianNoise", "PoissonGaussianNoise", "PoissonNoise", "estimate_kspace_sigma", "estimate_sigma",
+           "noise_whiteness"]
 
-_SIDE = 8  # of a block in `estimate_sigma`
+_SIDE = 8           # of a block in `estimate_sigma`
+_ROWS = 16          # of blocks whose coefficients are held at a time
+_CLIPPED = 0.99     # share of the blocks from which on those that are left are too few, and the ones with the least noise
 _correlate = exact(functional.conv2d)
 
 
@@ -48,40 +51,77 @@ def estimate_sigma(y: Tensor) -> Tensor:
     standard deviation for one channel is 4.5 % of sigma at 32 x 32, 1.3 % at 128 x 128, 0.65 % at 256 x 256.
 
     On 8-bit images the rounding adds 1 / (255 sqrt 12) = 0.0011 in quadrature. Blocks that touch clipped or saturated pixels
-    (the least and greatest values, where they occur more than once) are left out. Texture everywhere, or sides under some 100
-    pixels, makes it less certain; noise that is not white, or pixels that are missing, make it wrong.
-    Raises ValueError unless y is real, floating, finite, (B, C, H, W), with sides of at least 16 pixels.
+    (the least and greatest values, where they occur more than once) are left out, and so are those that touch 8 x 8 pixels of
+    one value, such as a frame or what was painted over, unless there are no others: a constant image has no noise. Texture
+    everywhere, or sides under some 100 pixels, makes it less certain; noise that is not white (`noise_whiteness`), or pixels
+    that are missing, make it wrong.
+    Raises ValueError unless y is real, floating, finite, (B, C, H, W), with sides of at least 16 pixels; and where over 99 %
+    of a channel's blocks touch clipped pixels, as what is left has the least noise (in dark photographs down to 0.55 of it).
     """
+    return _of_images(y)[:, 0].sqrt()
+
+
+def noise_whiteness(y: Tensor) -> Tensor:
+    """Is the noise in images y (B, C, H, W) white? The ratio (B,) of its finest detail to coarser, in standard deviation.
+
+    Of the blocks that `estimate_sigma` goes by: cosine coefficients (i, j) with i + j of 12 to 14 against 5 to 7. It is 1.0 to
+    1.1 for white noise, and 1 without any. JPEG, enlarging and demosaicing take the finest detail away, and then
+    `estimate_sigma`, which measures it, is too small; under 0.5 do not trust it.
+
+    Measured on 23 colour photographs of BSDS, 256 x 256, sigma from 0.005 to 0.2. White noise, of floats and 8 bits, also
+    blurred, dark (0.3 and 0.1) and overexposed (1.8) photographs: below 0.5 in 14 of 805, of sigma 0.02 at most, with texture
+    everywhere, where the estimate is 1.2 to 6 times sigma. Photographs enlarged by 1.5 or 2, or demosaiced, after the noise:
+    all below 0.5 (estimate 0.03 to 0.7 of sigma). JPEG of quality 75 and sigma up to 0.05: 96 to 100 % (estimate 0.1 to 0.3);
+    of quality 90, 4:2:0: 87 % for 0.005 and 0.01, 48 % for 0.02 (0.2 to 0.4), and none of stronger noise, of which JPEG leaves
+    more (0.6 to 0.75). Raises ValueError as `estimate_sigma` does.
+    """
+    _, top, middle = _of_images(y).unbind(1)
+    return torch.where(middle > 0, top / middle, 1).sqrt()
+
+
+def _of_images(y: Tensor) -> Tensor:
+    """`_flat_noise` of images (B, C, H, W), the mean over their channels, (B, 3)."""
     if y.ndim != 4 or min(y.shape) < 1 or min(y.shape[-2:]) < 2 * _SIDE:
         raise ValueError(f"y: expected (B, C, H, W) with H and W at least {2 * _SIDE}, got {tuple(y.shape)}")
     if not y.is_floating_point():
         raise ValueError(f"y: expected a real floating-point tensor, got {y.dtype}")
     _check.finite("y", y)
     planes = y.detach().to(torch.promote_types(y.dtype, torch.float32))
-    variances = [torch.stack([_plane_variance(plane) for plane in image]).mean() for image in planes]
-    return torch.stack(variances).sqrt()
+    return torch.stack([torch.stack([_flat_noise(plane) for plane in image]).mean(0) for image in planes])
 
 
-def _plane_variance(plane: Tensor) -> Tensor:
-    """Noise variance of one channel (H, W)."""
-    plane = plane - plane.mean()
-    coefficients, whole = _block_coefficients(plane), _whole_blocks(plane)
+def _flat_noise(plane: Tensor) -> Tensor:
+    """Mean square (3,) of the high, the highest and the middle frequencies of the flattest blocks of one channel (H, W)."""
     index = torch.arange(_SIDE, device=plane.device)
     order = (index[:, None] + index).flatten()
-    split = 11 if coefficients.shape[1] > 10_000 else 9  # of small images there are too few blocks to be choosy
-    low, high = (order > 0) & (order < split), order >= split
-    energy = coefficients[low].square().sum(0)
-    energy = torch.where(whole | ~whole.any(), energy, math.inf)
-    detail = coefficients[high].square().mean(0)
+    blocks = (plane.shape[0] - _SIDE + 1) * (plane.shape[1] - _SIDE + 1)
+    split = 11 if blocks > 10_000 else 9  # of small images there are too few blocks to be choosy
+    bands = [(order > 0) & (order < split), order >= split, order >= 12, (order >= 5) & (order < 8)]
+    usable = _usable_blocks(plane)
+    valid = usable.sum()
+    if valid == 0:  # each touches one that is constant
+        return plane.new_zeros(3)
+    energy, *others = _block_energies(plane - plane.mean(), torch.stack(bands))
+    energy = torch.where(usable, energy, math.inf)
 
-    valid = energy.isfinite().sum()
     flattest = (0.005 * valid).long().clamp(min=32).minimum(valid)
     limit = energy.sort().values[flattest - 1]
     for _ in range(3):
         chosen = energy <= limit
-        variance = torch.where(chosen, detail, 0).sum() / chosen.sum()
-        limit = limit.maximum(variance * low.sum())
-    return variance
+        variance = torch.where(chosen, others[0], 0).sum() / chosen.sum()
+        limit = limit.maximum(variance)
+    return torch.stack([torch.where(chosen, other, 0).sum() / chosen.sum() for other in others])
+
+
+def _block_energies(plane: Tensor, bands: Tensor) -> Tensor:
+    """Mean squares (G, M) of the cosine coefficients in G bands (G, 64), of the M blocks of a plane (H, W)."""
+    weights = bands.to(plane) / bands.sum(1, keepdim=True)
+    height, width = (side - _SIDE + 1 for side in plane.shape)
+    energies = plane.new_empty(len(bands), height * width)
+    for start in range(0, height, _ROWS):  # all 64 coefficients of all blocks would be a lot of memory
+        squares = _block_coefficients(plane[start : start + _ROWS + _SIDE - 1]).square()
+        energies[:, start * width : start * width + squares.shape[1]] = matmul(weights, squares)
+    return energies
 
 
 def _block_coefficients(plane: Tensor) -> Tensor:
@@ -91,13 +131,27 @@ def _block_coefficients(plane: Tensor) -> Tensor:
     return _correlate(down.transpose(0, 1), cosines[:, None, None, :]).flatten(2).flatten(0, 1)
 
 
-def _whole_blocks(plane: Tensor) -> Tensor:
-    """Which of the blocks (M,) touch no clipped pixel."""
+def _usable_blocks(plane: Tensor) -> Tensor:
+    """Which of the blocks (M,) touch neither a clipped pixel nor a block that is exactly constant, as no noise leaves it.
+
+    Raises ValueError where nearly all touch clipped ones.
+    """
     clipped = torch.zeros_like(plane)
     for extreme in (plane.min(), plane.max()):
         at = plane == extreme
         clipped = clipped + at * (at.sum() > 1)
-    return functional.max_pool2d(clipped[None, None], _SIDE, 1).flatten() == 0
+    clipped = _largest(clipped, _SIDE)
+    constant = (_largest(plane, _SIDE) == -_largest(-plane, _SIDE)).to(plane)
+    if clipped.mean() > _CLIPPED and not constant.all():
+        raise ValueError(f"y: {float(clipped.mean()):.1%} of the {_SIDE} x {_SIDE} blocks of a channel touch clipped pixels, "
+                         "whose noise is cut off")
+    return ((clipped == 0) & (_largest(constant, 2 * _SIDE - 1, _SIDE - 1) == 0)).flatten()
+
+
+def _largest(plane: Tensor, side: int, padding: int = 0) -> Tensor:
+    """The largest value in every window of a plane (H, W)."""
+    rows = functional.max_pool2d(plane[None, None], (side, 1), 1, (padding, 0))
+    return functional.max_pool2d(rows, (1, side), 1, (0, padding))[0, 0]
 
 
 def estimate_kspace_sigma(kspace: Tensor, border: float = 0.1, per_coil: bool = False) -> Tensor:

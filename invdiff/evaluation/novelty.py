@@ -45,7 +45,7 @@ KEYS = ("mean", "scale", "precision", "scores")
 def features(prior: Denoiser, x: Tensor, seed: int = 0) -> Tensor:
     """What a prior makes of images, (B, 8) float64 on the CPU.
 
-    Costs LEVELS * DRAWS = 8 network calls an image, in one batch.
+    Costs LEVELS * DRAWS = 8 network calls an image, one at a time: in one batch they would take the most memory of a run.
 
     Args:
         prior: any Denoiser, of colour, grey or complex images.
@@ -65,7 +65,8 @@ def _of_one(prior: Denoiser, x: Tensor, noise: Tensor) -> Tensor:
     """The features (F,) of x (C, H, W), under noise (levels, draws, C, H, W)."""
     sigma = torch.tensor(LEVELS).to(x)
     wide = sigma.reshape(-1, 1, 1, 1, 1)
-    denoised = prior((x + wide * noise).flatten(0, 1), sigma.repeat_interleave(noise.shape[1]))
+    denoised = torch.cat([prior((x + level * one)[None], level[None]) for level, draws in zip(sigma, noise, strict=True)
+                          for one in draws])
     error = (denoised.reshape(noise.shape).float() - x) / wide
     side = max(1, min(PATCH, min(x.shape[-2:]) // 4))
 

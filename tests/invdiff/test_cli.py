@@ -16,6 +16,7 @@ from PIL import Image
 
 from invdiff.cli import SPINS
 from invdiff.cli_options import progress_bar
+from invdiff.io.images import sample_image, save_image
 from invdiff.io.results import load_arrays
 from invdiff.resolving import run_config, tasks
 
@@ -43,6 +44,22 @@ def test_every_sampler_runs_by_its_name(sampler, work, restore):
     code, _, err = restore("--task", "deblur", "--truth", "truth.png", "--sampler", sampler, *QUICK)
     assert code == 0, err
     assert json.loads((work / "out" / "report.json").read_text())["sampler"] == sampler
+
+
+def test_a_noise_level_that_was_estimated_is_told_and_whether_its_noise_is_white(work, restore):
+    y = (sample_image(size=64) + 0.05 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    save_image("png.png", y)
+    save_image("enlarged.png", torch.nn.functional.interpolate(y, scale_factor=2, mode="bicubic").clamp(0, 1))
+    for name in ("png", "enlarged"):
+        code, out, err = restore("--task", "denoise", "--input", f"{name}.png", "--set", "sigma_y=auto", *QUICK, output=name)
+        assert code == 0, err
+        level = json.loads((work / name / "report.json").read_text())["sigma_y"]
+        assert f"Noise level estimated from the image: {level:.2g}." in out
+        assert ("give a number" in out) == (name == "enlarged")
+    code, out, _ = restore("--task", "denoise", "--input", "enlarged.png", "--set", "sigma_y=0.05", *QUICK)
+    assert code == 0
+    assert "Noise level estimated" not in out
+    assert "give a number" not in out
 
 
 def test_without_input_or_truth_a_bundled_photo_is_restored(work, restore):

@@ -7,7 +7,7 @@ import operators
 from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.evaluation.novelty import Reference, features
 from invdiff.posterior import DPS, MomentMatching
-from invdiff.problem import simulate
+from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
 from invdiff.trust import appraise
 
@@ -55,3 +55,30 @@ def test_nonlinear_operators_have_no_provenance():
     assert found.provenance is None
     assert set(found.report) == {"consistency"}
     assert found.features.shape == (8,)
+
+
+def test_a_finished_run_short_of_memory_goes_without_novelty(monkeypatch):
+    def out_of_memory(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    reference = Reference.fit(features(PRIOR, draws(40)))
+    problem, samples = restored(operators.Denoising(SIZE), DPS(steps=3))
+    monkeypatch.setattr("invdiff.trust.features", out_of_memory)
+    found = appraise(problem, PRIOR, samples, reference)
+    assert "novelty" not in found.report
+    assert "the memory that is left" in found.report["unjudged"]["words"]
+    assert found.features is None
+    with pytest.raises(RuntimeError, match="allocate"):         # what is asked for is not left out
+        appraise(problem, PRIOR, samples, reference, look=True)
+
+
+def test_noise_that_is_not_white_is_told():
+    size = (1, 64, 64)
+    noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
+    for y, told in ((0.1 * noise, False), (0.1 * smooth, True)):
+        problem = Problem(operators.Denoising(size), 0.5 + y, 0.05)
+        report = appraise(problem, PRIOR, problem.y[:, None], probes=0).report
+        assert ("noise" in report) == told
+    assert report["noise"]["whiteness"] < 0.5
+    assert "as white noise is not" in report["noise"]["words"]

@@ -9,7 +9,14 @@ import pytest
 import skimage.data
 import torch
 
-from operators import GaussianNoise, PoissonGaussianNoise, PoissonNoise, estimate_kspace_sigma, estimate_sigma
+from operators import (
+    GaussianNoise,
+    PoissonGaussianNoise,
+    PoissonNoise,
+    estimate_kspace_sigma,
+    estimate_sigma,
+    noise_whiteness,
+)
 from operators.mri._fourier import fft, ifft, to_channels
 
 DATA = Path(__file__).parents[2] / "../shared/data"
@@ -101,9 +108,64 @@ def test_clipped_and_rounded_images_do_not_fool_the_estimate():
         assert estimate_sigma(y).item() == pytest.approx(sigma, rel=0.06)
 
 
-def test_nothing_but_a_constant_has_no_noise():
-    assert estimate_sigma(torch.full((1, 2, 32, 32), 0.7)).item() == pytest.approx(0, abs=1e-6)
-    assert estimate_sigma(torch.arange(2.0)[None, None, None].expand(1, 1, 32, 2).repeat(1, 1, 1, 16)).isfinite().all()
+def eight_bits(y):
+    return (y.clamp(0, 1) * 255).round() / 255
+
+
+def test_areas_of_one_value_do_not_fool_the_estimate():
+    y = eight_bits(noisy(photograph("astronaut"), 0.05))
+    y[..., 100:130, 100:130] = 0.5  # painted over
+    framed = torch.nn.functional.pad(y, (20, 20, 12, 12), value=128 / 255)
+    for image in (y, framed):
+        assert estimate_sigma(image).item() == pytest.approx(0.05, rel=0.05)
+
+
+def test_nothing_but_constants_has_no_noise():
+    assert estimate_sigma(torch.full((1, 2, 32, 32), 0.7)).item() == 0
+    steps = torch.linspace(0.1, 0.9, 8).repeat_interleave(16).expand(1, 1, 64, -1)
+    assert estimate_sigma(steps).item() == 0
+    assert noise_whiteness(steps).item() == 1
+
+
+def test_where_next_to_all_is_clipped_there_is_no_estimate():
+    dark = eight_bits(noisy(photograph("camera") * 0.1, 0.1))
+    for y in (dark, torch.arange(2.0).repeat(16).expand(1, 1, 32, -1)):
+        with pytest.raises(ValueError, match=r"y: .*% of the 8 x 8 blocks of a channel touch clipped pixels"):
+            estimate_sigma(y)
+
+
+def test_the_estimate_does_not_hold_all_coefficients(monkeypatch):
+    from operators import noise
+
+    y, sizes = noisy(torch.zeros(1, 1, 300, 40), 0.1), []
+    coefficients = noise._block_coefficients
+    monkeypatch.setattr(noise, "_block_coefficients", lambda strip: (sizes.append(strip.numel()), coefficients(strip))[1])
+    by_strips = estimate_sigma(y)
+    assert len(sizes) > 1
+    assert max(sizes) < y.numel() / 4
+    monkeypatch.setattr(noise, "_ROWS", 300)
+    torch.testing.assert_close(by_strips, estimate_sigma(y))
+
+
+@pytest.mark.parametrize("name", ["camera", "astronaut"])
+def test_white_noise_is_said_to_be_white_and_jpeg_and_enlarged_is_not(name):
+    from PIL import Image
+
+    sigma = 0.02
+    y = noisy(photograph(name)[..., :160, :160], sigma)
+    for white in (y, eight_bits(y), noisy(torch.nn.functional.avg_pool2d(y, 5, 1), sigma, 1)):
+        assert noise_whiteness(white).item() > 0.8
+    file, pixels = io.BytesIO(), (eight_bits(y) * 255).byte()[0].permute(1, 2, 0).squeeze().numpy()
+    Image.fromarray(pixels).save(file, "JPEG", quality=75)
+    jpeg = torch.from_numpy(np.array(Image.open(file))).float().reshape(*y.shape[-2:], -1).permute(2, 0, 1)[None] / 255
+    enlarged = torch.nn.functional.interpolate(y, scale_factor=1.5, mode="bicubic")
+    for coloured in (jpeg, enlarged):
+        assert noise_whiteness(coloured).item() < 0.5
+        assert estimate_sigma(coloured).item() < 0.6 * sigma
+
+
+def test_of_small_images_white_noise_is_white_too():
+    assert noise_whiteness(noisy(torch.zeros(40, 3, 32, 32), 0.1)).min() > 0.7
 
 
 @pytest.mark.parametrize(
