@@ -76,13 +76,11 @@ def _run_stage(settings: Any, folder: Path, device: str) -> None:
     view, state = View(settings), folder / "state.safetensors"
     try:
         with closing(view):
-            run(settings, folder, device, on_step=view.show)
+            run(settings, folder, device, on_step=view.show, on_call=view.measure)
     except KeyboardInterrupt:
         if step := saved_state(state, settings).get("step"):
             _say(f"{state}: the state after step {step}; the same command goes on from there", err=True)
         raise
-    if not view.shown:
-        _say(f"already trained to step {settings.optimiser.steps}; only the prior is written anew")
 
 
 def _say(text: str, err: bool = False) -> None:
@@ -111,15 +109,18 @@ def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Pa
 
 
 class View:
-    """A bar, and under it the loss by noise band and the last validation. In a file instead of a terminal: a line for each
-    validation. Nothing until the first step, which only the first of several processes shows."""
+    """A bar, and under it the loss by noise band and the last validation; at the end another one, of what the card says of the
+    prior's errors. In a file instead of a terminal: a line for each validation, and one as that begins. Nothing until the first
+    step, which only the first of several processes shows."""
 
     def __init__(self, settings: Any):
         from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.console = plain_console()
-        self.bar = progress_bar("steps", TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self.line = self.bar.add_task(settings.name, total=settings.optimiser.steps)
+        self.bar = progress_bar("{task.fields[unit]}", TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self.steps = settings.optimiser.steps
+        self.line = self.bar.add_task(settings.name, total=self.steps, unit="steps")
+        self.measuring: Any = None
         self.live: Any = None
         self.shown, self.validated = False, 0
         self.losses: list[float | None] = []
@@ -136,14 +137,31 @@ class View:
                 self.console.print(_sentence(trainer.log[-1]), soft_wrap=True)
         self.bar.update(self.line, completed=progress.step)
 
-    def _begin(self, progress: Any, trainer: Any) -> None:
-        from rich.live import Live
+    def measure(self, done: int, calls: int) -> None:
+        """Take in how many of the network calls are done that measure the trained prior."""
+        if self.measuring is None:
+            if not self.shown:
+                self.bar.update(self.line, completed=self.steps)
+                self.console.print(f"already trained to step {self.steps}; only the prior is written anew", soft_wrap=True)
+            if self.bar.disable:
+                self.console.print(f"measuring the prior's errors, in {calls} network calls", soft_wrap=True)
+            self.measuring = self.bar.add_task("measuring", total=calls, unit="network calls")
+            self._live()
+        self.bar.update(self.measuring, completed=done)
 
+    def _begin(self, progress: Any, trainer: Any) -> None:
         self.shown, self.validated, self.log = True, len(trainer.log), trainer.log
         if progress.step > 1:
             self.console.print(f"going on from step {progress.step - 1}")
+        elif trainer.note:
+            self.console.print(trainer.note, soft_wrap=True)
         self.bar.reset(self.line, completed=progress.step - 1)      # what is left is judged by this session's speed
-        if self.bar.console.is_terminal:
+        self._live()
+
+    def _live(self) -> None:
+        from rich.live import Live
+
+        if self.bar.console.is_terminal and not self.live:
             self.live = Live(console=self.bar.console, refresh_per_second=4, get_renderable=self._picture,
                              redirect_stdout=self.console.is_terminal)
             self.live.start()
@@ -161,6 +179,8 @@ class View:
 
         from invdiff.training.monitor import band_names
 
+        if not self.shown:
+            return self.bar
         bands = Table("noise", *band_names(), box=None, pad_edge=False)
         bands.add_row("loss", *("" if value is None else f"{value:.4f}" for value in self.losses))
         if not self.log:

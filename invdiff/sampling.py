@@ -148,9 +148,15 @@ def check_solver(prior: Denoiser, integrator: Integrator, name: str = "this prio
     denoises = not own and bool(getattr(prior, "card", None))       # without a card it may be anything
     if type(integrator) is type(usual) or not (own or (denoises and isinstance(integrator, Consistency))):
         return
-    asked, right = (name_of(each, PARTS["integrator"]) for each in (integrator, usual))
-    raise InputError(f"solver: {name} is drawn from by {right}, and {asked} would make no images of it, for it is "
-                     f"{'no' if own else 'a'} denoiser; give that one, or leave the solver out")
+    raise InputError(f"solver: {name} is drawn from by {_solver_name(usual)}, and {_solver_name(integrator)} would make no "
+                     f"images of it, for it is {'no' if own else 'a'} denoiser; give that one, or leave the solver out")
+
+
+def _solver_name(integrator: Integrator) -> str:
+    """What `--solver` calls it."""
+    if isinstance(integrator, DPMSolverPP):
+        return "dpmpp_2m_sde" if integrator.eta else "dpmpp_2m"
+    return name_of(integrator, PARTS["integrator"])
 
 
 def card_range(prior: Denoiser) -> tuple[float, float]:

@@ -9,10 +9,10 @@ from invdiff.errors import InputError
 from invdiff.io.files import unwritable, write_text
 from invdiff.io.markdown import table
 
-GAUSSIAN = ("In {steps} steps, to a last level of 0.0005, below every posterior's spread; of a stationary prior, or one that is "
-            "white or rough where a row says so. mean: its distance from the posterior's, over sqrt(tr C). cov: |sample "
-            "covariance - C| / |C|, in the Frobenius norm. Beside them sigma_y over the prior's standard deviation. Exact draws "
-            "have sampling error alone.")
+GAUSSIAN = ("In {steps} steps, to a last level of 0.0005, below every posterior's spread; of a stationary prior, or one that "
+            "is white or rough where a row says so. mean: its distance from the posterior's, over sqrt(tr C). cov: |sample "
+            "covariance - C| / |C|, in the Frobenius norm. Beside them sigma_y over the prior's standard deviation. Exact "
+            "draws have sampling error alone.")
 DISTANCE = ("2-Wasserstein along 1000 directions, root mean square, in units in which a component has unit variance and its "
             "neighbours are 8 √(d/2) away. Columns: (dimension of x, of y). Means over problems; in brackets, standard errors.")
 

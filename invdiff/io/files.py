@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from invdiff.errors import InputError
 
 
@@ -20,10 +22,21 @@ def unwritable(path: str | Path, error: Exception) -> InputError:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, before the work whose results are to go there. Raises InputError."""
-    try:
+    """Make a folder and those above it, before the work whose results are to go there. Raises InputError, also where it is
+    there and nothing can be put into it."""
+    with writing(path):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        probe = sibling(path / "probe")
+        probe.mkdir()       # tried and not asked: os.access answers yes to root, and on read-only file systems
+        probe.rmdir()
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Around the writing of a file, or into a folder: whatever keeps it from being written, as one InputError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
         raise unwritable(path, error) from error
 
 

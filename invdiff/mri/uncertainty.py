@@ -14,7 +14,7 @@ POOL = 2.0              # pixels: a handful of samples says little of the varian
 def magnitudes(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Of complex samples (S, 2 M, h, w): the magnitude of their mean, and by how much theirs differ from it, (h, w).
 
-    That is their standard deviation where there is signal. Where there is none, they are larger than that of the mean, and their
+    That is their standard deviation where there is signal. Where there is none, they are larger than that of the mean and their
     distance from it counts, too. The square is pooled over a Gaussian window of POOL pixels; it is zero for a single sample.
     """
     spread = mri.combine_sets(samples)[:, 0]

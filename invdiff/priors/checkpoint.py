@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invdiff.errors import InputError
-from invdiff.io.files import replacing
+from invdiff.io.files import replacing, writing
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network
 from invdiff.priors.spectrum import ErrorSpectrum
@@ -83,6 +83,11 @@ def check_card(card: Mapping[str, Any]) -> None:
         low, high = map(float, card["sigma_range"])
         if not 0 < low < high < math.inf:
             raise ValueError(f"sigma_range: expected two rising positive numbers, got {card['sigma_range']}")
+    size = card.get("image_size", [1, 1])
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
+        raise ValueError(f"image_size: expected height and width in pixels, got {size!r}")
+    if not isinstance(own := card.get("sampling", {}), dict):
+        raise ValueError(f"sampling: expected a mapping, such as {{solver: ddim, steps: 4}}, got {own!r}")
     known = card["preconditioning"]
     if not (0 < known.get("sigma_data", 1) < math.inf and math.isfinite(known.get("centre", 0))):
         raise ValueError(f"preconditioning: expected sigma_data > 0 and a centre, got {known}")
@@ -129,11 +134,19 @@ def read_format(path: str | Path) -> str | None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """safetensors, written whole or not at all: a kill leaves the old file or the new one."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-        temporary.chmod(0o644)      # safetensors makes it private
+    """safetensors, written whole or not at all: a kill leaves the old file or the new one.
+
+    Raises InputError where it cannot be written, and for numbers that are not finite, which no file is to keep.
+    """
+    for name, value in tensors.items():
+        if not bool(value.isfinite().all()):
+            raise InputError(f"{path}: is not written, as {name} holds NaN or infinity: the training has diverged; start anew "
+                             "with a lower rate, a longer warmup or precision=fp32")
+    with writing(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+            temporary.chmod(0o644)      # safetensors makes it private
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -160,5 +160,5 @@ def class_number(prior: Any, wanted: str, name: str) -> int:
         return lower.index(wanted.lower())
     if wanted.isdecimal() and int(wanted) < len(names):
         return int(wanted)
-    listed = ", ".join(f"{i} {each}" for i, each in enumerate(names))
+    listed = ", ".join(each if each == str(i) else f"{i} {each}" for i, each in enumerate(names))
     raise InputError(f"{name}: class: expected one of {listed}, got {wanted!r}")

@@ -63,7 +63,7 @@ class AutoencoderSettings(Frozen):
     clip: PositiveFloat = 0.1
     ema_gamma: PositiveFloat = 16.0
     precision: Literal["fp32", "bf16"] = "bf16"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     use: str = ""
 
 

@@ -28,23 +28,43 @@ def build_denoiser(settings: TrainSettings) -> EDMDenoiser:
     return EDMDenoiser(network, settings.network.channels, settings.noise.sigma_data, settings.noise.centre)
 
 
-def start_from(denoiser: EDMDenoiser, name: str, coder: Any = None) -> str:
+def begin(denoiser: EDMDenoiser, settings: TrainSettings, coder: Any = None) -> tuple[str, str]:
+    """Begin as `initial` or, without it, as the teacher of a distillation (Salimans & Ho 2022, Algorithm 2); where the teacher
+    is of another network, and without either, weights stay random. Returns `weights_of` `initial`, and what is to be said.
+
+    coder: the autoencoder of a run on latents.
+    Raises InputError as `start_from` does for `initial`.
+    """
+    if settings.initial:
+        return start_from(denoiser, settings.initial, coder), ""
+    if teacher := getattr(settings.loss, "teacher", None):
+        untrained = {name: value.clone() for name, value in denoiser.state_dict().items()}
+        try:
+            start_from(denoiser, teacher, coder, "loss.teacher")
+        except InputError as error:
+            denoiser.load_state_dict(untrained)
+            return "", f"it begins with random weights, not as its teacher; {error}"
+    return "", ""
+
+
+def start_from(denoiser: EDMDenoiser, name: str, coder: Any = None, key: str = "initial") -> str:
     """Begin as a prior, of the same network or of a part of it: blocks that it lacks are the identity at first. Returns
     `weights_of` it.
 
     coder: the autoencoder of a run on latents.
+    key: the setting that names the prior.
     Raises InputError where there is none, or one of another architecture, preconditioning or autoencoder.
     """
     prior = load_prior(name)
     initial = prior.denoiser if isinstance(prior, LatentPrior) else prior
     if not isinstance(initial, EDMDenoiser):
-        raise InputError(f"initial: {name} is not a prior that `invdiff train` wrote")
-    check_latents("initial", name, prior, coder)
+        raise InputError(f"{key}: {name} is not a prior that `invdiff train` wrote")
+    check_latents(key, name, prior, coder)
     if (initial.sigma_data, initial.centre) != (denoiser.sigma_data, denoiser.centre):
-        raise InputError(f"initial: {name} has noise.sigma_data {initial.sigma_data:g} and noise.centre {initial.centre:g}, "
+        raise InputError(f"{key}: {name} has noise.sigma_data {initial.sigma_data:g} and noise.centre {initial.centre:g}, "
                          f"not {denoiser.sigma_data:g} and {denoiser.centre:g}")
     known = initial.network.state_dict()
-    unlike = InputError(f"initial: {name} is of another architecture than `network`")
+    unlike = InputError(f"{key}: {name} is of another architecture than `network`")
     try:
         if denoiser.network.load_state_dict(known, strict=False).unexpected_keys:
             raise unlike

@@ -78,7 +78,7 @@ class ClassifierSettings(Frozen):
     clip: PositiveFloat = 1.0
     ema_gamma: PositiveFloat = 16.0
     precision: Literal["fp32", "bf16"] = "bf16"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     use: str = ""
 
 

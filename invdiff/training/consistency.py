@@ -38,7 +38,8 @@ class ConsistencyLoss(Loss):
     order: of the teacher's step, 1 is Euler's, of one call, 2 is Heun's, of two.
     guidance: of the teacher by the class of each image (`invdiff.priors.Guided`), for twice the calls; 1 is none.
     guidance_interval: noise levels, lowest and highest, at which that acts; without it, at all.
-    steps, second: how f is to be sampled: the number of calls, and the level of the second; they begin at `noise.high`.
+    steps, second: how f is to be sampled: the number of calls, and the level of the second; the first is at the highest
+        of `noise`.
     """
 
     kind: Literal["consistency_training", "consistency_distillation"]
@@ -61,8 +62,9 @@ class ConsistencyLoss(Loss):
         return self
 
     def objective(self, denoiser: EDMDenoiser, noise: Noise) -> Objective:
-        if self.steps > 1 and self.second > noise.high:
-            raise InputError(f"loss.second: expected at most noise.high = {noise.high:g}, where sampling begins, got "
+        high = noise.trained_range()[1]
+        if self.steps > 1 and self.second > high:
+            raise InputError(f"loss.second: expected at most {high:g}, the highest noise level, where sampling begins, got "
                              f"{self.second:g}")
         return ConsistencyObjective(denoiser, self, noise)
 
@@ -72,8 +74,9 @@ class ConsistencyLoss(Loss):
         return min(self.last, self.first * 2 ** (step * stages // steps))
 
     def sampling(self, noise: Noise, step: int, steps: int) -> Sampling:
-        low = self.second if self.steps > 1 else noise.high
-        return Sampling("consistency", Consistency(), self.steps, "karras", Karras(), low, noise.high)
+        high = noise.trained_range()[1]
+        low = self.second if self.steps > 1 else high
+        return Sampling("consistency", Consistency(), self.steps, "karras", Karras(), low, high)
 
 
 class ConsistencyObjective(Objective):

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from invdiff.errors import InputError
@@ -39,7 +40,7 @@ def difference(stored: dict | None, settings: TrainSettings) -> str | None:
         if teacher and known["loss"].get("teacher") == Path(teacher).name:
             whole["loss"] = {**known["loss"], "teacher": teacher}
         before = identity(TrainSettings.model_validate(whole))
-    except (KeyError, TypeError, ValidationError):
+    except (KeyError, TypeError, AttributeError, ValidationError):
         return "and this version does not know all of them"
     return _first(before, identity(settings))
 
@@ -52,12 +53,15 @@ def check_length(where: Path | str, done: int, settings: TrainSettings) -> None:
                          "another --output")
 
 
-def check_told(where: Path | str, state: dict[str, Any], settings: TrainSettings, images: int) -> None:
-    """Raises InputError if a run goes on with another number of images, or if its card would tell of another decay than that it
-    was trained with, as nothing is left to train. States of earlier versions know neither."""
+def check_told(where: Path | str, state: dict[str, Any], settings: TrainSettings, images: int, brightness: list[float]) -> None:
+    """Raises InputError if a run goes on with other images, by their number or by the `brightness` of some patches, or if its
+    card would tell of another decay than that it was trained with, as nothing is left to train. States of earlier versions know
+    none of these."""
     if (before := state.get("images", images)) != images:
         raise InputError(f"{where}: belongs to a run on {before} images, and now there are {images}; put them back, use "
                          "another --output, or delete the state")
+    if not np.allclose(state.get("brightness", brightness), brightness, rtol=0.01, atol=1e-4):
+        raise InputError(f"{where}: belongs to a run on other images; put them back, use another --output, or delete the state")
     decay = settings.optimiser.decay
     if state["step"] == settings.optimiser.steps and (before := state.get("decay", decay)) != decay:
         raise InputError(f"{where}: all steps are done, with optimiser.decay={before:g}, and now {decay:g}; leave it, ask for "
@@ -79,9 +83,9 @@ def saved_state(path: Path, settings: TrainSettings) -> dict[str, Any]:
         return {}
     try:
         state = json.loads(read_tensors(path)[1].get("state", "{}"))
-    except (InputError, ValueError):
+        return {} if difference(state.get("settings"), settings) else state
+    except (InputError, ValueError, AttributeError):
         return {}
-    return {} if difference(state.get("settings"), settings) else state
 
 
 def _first(before: dict[str, Any], now: dict[str, Any], holder: str = "") -> str | None:

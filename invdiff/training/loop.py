@@ -7,18 +7,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
-from invdiff.priors.checkpoint import read_tensors, write_tensors
+from invdiff.machine import out_of_memory
+from invdiff.priors.checkpoint import matching, read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.spectrum_records import fingerprint
 from invdiff.training.averages import Averages
-from invdiff.training.batches import Batch, Batches, PatchSource
-from invdiff.training.beginning import build_denoiser, check_latents, start_from, weights_of
+from invdiff.training.batches import Batch, Batches, PatchSource, brightness_of
+from invdiff.training.beginning import begin, build_denoiser, check_latents, weights_of
 from invdiff.training.identity import check_length, check_others, check_told, difference, identity
 from invdiff.training.latents import Latents
 from invdiff.training.noise_levels import RunningLoss
@@ -42,8 +44,9 @@ class Trainer:
     """Network, optimiser and moving averages of a run. `steps()` trains; `save` and `resume` carry it over a kill.
 
     In each of several processes there is one: they hold the same state, and share every batch.
-    begun: is it to `resume`? Then the prior that it began with need not be there any more.
-    Raises InputError without accelerate, for batches with fewer patches than processes, and as `start_from` does.
+    begun: is it to `resume`? Then the prior that it began with need not be there any more. `note` is what is to be said of how
+    it begins.
+    Raises InputError without accelerate, for batches with fewer patches than processes, and as `begin` does.
     """
 
     def __init__(self, settings: TrainSettings, patches: PatchSource, device: str | torch.device = "cpu", *,
@@ -58,8 +61,7 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.images, self.coder = len(patches), patches.coder if isinstance(patches, Latents) else None
         self.denoiser = build_denoiser(settings)
-        initial = weights_of(settings.initial) if begun or not settings.initial else start_from(
-            self.denoiser, settings.initial, self.coder)
+        initial, self.note = (weights_of(settings.initial), "") if begun else begin(self.denoiser, settings, self.coder)
         self.denoiser.to(self.device, memory_format=torch.channels_last)
         self.averages = Averages(self.denoiser, settings.optimiser.ema_gammas)
         self.loss = settings.loss.objective(self.denoiser, settings.noise).to(self.device)
@@ -70,7 +72,7 @@ class Trainer:
         groups = [{"params": self.parameters, "weight_decay": o.weight_decay}, {"params": head, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=o.rate, betas=(0.9, 0.99), fused=True)
         self.losses = RunningLoss(settings.noise.low, settings.noise.high)
-        self.batches = self._batches(patches)
+        self.batches, self.brightness = self._batches(patches), brightness_of(patches, min(settings.data.patch))
         self.others = self._others() | ({} if initial is None else {"initial": initial})
         if settings.compile:
             self.loss.compile()         # in place: the state's names stay as they are
@@ -104,7 +106,7 @@ class Trainer:
     def steps(self) -> Iterator[Progress]:
         """Train to the end, yielding after each step. Stop whenever you like: the state is whole at each yield.
 
-        Raises InputError, in the midst of a step, when the loss is no longer a number.
+        Raises InputError, in the midst of a step, when the loss is no longer a number, or memory does not do.
         """
         try:
             while self.step < self.settings.optimiser.steps:
@@ -112,6 +114,11 @@ class Trainer:
                 progress = self._advance()
                 self.seconds += time.perf_counter() - start
                 yield progress
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise InputError("memory: a step does not fit; take a smaller optimiser.batch, data.patch or network, or a machine "
+                             "with more memory") from error
         finally:
             self.batches.close()
 
@@ -181,26 +188,33 @@ class Trainer:
         return {"net": self.denoiser, **averages, **self.loss.kept()}
 
     def save(self, path: str | Path) -> None:
-        """Everything that the next step depends on, in one safetensors file, written whole or not at all."""
+        """Everything that the next step depends on, in one safetensors file, written whole or not at all. Raises InputError
+        where it cannot be written, and for weights that are not finite."""
         tensors = {f"{name}.{k}": v for name, module in self._modules().items() for k, v in module.state_dict().items()}
         for i, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
         tensors |= {f"losses.{k}": torch.from_numpy(getattr(self.losses, k)) for k in ("squares", "seen")}
         state = {"step": self.step, "seconds": self.seconds, "log": self.log, "settings": identity(self.settings),
-                 "others": self.others, "images": self.images, "decay": self.settings.optimiser.decay}
+                 "others": self.others, "images": self.images, "brightness": self.brightness,
+                 "decay": self.settings.optimiser.decay}
         write_tensors(path, {k: v.cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(state)})
 
     def resume(self, path: str | Path) -> None:
-        """Go on from `save`. Raises InputError if the file belongs to a run with other settings, another teacher, autoencoder
-        or beginning, on another number of images, or of more steps."""
+        """Go on from `save`. Raises InputError if the file is damaged, or belongs to a run with other settings, another
+        teacher, autoencoder or beginning, on other images, or of more steps."""
         tensors, metadata = read_tensors(path)
-        state = json.loads(metadata.get("state", "{}"))
+        with matching(path, "the state of a training"):
+            self._take(path, tensors, json.loads(metadata["state"]))
+
+    def _take(self, path: str | Path, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         if why := difference(state.get("settings"), self.settings):
             raise InputError(f"{path}: belongs to a run with other settings ({why}); use another --output or delete it")
-        check_length(path, state["step"], self.settings)
-        check_told(path, state, self.settings, self.images)
+        check_length(path, int(state["step"]), self.settings)
         check_others(path, state.get("others", {}), self.others)        # states of the first versions have none
+        check_told(path, state, self.settings, self.images, self.brightness)
         self.others |= state.get("others", {})
+        if bad := [name for name, value in tensors.items() if not bool(value.isfinite().all())]:
+            raise ValueError(f"{bad[0]} holds NaN or infinity")
         for name, module in self._modules().items():
             module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
         moments: dict[int, dict[str, Tensor]] = {}
@@ -209,12 +223,14 @@ class Trainer:
                 _, index, name = key.split(".")
                 # in the parameter's memory format, which a file forgets: the fused optimiser reads both in storage order
                 kept = torch.empty_like(self.trained[int(index)]).copy_(value) if value.ndim else value
+                if kept.shape != value.shape:
+                    raise ValueError(f"{key} is of another shape than its weights")
                 moments.setdefault(int(index), {})[name] = kept
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
         if "losses.seen" in tensors:        # states of the first version have none
             self.losses.squares, self.losses.seen = (tensors[f"losses.{k}"].numpy().copy() for k in ("squares", "seen"))
-        self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
+        self.step, self.seconds, self.log = int(state["step"]), float(state["seconds"]), list(state["log"])
 
 
 def seed_dropout(seed: int, device: torch.device) -> None:

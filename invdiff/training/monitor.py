@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invdiff.datasets.crops import centre_crops
 from invdiff.errors import InputError
+from invdiff.io.files import write_text, writing
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.loop import Progress, Trainer
 from invdiff.training.samples import draw_samples, save_sheet, sheet
@@ -25,7 +26,7 @@ VALIDATION = (15 / 255, 25 / 255, 50 / 255, 0.5, 2.0)
 class Monitor:
     """Sees every step; writes into `output` at the steps that `settings.monitor` names, and at the last.
 
-    Raises InputError if TensorBoard is asked for and not installed.
+    Raises InputError if TensorBoard is asked for and not installed, and where `output` cannot be written.
     """
 
     def __init__(self, trainer: Trainer, held: Sequence[Tensor], output: Path):
@@ -53,20 +54,23 @@ class Monitor:
             rows = {"loss": line["loss"], "rate": trainer.optimiser.param_groups[0]["lr"]}
             rows |= {f"loss by band/{name}": v for name, v in zip(band_names(), line["loss_by_band"], strict=True)}
             rows |= {f"psnr/{level}": value for level, value in line["psnr"].items()}
-            for name, value in rows.items():
-                if value is not None:
-                    self.board.add_scalar(name, value, trainer.step)
+            with writing(self.output):
+                for name, value in rows.items():
+                    if value is not None:
+                        self.board.add_scalar(name, value, trainer.step)
 
     def _draw(self, step: int) -> None:
         picture = sample_sheet(self.trainer, self.trainer.average)
         save_sheet(self.output / "samples" / f"{step:07d}.png", picture)
         if self.board:
-            self.board.add_image("samples", np.asarray(picture), step, dataformats="HWC")
+            with writing(self.output):
+                self.board.add_image("samples", np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
         """Write what TensorBoard has not written yet."""
         if self.board:
-            self.board.close()
+            with writing(self.output):
+                self.board.close()
 
 
 def _board(folder: Path, step: int) -> Any:
@@ -75,7 +79,8 @@ def _board(folder: Path, step: int) -> Any:
     except ImportError as error:
         raise InputError("monitor.tensorboard: TensorBoard is not installed; pip install tensorboard, or set it to false"
                          ) from error
-    return SummaryWriter(str(folder), purge_step=step + 1)      # what a killed run wrote beyond its last checkpoint
+    with writing(folder):
+        return SummaryWriter(str(folder), purge_step=step + 1)      # what a killed run wrote beyond its last checkpoint
 
 
 def sample_sheet(trainer: Trainer, denoiser: EDMDenoiser) -> Image.Image:
@@ -88,7 +93,7 @@ def sample_sheet(trainer: Trainer, denoiser: EDMDenoiser) -> Image.Image:
         samples = draw_samples(denoiser, m.sheet, size, few.steps, few.sigma_min, few.sigma_max, integrator=few.integrator,
                                schedule=few.schedule)
     else:
-        samples = draw_samples(denoiser, m.sheet, size, m.sheet_steps, noise.low, noise.high)
+        samples = draw_samples(denoiser, m.sheet, size, m.sheet_steps, *s.loss.trained_range(noise))
     with torch.no_grad():
         return sheet(coder.decode(samples) if coder else samples)
 
@@ -131,5 +136,5 @@ def best_average(trainer: Trainer, crops: Tensor) -> int:
 
 
 def write_log(path: Path, lines: Sequence[dict]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with writing(path):
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

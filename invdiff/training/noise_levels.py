@@ -21,7 +21,7 @@ _NORMAL = NormalDist()
 class Noise(BaseModel):
     """Base of the distributions: a frozen set of parameters, the range they keep to, and the denoiser's preconditioning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     low: PositiveFloat = 0.002
     high: PositiveFloat = 40.0
@@ -33,6 +33,10 @@ class Noise(BaseModel):
         if self.low >= self.high:
             raise ValueError(f"expected low < high, got {self.low:g} and {self.high:g}")
         return self
+
+    def trained_range(self) -> tuple[float, float]:
+        """The lowest and the highest level that there are in training."""
+        return self.low, self.high
 
     def draw(self, count: int, rng: np.random.Generator, step: int, losses: "RunningLoss") -> tuple[np.ndarray, np.ndarray]:
         """Noise levels (count,) for a step, and the weight of each in the loss, (count,), of mean one."""
@@ -106,9 +110,13 @@ class Chain(Noise):
 
     @model_validator(mode="after")
     def _holds_levels(self) -> "Chain":
-        if not len(self.inside()):
-            raise ValueError(f"no level of the chain lies in [{self.low:g}, {self.high:g}]")
+        if len(self.inside()) < 2:
+            raise ValueError(f"fewer than two levels of the chain lie in [{self.low:g}, {self.high:g}]")
         return self
+
+    def trained_range(self) -> tuple[float, float]:
+        first, *_, last = self.inside().tolist()
+        return first, last
 
     def inside(self) -> np.ndarray:
         """The chain's levels in [low, high], rising."""

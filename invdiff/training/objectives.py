@@ -74,7 +74,7 @@ class Loss(BaseModel):
     of_one_length: is a run of more steps another run from the start?
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     of_one_length: ClassVar[bool] = False
 
     def objective(self, denoiser: EDMDenoiser, noise: Noise) -> Objective:
@@ -97,6 +97,10 @@ class Loss(BaseModel):
              losses: RunningLoss) -> tuple[np.ndarray, np.ndarray]:
         """Noise levels of a step, of `steps`, and their weights, (count,) each: as `noise` says, if nothing else is said."""
         return noise.draw(count, rng, step, losses)
+
+    def trained_range(self, noise: Noise) -> tuple[float, float]:
+        """The lowest and the highest noise level that a prior of this loss knows."""
+        return noise.trained_range()
 
     def sampling(self, noise: Noise, step: int, steps: int) -> Sampling | None:
         """How the prior is to be sampled after `step` steps of `steps`, where that is part of what it has learned."""

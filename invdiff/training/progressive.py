@@ -73,6 +73,9 @@ class ProgressiveLoss(Loss):
         i = 1 + (quantiles(count, rng) * student).astype(int).clip(max=student - 1)
         return level(torch.from_numpy(i / student), noise.high).numpy(), np.ones(count)
 
+    def trained_range(self, noise: Noise) -> tuple[float, float]:
+        return noise.low, noise.high        # its levels are its own, whatever the noise's kind
+
     def sampling(self, noise: Noise, step: int, steps: int) -> Sampling:
         student = self.students()[self.number(max(0, step - 1), steps)]
         low = float(level(torch.tensor(1 / student, dtype=torch.float64), noise.high))

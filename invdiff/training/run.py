@@ -30,14 +30,16 @@ from invdiff.training.whole import WholeImages
 
 
 def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, save_seconds: float = 120.0,
-          on_step: Callable[[Progress, Trainer], object] | None = None) -> Path:
+          on_step: Callable[[Progress, Trainer], object] | None = None,
+          on_call: Callable[[int, int], object] | None = None) -> Path:
     """Train to the end, from the last checkpoint in `output` if there is one; returns the prior's path.
 
     `output` gets state.safetensors (the resumable state), log.jsonl, samples/STEP.png, NAME.safetensors (the prior) and
     NAME.png (samples of it). Started by torchrun or accelerate in several processes, they train one network together, and
-    the first of them writes, and calls `on_step`.
+    the first of them writes, and calls `on_step`. `on_call` is that of `export`.
     Ctrl-C or SIGTERM end it after the step, and save; a second one ends it at once.
-    Raises InputError for unusable data, a checkpoint of another or a longer run, or without accelerate, and KeyboardInterrupt.
+    Raises InputError for unusable data, a checkpoint of another or a longer run, a folder that cannot be written, too little
+    memory, a run that diverges, or without accelerate, and KeyboardInterrupt.
     """
     output = Path(output)
     patches, held, test = load_data(settings)
@@ -57,7 +59,7 @@ def train(settings: TrainSettings, output: str | Path, device: str = "cpu", *, s
                     raise KeyboardInterrupt
     path = output / f"{settings.name}.safetensors"
     if trainer.processes.main:
-        export(trainer, held, test, path)
+        export(trainer, held, test, path, on_call)
     trainer.processes.wait()        # another stage may begin with it
     return path
 
@@ -66,8 +68,10 @@ def finished(settings: TrainSettings, output: Path) -> int | None:
     """The last step of a run with all these settings that `output` holds with its prior; None where `train` has something to
     do, be it to write the prior anew."""
     try:
-        made = read_card(output / f"{settings.name}.safetensors").get("training", {})
-    except InputError:
+        made = read_card(output / f"{settings.name}.safetensors")["training"]
+    except (InputError, KeyError):
+        return None
+    if not isinstance(made, dict):
         return None
     steps = settings.optimiser.steps
     same = made.get("settings") == json.loads(json.dumps(settings_told(settings))) and made.get("steps") == steps
@@ -98,7 +102,8 @@ def _watch(trainer: Trainer, monitor: Monitor, state: Path, save_seconds: float,
                 saved = time.monotonic()
     finally:
         monitor.close()
-        if trainer.whole:       # what ends a step in its midst leaves the last checkpoint as it was
+        # what ends a step in its midst leaves the last checkpoint as it was, and nothing done leaves none
+        if trainer.whole and trainer.step:
             trainer.save(state)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff.diffusion.integrators import DPMSolverPP, Integrator
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.schedules import Karras, Schedule
-from invdiff.io.files import replacing
+from invdiff.io.files import replacing, writing
 from invdiff.priors.denoiser import EDMDenoiser
 
 _GAP = 2        # pixels between samples
@@ -52,7 +52,8 @@ def sheet(samples: Tensor) -> Image.Image:
 
 
 def save_sheet(path: Path, picture: Image.Image) -> None:
-    """A PNG, written whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        picture.save(temporary, "PNG")
+    """A PNG, written whole or not at all. Raises InputError where it cannot be."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            picture.save(temporary, "PNG")

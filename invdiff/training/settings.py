@@ -21,7 +21,7 @@ Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]       # of files, in the ou
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(Frozen):
@@ -135,7 +135,7 @@ class TrainSettings(Frozen):
     monitor: MonitorSettings = MonitorSettings()
     precision: str = Field("bf16", pattern="^(fp32|bf16)$")
     compile: bool = False
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     use: str = ""
 
     @field_validator("network")

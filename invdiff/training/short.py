@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from invdiff.errors import InputError
-from invdiff.io.files import make_folder
+from invdiff.io.files import make_folder, writing
 from invdiff.priors.checkpoint import read_card
 from invdiff.training.processes import asking
 
@@ -33,7 +33,8 @@ def run_short(trainer: ShortTrainer, output: Path, on_step: Callable[[int, float
     """
     steps, asked, means = trainer.settings.steps, list[bool](), dict[str, float]()
     make_folder(output)
-    with (output / "log.jsonl").open("w", encoding="utf-8") as log, asking(lambda: asked.append(True)):
+    path = output / "log.jsonl"
+    with writing(path), path.open("w", encoding="utf-8") as log, asking(lambda: asked.append(True)):
         for number in range(steps):
             share = max(_FORGET, 1 / (number + 1))
             for name, value in trainer.step(number).items():

@@ -1,7 +1,9 @@
 """What the terminal, or a log file, shows of a training run."""
 
 import io
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -16,7 +18,23 @@ from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.priors.checkpoint import read_card
 from invdiff.training.monitor import band_names
+from invdiff.training.short import run_short
 from invdiff.training.stages import RUNS, train_stages
+
+
+class Full:
+    """A training of minutes whose log cannot be written."""
+
+    settings, seconds = SimpleNamespace(steps=1), 0.0
+
+    def step(self, number):
+        return {"loss": 1.0}
+
+
+def test_the_log_of_a_short_training_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"log\.jsonl: cannot be written"):
+        run_short(Full(), tmp_path, None)
 
 
 @pytest.fixture
@@ -43,7 +61,8 @@ def test_a_log_file_gets_a_line_for_each_validation(config):
     lines = train(config).splitlines()
     assert [line.split(",")[0] for line in lines[:2]] == ["step 2", "step 4"]
     assert "dB at 0.5" in lines[0]
-    assert lines[2].startswith("runs/toy/toy.safetensors: the prior")
+    assert lines[2] == "measuring the prior's errors, in 36 network calls"        # 17 in colour, 17 in grey, 2 of the sheet
+    assert lines[3].startswith("runs/toy/toy.safetensors: the prior")
     longer = train(config, "--set", "optimiser.steps=6").splitlines()
     assert longer[0] == "going on from step 4"
     assert longer[1].startswith("step 6")
@@ -169,10 +188,11 @@ def test_a_terminal_shows_the_loss_of_each_band_and_the_last_validation(config, 
     screen, plain = io.StringIO(), rich.console.Console
     monkeypatch.setattr(rich.console, "Console", lambda **options: plain(file=screen, force_terminal=True, width=120))
     train(config)
-    shown = screen.getvalue()
+    shown = re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())          # without colours
     assert all(name in shown for name in band_names())
     assert "4/4" in shown
     assert "held back, step 4" in shown
+    assert "36/36 network calls" in shown
 
 
 def test_stages_follow_each_other_and_a_finished_one_is_not_run_again(config):
@@ -180,8 +200,9 @@ def test_stages_follow_each_other_and_a_finished_one_is_not_run_again(config):
         text = file.read().rstrip("}")
     with open("two.yaml", "w", encoding="utf-8") as file:
         file.write(text + "}, stages: [{data.patch: [32], optimiser.steps: 2}, {network.depths: [1, 2], seed: 1}]}")
-    lines = train("two.yaml").splitlines()
-    assert [line.split(",")[0] for line in lines[:-1]] == ["stage 1 of 2", "step 2", "stage 2 of 2", "step 2", "step 4"]
+    lines, measuring = train("two.yaml").splitlines(), "measuring the prior's errors"
+    assert [line.split(",")[0] for line in lines[:-1]] == ["stage 1 of 2", "step 2", measuring, "stage 2 of 2", "step 2",
+                                                            "step 4", measuring]
     assert lines[-1].startswith("runs/toy/toy.safetensors")
     first, last = (read_card(f"runs/toy/{name}toy.safetensors")["training"] for name in ("stage-1/", ""))
     assert (first["settings"]["data"]["patch"], first["steps"], last["settings"]["data"]["patch"]) == ([32], 2, [16])

@@ -209,7 +209,8 @@ def test_unfit_boundaries_and_kernels_are_refused():
 
 
 @pytest.mark.parametrize("boundary", ["reflect", "replicate", "zero", "valid"])
-@pytest.mark.parametrize("kernel", [operators.gaussian_kernel(0.6), operators.motion_kernel(5, seed=2)], ids=["gaussian", "motion"])
+@pytest.mark.parametrize("kernel", [operators.gaussian_kernel(0.6), operators.motion_kernel(5, seed=2)],
+                         ids=["gaussian", "motion"])
 def test_far_from_the_borders_all_are_the_circular_filter(kernel, boundary):
     physics = operators.blur((1, 24, 19), kernel, boundary)
     x = torch.zeros(1, 1, 24, 19)

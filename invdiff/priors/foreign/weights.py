@@ -1,5 +1,6 @@
 """Weights from files that others wrote. Nothing in them is executed."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*TorchScript")      # which is refused below, in a sentence
+            data = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:      # a pickle that is none can raise anything
         if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise InputError(f"{path}: holds more than tensors, and what else is pickled there might run code, so it is not "

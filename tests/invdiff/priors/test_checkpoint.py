@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 import invdiff.priors.checkpoint as checkpoint
@@ -122,6 +123,12 @@ def spoil(path, kind):
             card(architecture=ARCHITECTURE | {"widths": [], "depths": []})
         case "a falling range":
             card(sigma_range=[1.0, 0.1])
+        case "a size in words":
+            card(image_size="big")
+        case "a size of three numbers":
+            card(image_size=[28, 28, 28])
+        case "sampling in a word":
+            card(sampling="ddim")
         case "weights that are not finite":
             weights["stem.bias"][0] = float("nan")
             card()
@@ -132,7 +139,8 @@ def spoil(path, kind):
                                   "unknown architecture", "no architecture", "list of widths missing",
                                   "unknown preconditioning", "a spectrum of another shape", "a spectrum in words",
                                   "a card that is a list", "a spread that is none", "no levels at all",
-                                  "a falling range", "weights that are not finite"])
+                                  "a falling range", "a size in words", "a size of three numbers",
+                                  "sampling in a word", "weights that are not finite"])
 def test_a_bad_file_is_an_input_error_that_names_it(path, kind):
     spoil(path, kind)
     with pytest.raises(InputError) as caught:
@@ -158,10 +166,30 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(path, denoiser, monkey
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoint, "save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"tiny\.safetensors: cannot be written \(disk full\)"):
         save_prior(path, denoiser, CARD)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_disk_that_is_full_is_an_input_error(path, denoiser, monkeypatch):
+    """safetensors' own error is no OSError."""
+    def fail(tensors, filename, metadata):
+        raise SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(InputError, match=r"tiny\.safetensors: cannot be written .*File too large.*; raise the limit"):
+        save_prior(path, denoiser, CARD)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e5])
+def test_what_is_no_number_in_half_precision_is_not_written(path, denoiser, value):
+    before = path.read_bytes()
+    with torch.no_grad():
+        denoiser.network.stem.bias.fill_(value)
+    with pytest.raises(InputError, match=r"tiny\.safetensors: is not written, as stem\.bias holds NaN or infinity"):
+        save_prior(path, denoiser, CARD)
+    assert path.read_bytes() == before
 
 
 def test_the_name_appears_only_when_the_file_is_whole(tmp_path, monkeypatch):

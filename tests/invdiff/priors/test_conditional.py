@@ -9,6 +9,7 @@ from invdiff.diffusion.schedules import Karras
 from invdiff.priors import ClassifierGuided, EDMDenoiser, Guided, load_prior
 from invdiff.priors.analytic import GaussianPrior, MixturePrior
 from invdiff.priors.checkpoint import save_prior
+from invdiff.priors.conditional import class_number
 from invdiff.priors.dit import DiT
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.priors.unet import UNet
@@ -141,6 +142,13 @@ def test_a_name_may_tell_the_class_and_the_guidance(file):
     torch.testing.assert_close(named(x, 0.3), Guided(plain, 1, 2.0)(x, 0.3))
     torch.testing.assert_close(load_prior(f"{file}?class=1")(x, 0.3), plain(x, 0.3, torch.tensor([1, 1])))
     assert named.card["classes"] == ["left", "right"]
+
+
+def test_classes_without_names_are_listed_by_their_numbers():
+    prior = TwoClasses()
+    prior.card = {"classes": ["0", "1"]}
+    with pytest.raises(InputError, match="class: expected one of 0, 1, got '2'"):
+        class_number(prior, "2", "mine")
 
 
 @pytest.mark.parametrize(("options", "words"), [("class=2", "expected one of 0 left, 1 right, got '2'"),

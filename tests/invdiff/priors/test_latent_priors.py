@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from invdiff import InputError, load_prior
@@ -147,7 +148,7 @@ def test_what_a_run_would_find_out_in_its_midst_is_found_as_it_is_loaded(changes
                                                                           **changes["autoencoder"]}
     else:
         card |= changes
-    write_tensors(path, tensors, {**metadata, "card": json.dumps(card)})
+    save_file(tensors, path, {**metadata, "card": json.dumps(card)})
     with pytest.raises(InputError, match=f"toy.safetensors: not a prior of latents.*{said}"):
         load_prior(path)
 

@@ -65,6 +65,28 @@ def test_how_it_is_sampled_may_change_when_the_run_is_over(teacher, tmp_path):
         Trainer(settings(loss=loss | {"last": 32}), images()).resume(tmp_path / "state.safetensors")
 
 
+def test_sampling_begins_where_training_did():
+    noise = {"kind": "cosine", "steps": 20, "sigma_data": 0.3}
+    trainer = Trainer(settings(noise=noise), images())
+    low, high = trainer.settings.noise.trained_range()
+    card = make_card(trainer)
+    assert (card["sampling"]["sigma_max"], card["sigma_range"]) == (high, [low, high])
+
+
+def test_a_distillation_begins_as_its_teacher(teacher, tmp_path):
+    """And says so where it cannot, as the teacher is another network: then its weights are those of any run."""
+    loss, known = {"kind": "consistency_distillation", "teacher": teacher}, load_prior(teacher).network.state_dict()
+    begun = Trainer(settings(loss=loss), images())
+    assert begun.note == ""
+    assert all(torch.equal(value, known[name]) for name, value in begun.denoiser.network.state_dict().items())
+    network = {"channels": 1, "widths": [8, 16], "depths": [1, 1], "embedding": 16, "classes": 3}
+    other, plain = (Trainer(settings(loss=each, network=network), images()) for each in (loss, {"kind": "edm"}))
+    assert other.note == ("it begins with random weights, not as its teacher; loss.teacher: "
+                          f"{teacher} is of another architecture than `network`")
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters, plain.parameters, strict=True))
+    assert plain.note == Trainer(settings(), images()).note == ""
+
+
 def test_guidance_moves_the_target_by_the_class(teacher):
     loss = {"kind": "consistency_distillation", "teacher": teacher}
     plain, guided = (Trainer(settings(loss=loss | {"guidance": w}), images()).loss for w in (1.0, 3.0))
@@ -82,7 +104,7 @@ def test_guidance_moves_the_target_by_the_class(teacher):
 
 def test_a_second_level_above_the_first_is_refused_as_the_run_begins():
     loss, noise = {"kind": "consistency_training", "second": 20.0}, {"high": 10.0, "sigma_data": 0.3}
-    with pytest.raises(InputError, match=r"loss\.second: expected at most noise\.high = 10, where sampling begins, got 20"):
+    with pytest.raises(InputError, match=r"loss\.second: expected at most 10, the highest noise level, .* begins, got 20"):
         Trainer(settings(loss=loss, noise=noise), images())
     Trainer(settings(loss=loss | {"steps": 1}, noise=noise), images())          # there is no second
 

@@ -152,7 +152,7 @@ def test_a_run_keeps_the_autoencoder_that_it_began_with(images, trained, tmp_pat
         train(longer, out)
     tensors, metadata = read_tensors(out / "state.safetensors")
     state = json.loads(metadata["state"])
-    del state["others"]
+    del state["others"], state["brightness"]
     write_tensors(out / "state.safetensors", tensors, {"state": json.dumps(state)})
     trainer = Trainer(longer, load_data(longer)[0])
     trainer.resume(out / "state.safetensors")

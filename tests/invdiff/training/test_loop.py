@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import sys
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from toy_run import patches, run, settings
 
 from invdiff.errors import InputError
@@ -14,6 +16,7 @@ from invdiff.priors.checkpoint import read_tensors, save_prior, write_tensors
 from invdiff.training import loop
 from invdiff.training.beginning import build_denoiser
 from invdiff.training.export import make_card
+from invdiff.training.identity import saved_state
 from invdiff.training.loop import Trainer, learning_rate_factor
 
 
@@ -86,12 +89,24 @@ def test_a_run_that_is_over_tells_of_the_decay_that_it_had(tmp_path):
 
 
 def test_another_number_of_images_is_refused_and_another_use_is_not(tmp_path):
-    path, fewer = tmp_path / "state.safetensors", patches()
+    path = tmp_path / "state.safetensors"
     Trainer(settings(), patches()).save(path)
     Trainer(settings(use="of none"), patches()).resume(path)
-    fewer.images = fewer.images.subset([0, 1])
     with pytest.raises(InputError, match="belongs to a run on 4 images, and now there are 2"):
-        Trainer(settings(), fewer).resume(path)
+        Trainer(settings(), patches(2)).resume(path)
+
+
+def test_other_images_of_the_same_number_are_refused(tmp_path):
+    """A state of an earlier version knows nothing of them."""
+    path = tmp_path / "state.safetensors"
+    Trainer(settings(), patches()).save(path)
+    with pytest.raises(InputError, match=r"state\.safetensors: belongs to a run on other images; put them back"):
+        Trainer(settings(), patches(moved=0.5)).resume(path)
+    values, metadata = read_tensors(path)
+    state = json.loads(metadata["state"])
+    del state["brightness"]
+    write_tensors(path, values, {"state": json.dumps(state)})
+    Trainer(settings(), patches(moved=0.5)).resume(path)
 
 
 def test_fewer_steps_than_are_done_are_refused(tmp_path):
@@ -112,6 +127,63 @@ def test_a_damaged_state_is_an_input_error(tmp_path, spoil):
     spoil(path)
     with pytest.raises(InputError, match=r"state\.safetensors"):
         trainer.resume(path)
+
+
+DAMAGES = {
+    "tensors missing": lambda t, s: [t.pop(k) for k in list(t) if k.startswith("average.")],
+    "other shapes": lambda t, s: t.update({k: v[:1].clone() for k, v in t.items() if v.ndim}),
+    "a moment of another shape": lambda t, s: t.update({"optimiser.0.exp_avg": t["optimiser.0.exp_avg"][:1].clone()}),
+    "weights of more": lambda t, s: t.update({"optimiser.999.exp_avg": torch.zeros(1)}),
+    "a step that is a word": lambda t, s: s.update(step="x"),
+    "no log": lambda t, s: s.pop("log"),
+    "brightness in words": lambda t, s: s.update(brightness="dark"),
+}
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "NaN", "no JSON", "a list", "no state"])
+def test_a_damaged_or_foreign_state_is_one_sentence_that_names_it(tmp_path, kind):
+    path, trainer = tmp_path / "state.safetensors", Trainer(settings(), patches())
+    run(trainer, 1)
+    trainer.save(path)
+    values, metadata = read_tensors(path)
+    state = json.loads(metadata["state"])
+    if kind in DAMAGES:
+        DAMAGES[kind](values, state)
+        metadata["state"] = json.dumps(state)
+    elif kind == "NaN":
+        values["optimiser.0.exp_avg"].fill_(float("nan"))
+    else:
+        metadata = {"no JSON": {"state": "{nonsense"}, "a list": {"state": "[1]"}, "no state": {"format": "another"}}[kind]
+    save_file(values, path, metadata)
+    with pytest.raises(InputError, match=r"state\.safetensors: (not the state of a|belongs to a run with other)") as caught:
+        Trainer(settings(), patches()).resume(path)
+    assert "\n" not in str(caught.value)
+    if metadata.get("state") != json.dumps(state):
+        assert saved_state(path, settings()) in ({}, state)
+
+
+def test_weights_that_are_not_finite_do_not_take_the_place_of_the_last_good_state(tmp_path):
+    """The loss of a step is that of the weights before it."""
+    path, trainer = tmp_path / "state.safetensors", Trainer(settings(2, optimiser={"rate": 1e30, "warmup": 1}), patches())
+    trainer.save(path)
+    before = path.read_bytes()
+    run(trainer, 1)
+    with torch.no_grad():
+        trainer.parameters[0].fill_(float("inf"))
+    with pytest.raises(InputError, match=r"is not written, as net\..* holds NaN or infinity: the training has diverged"):
+        trainer.save(path)
+    assert path.read_bytes() == before
+
+
+def test_a_step_that_does_not_fit_names_the_settings(monkeypatch):
+    trainer = Trainer(settings(), patches())
+
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer.loss, "forward", full)
+    with pytest.raises(InputError, match=r"memory: a step does not fit; take a smaller optimiser\.batch, data\.patch or"):
+        run(trainer)
 
 
 def test_the_loss_goes_down():
@@ -162,8 +234,9 @@ def test_settings_are_frozen_and_known():
         settings(epochs=3)
     with pytest.raises(ValidationError):
         settings(optimiser={"lr": 3})
-    with pytest.raises(ValidationError):
-        settings(seed=-1)
+    for wrong in (-1, 2**63):
+        with pytest.raises(ValidationError):
+            settings(seed=wrong)
     with pytest.raises(ValidationError):
         settings().seed = 3
 
@@ -207,6 +280,15 @@ def test_a_state_of_the_first_version_goes_on(tmp_path):
     run(again)
     here, there = tensors(trainer, tmp_path), tensors(again, tmp_path)
     assert_bitwise(*({k: v for k, v in state.items() if not k.startswith("losses.")} for state in (here, there)))
+
+
+@pytest.mark.parametrize("changes", [
+    {"noise": {"high": math.inf}}, {"noise": {"centre": math.nan}}, {"noise": {"sigma_data": math.inf}},
+    {"noise": {"log_mean": math.nan}}, {"loss": {"kind": "v", "unit": math.inf}}, {"optimiser": {"rate": math.inf}},
+    {"optimiser": {"clip": math.nan}}])
+def test_settings_are_finite(changes):
+    with pytest.raises(ValidationError, match="finite"):
+        settings(**changes)
 
 
 LOSSES = ("edm", "x0", "eps", "v", "min_snr", "flow", "uncertainty")
@@ -260,11 +342,14 @@ def test_ema_settings_old_and_new():
 def test_an_error_before_the_weights_change_leaves_the_state_whole(tmp_path):
     """A damaged image, or too little memory: the state can be saved as it was, and the run goes on from it."""
     class Damaged:
+        made = 0
+
         def __len__(self):
             return 4
 
         def batch(self, *arguments):
-            if trainer.step == 2:
+            self.made += 1
+            if self.made == 4:          # of the third step: some are looked at before the first
                 raise InputError("3.png: not a readable image")
             return patches().batch(*arguments)
 

@@ -121,6 +121,24 @@ def test_an_output_that_is_a_file_is_refused(settings, tmp_path):
         train(settings(), tmp_path / "out")
 
 
+@pytest.mark.parametrize("file", ["log.jsonl", "samples", "toy.png"])
+def test_what_cannot_be_written_is_named_and_the_steps_are_kept(settings, tmp_path, file):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / file).write_text("") if file == "samples" else (tmp_path / "out" / file).mkdir()
+    with pytest.raises(InputError, match=f"out/{file}.*: cannot be written"):
+        train(settings(), tmp_path / "out")
+    assert (tmp_path / "out" / "state.safetensors").exists()
+
+
+def test_a_sheet_is_drawn_over_the_levels_that_were_trained(settings, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("invdiff.training.monitor.draw_samples",
+                        lambda *arguments, **_: drawn.append(arguments[-2:]) or torch.zeros(2, 3, 16, 16))
+    chain = settings(noise={"kind": "cosine", "steps": 20})
+    train(chain, tmp_path / "out")
+    assert set(drawn) == {chain.noise.trained_range()}
+
+
 def test_images_that_do_not_fit_in_memory_train_the_same_prior(settings, tmp_path):
     small, large = (train(settings(data={"cache_mb": mb, "workers": 2}), tmp_path / str(mb)) for mb in (0, 1000))
     a, b = (load_prior(path) for path in (small, large))

@@ -105,6 +105,16 @@ def test_chain_levels_are_equally_likely():
     assert set(counts) <= {39, 40, 41}
 
 
+@pytest.mark.parametrize("spec", [{"kind": "linear"}, {"kind": "cosine", "steps": 20}])
+def test_a_chain_is_trained_on_its_own_levels(spec):
+    noise = READ(spec)
+    low, high = noise.trained_range()
+    sigma = draw(noise, 20 * noise.steps)[0]
+    assert (sigma.min(), sigma.max()) == (low, high)
+    assert low > 0.002
+    assert READ({"low": 0.01, "high": 5.0}).trained_range() == (0.01, 5.0)
+
+
 def test_adaptive_levels_follow_the_loss_and_their_weights_undo_it():
     """Density proportional to the running loss; weighted, the sample is log-uniform again; the weighted loss varies less."""
     noise = Adaptive(kind="adaptive", low=0.01, high=5.0, floor=0.05)
@@ -138,7 +148,8 @@ def test_the_running_loss_is_the_mean_square_of_each_band():
 
 
 @pytest.mark.parametrize("spec", [{"kind": "other"}, {"low": 2.0, "high": 1.0}, {"kind": "log_uniform", "log_mean": 0.0},
-                                  {"kind": "linear", "low": 1e4, "high": 1e5}, {"kind": "curriculum", "start": 50.0}])
+                                  {"kind": "linear", "low": 1e4, "high": 1e5}, {"kind": "curriculum", "start": 50.0},
+                                  {"kind": "linear", "steps": 20, "low": 1.0, "high": 1.2}])
 def test_what_makes_no_distribution_is_refused(spec):
     with pytest.raises(ValidationError):
         READ(spec)

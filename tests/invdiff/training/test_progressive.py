@@ -17,7 +17,7 @@ from invdiff.priors.checkpoint import save_prior
 from invdiff.training import objectives
 from invdiff.training.export import make_card
 from invdiff.training.loop import Trainer
-from invdiff.training.noise_levels import LogNormal
+from invdiff.training.noise_levels import Chain, LogNormal
 from invdiff.training.progressive import ProgressiveLoss, level
 from invdiff.training.run import finished
 from invdiff.training.settings import TrainSettings
@@ -77,6 +77,12 @@ def test_each_of_the_students_levels_is_drawn_as_often():
         np.testing.assert_allclose(found[::-1], levels(student)[:-1], rtol=1e-6)
         assert (abs(counts - 160 / student) <= 1).all()
         assert (weight == 1).all()
+
+
+def test_its_range_is_that_of_its_own_levels_whatever_the_noise():
+    noise = Chain(kind="cosine", steps=20)
+    assert ANYTHING.trained_range(noise) == (noise.low, noise.high)
+    assert ANYTHING.sampling(noise, 100, 100).sigma_max == noise.high
 
 
 def test_phases_halve_and_share_the_run():

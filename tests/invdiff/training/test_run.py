@@ -12,8 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from invdiff.datasets.crops import centre_crops
+from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors
+from invdiff.priors.measured import LEVELS
+from invdiff.priors.spectrum import measure_spectrum
 from invdiff.training.loop import Trainer
 from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings
@@ -184,6 +188,42 @@ def test_an_exception_in_the_caller_still_saves(settings, tmp_path):
     steps = []
     train(settings, tmp_path / "out", on_step=lambda progress, _: steps.append(progress.step))
     assert steps[0] == 4
+
+
+def test_a_run_that_fails_in_its_first_step_leaves_no_state(settings, tmp_path, monkeypatch):
+    """Which would refuse the settings that mend it."""
+    def full(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("invdiff.training.loop.Batches.get", full)
+        with pytest.raises(InputError, match=r"memory: a step does not fit; take a smaller optimiser\.batch"):
+            train(settings, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    train(changed(settings, optimiser={"batch": 1}), tmp_path / "out")
+
+
+def test_a_folder_where_nothing_can_be_put_is_found_before_the_first_step(settings):
+    with pytest.raises(InputError, match=r"/proc: cannot be written"):
+        train(settings, "/proc", on_step=lambda *_: pytest.fail("a step was done"))
+
+
+def test_a_run_whose_last_step_diverges_makes_no_prior(settings, tmp_path):
+    wild = changed(settings, optimiser={"steps": 1, "warmup": 1, "rate": 1e30})
+    with pytest.raises(InputError, match=r"toy\.safetensors: is not written, as .* holds NaN or infinity"):
+        train(wild, tmp_path / "out")
+    assert not (tmp_path / "out" / "toy.safetensors").exists()
+
+
+def test_a_card_claims_the_levels_that_were_trained_and_what_it_measured_is_what_is_loaded(settings, tmp_path):
+    chain = changed(settings, noise={"kind": "cosine", "steps": 20}, optimiser={"steps": 2})
+    calls = []
+    prior = load_prior(train(chain, tmp_path / "out", on_call=lambda *call: calls.append(call)))
+    assert prior.card["sigma_range"] == list(chain.noise.trained_range())
+    assert calls == [(i, len(calls) - 1) for i in range(len(calls))]
+    (image,) = load_data(chain)[1]
+    again = measure_spectrum(prior, list(centre_crops([image], 64)), LEVELS, "again")
+    torch.testing.assert_close(prior.error_spectrum(3).power, again.power, rtol=0.01, atol=1e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

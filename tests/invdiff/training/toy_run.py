@@ -13,9 +13,9 @@ def settings(steps=6, **changes):
     return TrainSettings(name="toy", data=data, network=network, optimiser=optimiser, precision="fp32", **changes)
 
 
-def patches():
+def patches(count=4, moved=0.0):
     y, x = np.mgrid[:48, :64] / 10
-    images = [np.stack([np.sin(x + k), np.cos(y * k / 3), np.sin(x - y)], -1) for k in range(4)]
+    images = [np.stack([np.sin(x + k), np.cos(y * k / 3), np.sin(x - y)], -1) for k in np.arange(count) + moved]
     return Patches([(127 * (1 + i)).astype(np.uint8) for i in images], 32, (1.0,), grey=0.3)
 
 
