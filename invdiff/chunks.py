@@ -86,7 +86,7 @@ def plan(problem: Problem, sampler: Sampler, samples: int, size: int, drawn: Seq
     return [Chunk(left) for chunk in every.parts(size) if (left := [c for c in chunk.chains if c not in done])]
 
 
-def draw_all(pending: Sequence[Chunk], draw: Callable[[Chunk, int], None]) -> None:
+def draw_all(pending: Sequence[Chunk], draw: Callable[[Chunk, int], None], sampler: Sampler) -> None:
     """Call draw(chunk, number of chunks after it) for all; short of memory, halve the chunk and those after it, and go on.
 
     Raises InputError where a chunk cannot be halved.
@@ -104,7 +104,9 @@ def draw_all(pending: Sequence[Chunk], draw: Callable[[Chunk, int], None]) -> No
                 raise InputError(f"memory: {len(queue[0].chains)} chains do not fit, and {queue[0].whole}; take fewer or "
                                  "smaller ones, or a machine with more memory") from error
             if len(queue[0].chains) == 1:
-                raise InputError("memory: a single chain does not fit; take a smaller image, or a machine with more "
+                lighter = "" if getattr(sampler, "covariance", None) not in ("low-rank", "exact") else (
+                    "sampler.covariance=local, which needs no gradients of the network, ")
+                raise InputError(f"memory: a single chain does not fit; take {lighter}a smaller image, or a machine with more "
                                  "memory") from error
         half = (len(queue[0].chains) + 1) // 2          # outside of `except`: the error held on to the tensors
         queue = [part for chunk in queue for part in chunk.parts(half)]

@@ -36,13 +36,20 @@ def resolve(task: str | None, config: Path | None, assign: list[str] | None, giv
 
 
 def progress_bar(unit: str, *more: Any, transient: bool = True) -> Any:
-    """A bar that counts units, and `more` columns, or the time that remains; on stderr, and only if that is a terminal. stdout
-    is for results, which may go into a file, or into a pipe that ends before the work does."""
+    """A bar that counts units, and `more` columns, or the time that remains, of which what comes after the last unit has none;
+    on stderr, and only if that is a terminal. stdout is for results, which may go into a file, or into a pipe that ends before
+    the work does."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Remaining(TimeRemainingColumn):
+        def render(self, task: Any) -> Text:
+            over = task.total is not None and task.completed >= task.total
+            return Text("finishing") if over else super().render(task)
 
     console = plain_console(stderr=True)
     return Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-                    *(more or [TimeRemainingColumn()]), console=console, disable=not console.is_terminal, transient=transient,
+                    *(more or [Remaining()]), console=console, disable=not console.is_terminal, transient=transient,
                     redirect_stdout=sys.stdout is not None and sys.stdout.isatty())
 
 

@@ -124,11 +124,8 @@ def _show(outcome: Any, folder: Path) -> None:
 
 def _trust(report: dict[str, Any]) -> list[str]:
     """What the restoration is worth, a sentence a line."""
-    parts = ("boundary", "consistency", "provenance", "novelty", "unjudged")
+    parts = ("boundary", "noise_level", "consistency", "provenance", "novelty", "unjudged")
     words = [report[name]["words"] for name in parts if name in report]
-    if report["config"]["sigma_y"] == "auto" and "sigma_y" in report:
-        words.append(f"Noise level estimated from the image: {report['sigma_y']:.2g}.")
-        words += [report["noise"]["words"]] if "noise" in report else []
     words += [f"Under the prior {name} the mean moves by {shift['rms']:.3f} rms"
               + (f" ({shift['expected']:.3f} by chance)." if shift["expected"] is not None else ".")
               for name, shift in report.get("other_priors", {}).items()]

@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from invdiff.io.images import to_uint8
 
 _MIN_SIDE = 200    # pixels; smaller panels leave no room for their labels
+_MAX_SIDE = 1200    # pixels; five of larger ones make a figure that few viewers open
+_PANORAMA = 2.5     # times as wide as tall
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 # Magma (S. van der Walt and N. Smith, CC0), perceptually uniform, at every 15th of its 256 levels.
 _MAGMA = np.frombuffer(bytes.fromhex(
@@ -24,20 +26,33 @@ def comparison(panels: Mapping[str, torch.Tensor], captions: Mapping[str, str] |
     """Panels side by side, each with its name above and its caption, e.g. "PSNR 24.1 dB", below.
 
     A panel is (C, H, W) or (1, C, H, W) with C = 1, 3, or 2 for a complex image, shown as magnitude; white is 1.
-    Smaller panels are enlarged to the size of the largest, and all where that is under 200 pixels, without smoothing.
+    Smaller panels are enlarged to the size of the largest, and all where that is under 200 pixels, without smoothing. Those
+    of more than 1200 pixels are shrunk to that, and panoramas are put one below the other.
     Raises ValueError for other shapes, for NaN, and for a caption without a panel.
     """
     captions = captions or {}
     if not panels or captions.keys() - panels.keys():
         raise ValueError(f"panels: expected one for each of the captions {list(captions)}, got {list(panels)}")
-    images = _same_size([_image(panel) for panel in panels.values()])
+    images = _same_size([_image(panel) for panel in panels.values()], _MAX_SIDE)
     font = _font(max(15, max(image.height for image in images) // 16))
     gap = round(font.size)
     columns = []
     for image, name in zip(images, panels, strict=True):
         title, caption = (_wrap(text, font, image.width) for text in (name, captions.get(name, "")))
         columns.append((image, title, caption))
-    return _row(columns, font, gap)
+    width, height = (max(side) for side in zip(*(image.size for image in images), strict=True))
+    if width <= _PANORAMA * height:
+        return _row(columns, font, gap)
+    return _stack([_row([column], font, gap) for column in columns])
+
+
+def _stack(rows: list[Image.Image]) -> Image.Image:
+    canvas = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
+    top = 0
+    for row in rows:
+        canvas.paste(row, ((canvas.width - row.width) // 2, top))
+        top += row.height
+    return canvas
 
 
 def _row(columns: list[tuple[Image.Image, str, str]], font: ImageFont.FreeTypeFont, gap: int) -> Image.Image:
@@ -103,16 +118,17 @@ def _image(x: torch.Tensor) -> Image.Image:
     return Image.fromarray(to_uint8(x)).convert("RGB")
 
 
-def _same_size(images: list[Image.Image]) -> list[Image.Image]:
-    """Each enlarged to fit the box that holds them all, and the box enlarged, by an integer, to _MIN_SIDE."""
+def _same_size(images: list[Image.Image], most: float = math.inf) -> list[Image.Image]:
+    """Each enlarged to fit the box that holds them all, and the box enlarged, by an integer, to _MIN_SIDE, or shrunk to `most`
+    pixels."""
     width, height = max(image.width for image in images), max(image.height for image in images)
-    factor = math.ceil(_MIN_SIDE / max(width, height))
-    enlarged = []
+    factor = min(math.ceil(_MIN_SIDE / max(width, height)), most / max(width, height))
+    resized = []
     for image in images:
         scale = factor * min(width / image.width, height / image.height)
-        size = round(image.width * scale), round(image.height * scale)
-        enlarged.append(image.resize(size, Image.Resampling.NEAREST))
-    return enlarged
+        size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+        resized.append(image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS))
+    return resized
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

@@ -1,7 +1,7 @@
 """A job: from a resolved config to a restored image and a folder of results."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,13 @@ from invdiff.io.images import save_image
 from invdiff.io.results import output_folder, write_yaml
 from invdiff.machine import find_device
 from invdiff.mri.job import Reconstruction, run_scan
-from invdiff.posing import Margins, as_image, photo, pose
+from invdiff.posing import Posed, as_image, photo, pose
 from invdiff.priors import load_prior
-from invdiff.problem import Problem
 from invdiff.restoration import Progress, Result, restore
-from invdiff.trust import appraise
+from invdiff.trust import appraise, estimated_noise
 
 BOUNDARIES = {          # what is said of one that was found
-    "circular": "Opposite sides of the measurement meet, so the blur is taken to wrap around.",
+    "circular": "Opposite sides of the measurement meet, or noise hides that they do not: the blur is taken to wrap around.",
     "valid": "Opposite sides of the measurement do not meet, so the blur is taken to mix in what is beyond them; that is "
              "restored, too, and cut off."}
 
@@ -53,21 +52,6 @@ class Outcome:
     def several(self) -> bool:
         """Are there samples that could differ?"""
         return self.result.samples.shape[1] > 1
-
-    def within(self, margins: Margins, boundary: str) -> "Outcome":
-        """The same without the margins, (above, below) and (left, right), of a boundary that was found."""
-        (top, bottom), (left, right) = margins
-
-        def inner(x: Tensor) -> Tensor:
-            return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right].contiguous()
-
-        parts = self.provenance and Provenance(*(inner(getattr(self.provenance, f.name)) for f in fields(self.provenance)))
-        report = {**self.report, "boundary": {"found": boundary, "words": BOUNDARIES[boundary]}}
-        if parts:
-            report["provenance"] = {**parts.shares, "words": parts.words()}
-        return replace(self, result=Result(inner(self.result.samples), self.result.measurement, report),
-                       picture=inner(self.picture), provenance=parts,
-                       bounds=self.bounds and (inner(self.bounds[0]), inner(self.bounds[1])))
 
     def save(self, path: str | Path) -> None:
         """The output folder, complete or absent. Raises InputError where it cannot be written."""
@@ -115,25 +99,37 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     find_device(config.device)
     if config.is_scan:
         return run_scan(config, on_step, checkpoint)
-    problem, truth, operator, spare = pose(config)
-    found = config.model_copy(update={"operator": operator})
-    picture, prior = as_image(problem), load_prior(config.prior)
+    posed = pose(config)
+    problem, truth, found = posed.problem, posed.truth, config.model_copy(update={"operator": posed.operator})
+    picture, prior = posed.inner(as_image(problem)), load_prior(config.prior)
     calibration = find_calibration(found, prior, problem.sigma_y)
     others = {name: load_prior(name) for name in config.other_priors}
     draw = partial(restore, problem, sampler=build_sampler(config.sampler), samples=config.samples, seed=config.seed,
                    device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
-                   start=_start(config, problem, spare), antithetic=config.antithetic)
+                   start=_start(config, posed), antithetic=config.antithetic)
     result = draw(prior=prior, checkpoint=checkpoint)
-    shifts = prior_shift(result.samples, others, lambda other: draw(prior=other).samples)
-    problem = problem.to(find_device(config.device))
-    appraisal = appraise(problem, prior, result.samples, reference_of(calibration))
-    interval = interval_of(calibration, found, result.samples.shape[1], problem.sigma_y)
-    bounds = _bounds(result.samples, interval)
+    samples = posed.inner(result.samples)
+    shifts = prior_shift(samples, others, lambda other: posed.inner(draw(prior=other).samples))
+    appraisal = appraise(problem.to(find_device(config.device)), prior, result.samples, reference_of(calibration),
+                         inner=posed.inner)
+    interval = interval_of(calibration, found, samples.shape[1], problem.sigma_y)
+    bounds = _bounds(samples, interval)
     report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
-              "sigma_y": problem.sigma_y, **appraisal.report, "interval": interval, **_told(shifts),
-              "metrics": score(result, picture, truth, bounds), "config": config.model_dump()}
-    outcome = Outcome(config, Result(result.samples, result.measurement, report), picture, truth, appraisal.provenance, bounds)
-    return outcome if operator == config.operator else outcome.within(spare, operator["boundary"])
+              "sigma_y": problem.sigma_y, **_found(config, posed), **appraisal.report, "interval": interval, **_told(shifts)}
+    result = Result(samples, result.measurement, report)
+    report |= {"metrics": score(result, picture, truth, bounds), "config": config.model_dump()}
+    return Outcome(config, result, picture, truth, appraisal.provenance, bounds)
+
+
+def _found(config: RunConfig, posed: Posed) -> dict[str, Any]:
+    """What was left to the measurement to tell, for the report."""
+    told: dict[str, Any] = {}
+    if posed.operator != config.operator:
+        boundary = posed.operator["boundary"]
+        told["boundary"] = {"found": boundary, "words": BOUNDARIES[boundary]}
+    if config.sigma_y == "auto":
+        told["noise_level"] = estimated_noise(posed.problem)
+    return told
 
 
 def _told(shifts: dict[str, Shift]) -> dict[str, Any]:
@@ -152,12 +148,13 @@ def _bounds(samples: Tensor, interval: dict[str, Any]) -> tuple[Tensor, Tensor] 
     return lower[None], upper[None]
 
 
-def _start(config: RunConfig, problem: Problem, spare: Margins) -> Tensor | None:
+def _start(config: RunConfig, posed: Posed) -> Tensor | None:
     """The estimate that the chains begin from, (1, C, H, W), if one is given."""
     if config.start is None:
         return None
     estimate = photo(config.start)
-    estimate = functional.pad(estimate, (*spare[1], *spare[0]), mode="replicate")
+    problem, (rows, columns) = posed.problem, posed.spare
+    estimate = functional.pad(estimate, (*columns, *rows), mode="replicate")
     block = block_side(config.operator)
     if all(0 <= n - m < block for n, m in zip(estimate.shape[-2:], problem.image_shape[-2:], strict=True)):
         estimate = estimate[..., : problem.image_shape[1], : problem.image_shape[2]]        # whole blocks, as of a truth

@@ -1,5 +1,7 @@
 """The problem that a config describes: a clean image degraded, or a measurement in a file with the operator that made it."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +17,11 @@ from invdiff.io.images import load_array, load_image, sample_image
 from invdiff.problem import Problem, simulate
 
 Margins = list[tuple[int, int]]
+Size = tuple[int, ...]
 
 TORN = 2.0          # energy at a measurement's sides, relative to the strongest of its other rows, see `wraps_around`
 SOME_NOISE = 0.02   # below which edges of the image stand out as much as its sides
+ROOM = 512          # pixels that an image has more than a measurement smaller than its kernel
 NOTHING: Margins = [(0, 0), (0, 0)]
 
 
@@ -32,6 +36,11 @@ class Posed(NamedTuple):
     truth: Tensor | None
     operator: dict[str, Any]
     spare: Margins = NOTHING
+
+    def inner(self, x: Tensor) -> Tensor:
+        """The image x (..., H, W) without what is spare."""
+        (top, bottom), (left, right) = self.spare
+        return x[..., top : x.shape[-2] - bottom, left : x.shape[-1] - right].contiguous()
 
 
 def pose(config: RunConfig) -> Posed:
@@ -70,21 +79,23 @@ def _measured(config: RunConfig, path: str, block: int) -> Posed:
     candidates = [(size, operator) for size in sizes for operator in _candidates(config.operator)]
     for size, operator in candidates:
         try:
-            physics = _built(operator, size, y, fixed=config.size is not None)
+            physics = _built(operator, size, y, block, fixed=config.size is not None)
         except InputError as error:
             refusals.append(error)
             continue
         if physics is not None:
-            problem = Problem(physics, y, _noise_level(config, physics, y))
+            problem = Problem(physics, y, _noise_level(config, physics, y)).measured()      # for all to see, too
             if operator == config.operator:
                 return Posed(problem, None, operator)
+            if config.size is not None:         # for which one boundary alone gives y
+                return Posed(problem, None, operator)
             if operator["boundary"] != "circular" or wraps_around(problem):
-                return Posed(problem, None, operator, getattr(physics, "border", NOTHING) if config.size is None else NOTHING)
+                return Posed(problem, None, operator, getattr(physics, "border", NOTHING))
     if len(refusals) == len(candidates):
-        larger = "" if config.size else "; if the image's size is another than its measurement tells, say --set size=[H,W]"
-        raise InputError(f"{refusals[0]}{larger}") from refusals[0]
-    raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {name} does not give for an image of {sizes[0]}; if the "
-                     "image's size is another one, say --set size=[H,W]")
+        raise refusals[0]
+    advice = (_fitting(candidates, y, block) if config.size else
+              "if it is no image, or that of one of another size, say the image's size, --set size=[H,W]")
+    raise InputError(f"{path}: holds {tuple(y.shape[1:])}, which {name} does not give for an image of {sizes[0]}; {advice}")
 
 
 def _candidates(operator: dict[str, Any]) -> list[dict[str, Any]]:
@@ -94,16 +105,19 @@ def _candidates(operator: dict[str, Any]) -> list[dict[str, Any]]:
     return [operator | {"boundary": boundary} for boundary in ("circular", "valid")]
 
 
-def _built(operator: dict[str, Any], size: tuple[int, ...], y: Tensor, *, fixed: bool) -> Physics | None:
+def _built(operator: dict[str, Any], size: Size, y: Tensor, block: int, *, fixed: bool) -> Physics | None:
     """The operator for an image of a size (C, H, W), or, unless that is fixed, for one that is larger by what its measurement
     lacks of y: a border that no measurement speaks of. None where it makes other measurements than y. Raises InputError."""
-    physics = build_operator(operator, size)
-    measured = getattr(physics, "measurement_size", size)
-    if not fixed and len(measured) == 3:
-        border = [n - m for n, m in zip(y.shape[-2:], measured[-2:], strict=True)]
-        if min(border) >= 0 and max(border) > 0:
-            size = (size[0], size[1] + border[0], size[2] + border[1])
-            physics = build_operator(operator, size)
+    try:
+        physics = build_operator(operator, size)
+    except InputError:
+        roomy = (size[0], size[1] + ROOM * block, size[2] + ROOM * block)       # a kernel may be larger than y
+        with suppress(InputError):
+            if not fixed and (grown := _size_for(y, build_operator(operator, roomy), roomy, block)) != size:
+                return _built(operator, grown, y, block, fixed=True)
+        raise
+    if not fixed and (grown := _size_for(y, physics, size, block)) != size:
+        return _built(operator, grown, y, block, fixed=True)
     with faults_told(f"operator {operator['name']}: measures no image of {size}"):
         x = y.new_full((1, *size), 0.5)     # one that minds no size gives something for each
         fits = physics.A(x).shape == y.shape
@@ -111,13 +125,36 @@ def _built(operator: dict[str, Any], size: tuple[int, ...], y: Tensor, *, fixed:
     return physics if fits else None
 
 
+def _size_for(y: Tensor, physics: Physics, size: Size, block: int) -> Size:
+    """The size of the image that y is of, by what an operator for images of `size` measures; that, where it does not tell."""
+    measured = getattr(physics, "measurement_size", ())
+    if len(measured) != 3:
+        return size
+    return (size[0], *(n + (k - m) * block for n, k, m in zip(size[1:], y.shape[-2:], measured[-2:], strict=True)))
+
+
+def _fitting(candidates: Sequence[tuple[Size, dict[str, Any]]], y: Tensor, block: int) -> str:
+    """What sizes of images y may be of, where it is of none of the candidates'."""
+    found = set()
+    for size, operator in candidates:
+        with suppress(InputError):
+            other = _size_for(y, build_operator(operator, size), size, block)
+            if _built(operator, other, y, block, fixed=True) is not None:
+                found.add(f"size=[{other[1]},{other[2]}]")
+    return f"--set {' or '.join(sorted(found))} would fit" if found else "give the size of the image that it is of"
+
+
 def wraps_around(problem: Problem) -> bool:
     """Does a measurement (1, C, H, W) look like a circular blur's, which takes an image's left for what is beyond its right?
 
     That of a photograph has other sides, and a jump from one to the other that no blurred image has. So with the covariance
     K of what the blur makes of images with spectrum 1 / |f|^2, plus noise, the energy of K^-1 y in the rows and columns at
-    the sides is far above that in others. It is not where the blur or the noise leave nothing to see of it.
+    the sides is far above that in others. It is not where the blur or the noise leave nothing to see of it: of 15 pictures of
+    scikit-image, three blurs and sigma_y of 0, 0.02 and 0.05, 15 of 135 that do not wrap around are taken to, mostly textures
+    with noise, and 4 of 135 that do are not.
     """
+    if not hasattr(problem.physics, "solve_stationary"):
+        return True
     y = problem.y - problem.y.mean((-2, -1), keepdim=True)
     height, width = y.shape[-2:]
     down, across = torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)

@@ -16,6 +16,7 @@ from operators import least_squares
 
 DESCENT_STEPS = 10
 NOISE_FLOOR = 1e-6      # float32 arithmetic leaves about this much noise in A x: a "noiseless" measurement is no better
+NEARLY_ALL = 0.95       # of the noise, where one that is rounded away is told from one as large as the steps
 
 
 @dataclass
@@ -178,6 +179,23 @@ class Problem:
         if not isinstance(self.physics, LinearPhysics):
             return self
         return self._but(y=self.y * self.observed())
+
+    def rounded(self) -> "Problem":
+        """The same without noise, where a `piecewise_constant` operator's rounding takes it from y. The gradient of such a one
+        is made up, and a chain that weighs it against little noise heats up; without noise it descends to what gives y."""
+        if self.sigma_y > 0 and getattr(self.physics, "piecewise_constant", False) and self._rounds_noise_away():
+            return self._but(y=self.physics.A(self.physics.A_dagger(self.y)), sigma_y=0.0)
+        return self
+
+    def _rounds_noise_away(self) -> bool:
+        """Does A A^+ take the noise from what it makes of a ramp of greys? So it is the same whatever y is beside."""
+        height, width = self.image_shape[1:]
+        x = torch.linspace(0.25, 0.75, height * width).reshape(height, width).expand(1, *self.image_shape).to(self.y)
+        with torch.no_grad():
+            y = self.physics.A(x)
+            y = y + self.sigma_y * torch.randn(y.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(y)
+            taken = y - self.physics.A(self.physics.A_dagger(y))
+        return float(taken.square().mean().sqrt()) > NEARLY_ALL * self.sigma_y
 
     def rows(self, index: Tensor) -> "Problem":
         """The measurements at `index`, with the same operator and the same call counter."""

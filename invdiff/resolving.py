@@ -64,7 +64,8 @@ def _filled(data: Mapping[str, Any]) -> RunConfig:
     operator = operator_parameters(config.operator)
     if operator["name"] in SCANS and config.input is None and config.truth is None and operator["acceleration"] is None:
         operator["acceleration"] = SAMPLE_ACCELERATION                  # the bundled scan is fully sampled
-    if "boundary" in operator and config.operator.get("boundary", FOUND) == FOUND:
+    unsaid = "boundary" not in config.operator and operator.get("boundary") == "circular"
+    if unsaid or operator.get("boundary") == FOUND:
         operator["boundary"] = FOUND if config.input else "circular"    # a simulation's own
     return config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
 
@@ -117,6 +118,8 @@ def _check_image(config: RunConfig, path: str, noise_given: bool) -> None:
     if config.input is not None and not (noise_given and config.sigma_y is not None):
         raise InputError(f"sigma_y: the noise level of {config.input} is not known; give it, for example "
                          "--set sigma_y=0.02 (white is 1; 0 is noiseless), or have it estimated: --set sigma_y=auto")
+    if config.start is not None and config.sampler.get("start_sigma") is None:
+        raise InputError("start: has no effect from the highest level; say from which to begin, --set sampler.start_sigma=0.5")
     if config.size is not None and config.input is None:
         raise InputError("size: belongs to a measurement from a file; give --input, or leave it out")
     if config.sigma_y == "auto" and config.input is None:

@@ -47,7 +47,8 @@ class Result:
     Attributes:
         samples: (B, S, C, H, W), on the CPU, in image units, not clipped.
         measurement: y (B, ...).
-        report: plain dict: seconds, network and operator calls a sample, residual, sampler, seed, versions.
+        report: plain dict: seconds (of drawing the samples alone), network and operator calls a sample, residual, sampler,
+            seed, versions.
     """
 
     samples: Tensor
@@ -138,7 +139,7 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
             run.resume(checkpoint, samples)
         chunks = plan(problem, sampler, samples, batch_size or (1 if where.type == "cpu" else 8), run.drawn)
         try:
-            draw_all(chunks, run.draw)
+            draw_all(chunks, run.draw, sampler)
         except Stop:
             if not run.finished(samples):
                 raise

@@ -1,6 +1,7 @@
 """What can be said of a restoration without its truth: does it explain the measurement, what of it is the prior's, is the prior
 out of its depth, and is the noise what it is taken for?"""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,9 +29,8 @@ class Appraisal:
     """The judgement of a restoration of one measurement.
 
     report: plain values, with a sentence each: consistency; provenance, of linear operators; novelty, where there is a
-        reference, or `unjudged` where the memory did not suffice for it; noise, of images in which it is not white.
-        provenance: the mean's three parts, (1, C, H, W). features: what the prior makes of the first sample, for
-        `novelty.Reference`, where it was asked for.
+        reference, or `unjudged` where the memory did not suffice for it. provenance: the mean's three parts, (1, C, H, W).
+        features: what the prior makes of the first sample, for `novelty.Reference`, where it was asked for.
     """
 
     report: dict[str, Any]
@@ -40,12 +40,14 @@ class Appraisal:
 
 @torch.no_grad()
 def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Reference | None = None, *, look: bool = False,
-             probes: int = 16, explained: tuple[Problem, Tensor] | None = None, scale: float = 1.0) -> Appraisal:
+             probes: int = 16, explained: tuple[Problem, Tensor] | None = None, scale: float = 1.0,
+             inner: Callable[[Tensor], Tensor] | None = None) -> Appraisal:
     """Appraise posterior samples (1, S, C, H, W) of a problem with one measurement.
 
     reference: what restorations look like to the prior when all is in order. look: find the features without one, too.
     probes: see `provenance`, which 0 leaves out. explained: the problem that was drawn of, and its samples, if it is another.
-    scale: what the measurement's own unit was multiplied by, in which the noise level is told.
+    scale: what the measurement's own unit was multiplied by, in which the noise level is told. inner: takes the part of an
+    image that the provenance is to be of.
     """
     problem = Problem(problem.physics, problem.y, problem.sigma_y)             # its own count of calls
     consistent = consistency(*(explained or (problem, samples)))
@@ -54,6 +56,7 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     parts = None
     if probes and isinstance(problem.physics, LinearPhysics):
         parts = provenance(problem, samples.mean(1), probes=probes)
+        parts = parts.of_part(inner) if inner else parts
         report["provenance"] = {**parts.shares, "words": parts.words()}
     row = None
     if (reference is not None or look) and latent_of(prior) is None:
@@ -67,13 +70,11 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     if reference is not None and row is not None:
         judged = reference.judge(row)
         report["novelty"] = {**asdict(judged), "words": judged.words()}
-    return Appraisal(report | _coloured(problem.y), parts, row)
+    return Appraisal(report, parts, row)
 
 
-def _coloured(y: Tensor) -> dict[str, Any]:
-    """What is said of noise that is not white, for the report; nothing of what is, or of measurements that are no images."""
-    try:
-        whiteness = float(operators.noise_whiteness(y))
-    except ValueError:
-        return {}
-    return {"noise": {"whiteness": whiteness, "words": COLOURED.format(whiteness)}} if whiteness < WHITE else {}
+def estimated_noise(problem: Problem) -> dict[str, Any]:
+    """What is said of a noise level that was estimated from an image (B, C, H, W), for a report."""
+    whiteness = float(operators.noise_whiteness(problem.y).min())
+    words = f"Noise level estimated from the image: {problem.sigma_y:.2g}."
+    return {"whiteness": whiteness, "words": words if whiteness >= WHITE else f"{words} {COLOURED.format(whiteness)}"}

@@ -80,14 +80,15 @@ def noise_whiteness(y: Tensor) -> Tensor:
 
 
 def _of_images(y: Tensor) -> Tensor:
-    """`_flat_noise` of images (B, C, H, W), the mean over their channels, (B, 3)."""
+    """`_flat_noise` of images (B, C, H, W), the mean over their channels but for constant ones, (B, 3)."""
     if y.ndim != 4 or min(y.shape) < 1 or min(y.shape[-2:]) < 2 * _SIDE:
         raise ValueError(f"y: expected (B, C, H, W) with H and W at least {2 * _SIDE}, got {tuple(y.shape)}")
     if not y.is_floating_point():
         raise ValueError(f"y: expected a real floating-point tensor, got {y.dtype}")
     _check.finite("y", y)
     planes = y.detach().to(torch.promote_types(y.dtype, torch.float32))
-    return torch.stack([torch.stack([_flat_noise(plane) for plane in image]).mean(0) for image in planes])
+    found = torch.stack([torch.stack([_flat_noise(plane) for plane in image]) for image in planes])
+    return found.sum(1) / (found[..., :1] > 0).sum(1).clamp_min(1)
 
 
 def _flat_noise(plane: Tensor) -> Tensor:

@@ -58,9 +58,12 @@ class Quantization(Physics):
 
     img_size: (C, H, W). bits: an integer in [1, 16]. noise_model, device: deepinv's. x and y are (B, C, H, W).
     The derivative of A is zero almost everywhere; the gradient here is that of the clip alone, 1 for x in [0, 1] and 0
-    outside (straight-through, Bengio et al. 2013). Halves go to the even level, as in torch.round.
+    outside (straight-through, Bengio et al. 2013), which `piecewise_constant` tells samplers. Halves go to the even level, as
+    in torch.round.
     Raises ValueError on values outside these ranges, and when called on a tensor of another size.
     """
+
+    piecewise_constant = True
 
     def __init__(
         self,

@@ -63,11 +63,6 @@ class ReflectBlur(DecomposablePhysics):
         """(kh, kw), both odd: with the zeros it takes to have its centre in the middle."""
         return self.convolution.kernel
 
-    @property
-    def response_power(self) -> Tensor:
-        """|spectrum of the kernel|² on a circle, (H, W // 2 + 1): what AᵀA does to frequencies, but for the borders."""
-        return self.convolution.interior_power
-
     def update_parameters(self, kernel=None, filter=None, **kwargs) -> None:
         """Take another kernel, or `filter`, as `Blur.update_parameters` does."""
         kernel = _parameters.either_name(kernel, filter)

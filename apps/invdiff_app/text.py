@@ -60,7 +60,6 @@ HELP = {"boundary": "What lies beyond the image. “valid” takes nothing for k
                     "from a simulation that wraps around, and cuts that border off again."}
 NOISE = "Noise (standard deviation, white is 1)"
 NOISE_AUTO = "Estimate the noise from the image"
-NOISE_FOUND = "The noise was estimated from the image: {:.2g}."
 METHOD = "Method"
 PRIOR = "Prior"
 SAMPLER = "Sampler"
@@ -140,9 +139,8 @@ DOWNLOAD_H5 = "Samples, mean, spread (.h5)"
 
 def trust(report: dict[str, Any]) -> list[str]:
     """What a restoration is worth without its truth, a sentence each; the library's own words."""
-    said = [report[name]["words"] for name in ("boundary", "consistency", "provenance", "unjudged") if name in report]
-    if report["config"]["sigma_y"] == "auto" and "sigma_y" in report:
-        said += [NOISE_FOUND.format(report["sigma_y"]), *([report["noise"]["words"]] if "noise" in report else [])]
+    said = [report[name]["words"] for name in ("boundary", "noise_level", "consistency", "provenance", "unjudged")
+            if name in report]
     interval = report["interval"]
     if report["samples"] == 1:
         return [*said, SINGLE]

@@ -60,6 +60,10 @@ class Provenance:
         return {"measured": float(self.measured.mean()), "data": _rms(centred), "denoised": _rms(self.denoised),
                 "prior": _rms(self.prior)}
 
+    def of_part(self, inner: Callable[[Tensor], Tensor]) -> "Provenance":
+        """That of a part of the image, which `inner` takes of each map."""
+        return Provenance(*(inner(x) for x in (self.data, self.denoised, self.prior, self.measured)))
+
     def words(self) -> str:
         """One sentence."""
         shares = self.shares

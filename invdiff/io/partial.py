@@ -99,6 +99,7 @@ class PartialRun:
         self._known = True
 
     def _refuse(self, why: str) -> None:
+        _locked(self.path)      # one that is at work now is not to be removed
         raise AnotherRun(f"{self.path}: holds {len(self._files())} finished parts of another run ({why}); finish that one, "
                          "remove the folder, or choose another name")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from invdiff.diffusion.integrators import Step
 from invdiff.diffusion.randomness import Streams
+from invdiff.errors import InputError
 from invdiff.posterior.covariance import prox
 from invdiff.posterior.likelihood import misfit, squared_norm
 from invdiff.posterior.sampler import Sampler, for_chains
@@ -28,7 +29,7 @@ class AnnealedLangevin(Sampler):
     the operator is not linear. That keeps the step stable for any operator and any sigma_y. The noise n of a step is the mean
     of two draws, of which the next step has the second, so that the limit is exact for Gaussians at any epsilon (Leimkuhler &
     Matthews 2013), where theirs is too wide. Exact in the limit of many steps and sigma_min -> 0, and small epsilon where the
-    prior is no Gaussian. `inner_steps` network calls a step.
+    prior is no Gaussian. `inner_steps` network calls a step. Raises InputError for operators that clip and round.
     """
 
     about: ClassVar[str] = "Langevin dynamics at falling noise levels, any differentiable operator"
@@ -38,6 +39,9 @@ class AnnealedLangevin(Sampler):
     inner_steps: PositiveInt = 3
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
+        if getattr(problem.physics, "piecewise_constant", False):
+            raise InputError(f"AnnealedLangevin asks the operator of noisy images, and what {type(problem.physics).__name__} "
+                             "clips and rounds of them says little; these would work: daps, split_gibbs, red_diff, dps")
         problem = for_chains(problem, seeds)
         noise = Streams(seeds, problem.y.device)
         shape = problem.image_shape

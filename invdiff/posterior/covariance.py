@@ -95,7 +95,7 @@ def _preconditioner_of_rows(problem: Problem, covariance: StationaryCovariance) 
 
 
 def is_window(problem: Problem) -> bool:
-    """Is what is measured the inner part of a circular filter's result, or like it but for the borders?"""
+    """Is what is measured a window of a circular filter's result, or like it but for the borders?"""
     return hasattr(problem.physics, "border") and hasattr(problem.physics, "response_power")
 
 

@@ -66,16 +66,16 @@ class MomentMatching(Sampler):
             return low_rank_rule(prior, problem, tolerance=tolerance, iterations=iterations, rank=self.rank)
         return spectral_rule(prior, problem, local=self.covariance == "local", tolerance=tolerance, iterations=iterations)
 
-    def remainder(self, prior: Denoiser, problem: Problem, x0: Tensor, draw: Draw) -> Tensor:
+    def remainder(self, prior: Denoiser, problem: Problem, x0: Tensor, sigma: float, draw: Draw) -> Tensor:
         """Of covariance (C^-1 + A^T A / sigma_y^2)^-1, by perturbing and solving (Papandreou & Yuille 2010): a draw u of C, and
         what data that are noise alone add to it. The "exact" form has no draws of its C."""
         if self.covariance == "exact":
             return torch.zeros_like(x0)
         spectrum, size = spectrum_for(prior, problem), (problem.image_shape[-2], problem.image_shape[-1])
         if self.covariance == "local" and weighs_contrast(spectrum, problem):
-            power, scale = spectrum.local_at(self.sigma_min, x0)
+            power, scale = spectrum.local_at(sigma, x0)
         else:
-            power, scale = spectrum.at(self.sigma_min, size, x0.device), torch.ones((), device=x0.device)
+            power, scale = spectrum.at(sigma, size, x0.device), torch.ones((), device=x0.device)
         u = scale * StationaryCovariance(power.sqrt(), size)(draw(problem.image_shape))
         noise = problem.noise_variance**0.5 * draw(problem.y.shape[1:]) * problem.observed()
         covariance = StationaryCovariance(power, size, scale if scale.ndim else None)

@@ -86,11 +86,13 @@ class Sampler(BaseModel):
         yield from self._guided(None, prior, problem, seeds)
 
     def steps_from(self, start: Tensor, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
-        """The same, beginning at `start_sigma` (sigma_max, if that is None) from estimates `start` (len(seeds), C, H, W).
+        """The same, beginning at `start_sigma` from estimates `start` (len(seeds), C, H, W).
 
-        Raises InputError if the sampler cannot.
+        Raises InputError if the sampler cannot, or has none.
         """
         self._check_warm_start()
+        if self.start_sigma is None:
+            raise InputError("start: has no effect from the highest level; say from which to begin, start_sigma=0.5")
         return self._guided(start, prior, problem, seeds)
 
     def _guided(self, start: Tensor | None, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
@@ -109,7 +111,7 @@ class Sampler(BaseModel):
             estimate = denoise(self.sigma_max * draw, self.sigma_max) if start is None else start
             for step in self.integrator(denoise, sigmas, estimate + float(sigmas[0]) * draw, lambda: noise.normal(shape)):
                 if step.sigma == 0:
-                    x0 = step.x0 + self.remainder(prior, problem, step.x0, noise.normal)
+                    x0 = step.x0 + self.remainder(prior, problem, step.x0, float(sigmas[-2]), noise.normal)
                     step = replace(step, x=x0, x0=x0)
                 yield step
 
@@ -123,9 +125,9 @@ class Sampler(BaseModel):
                 yield Step(steps[0].sigma, torch.cat([step.x for step in steps]), torch.cat([step.x0 for step in steps]),
                            {"calls": sum(step.info["calls"] for step in steps) / len(steps)})
 
-    def remainder(self, prior: Denoiser, problem: Problem, x0: Tensor, draw: Draw) -> Tensor:
-        """What the last estimate x0 (B, C, H, W), a mean, lacks of being a sample: a draw of x0 given the last state and the
-        data, about that mean. Nothing, where a sampler knows no better."""
+    def remainder(self, prior: Denoiser, problem: Problem, x0: Tensor, sigma: float, draw: Draw) -> Tensor:
+        """What the last estimate x0 (B, C, H, W), a mean, lacks of being a sample: a draw of x0 given the last state, at level
+        sigma, and the data, about that mean. Nothing, where a sampler knows no better."""
         return torch.zeros_like(x0)
 
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
@@ -134,10 +136,10 @@ class Sampler(BaseModel):
 
 
 def for_chains(problem: Problem, seeds: Sequence[int]) -> Problem:
-    """The problem with one measurement for each seed, zero where the operator does not reach."""
+    """The problem with one measurement for each seed, zero where the operator does not reach, rounded where it rounds."""
     count = len(problem.y)
     if count == len(seeds):
-        return problem.measured()
+        return problem.measured().rounded()
     if count == 1:
-        return problem.measured().rows(torch.zeros(len(seeds), dtype=torch.long, device=problem.y.device))
+        return problem.measured().rounded().rows(torch.zeros(len(seeds), dtype=torch.long, device=problem.y.device))
     raise ValueError(f"seeds: expected {count}, one for each measurement, got {len(seeds)}")

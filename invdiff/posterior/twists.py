@@ -186,7 +186,8 @@ class StationaryModel:
         return StationaryCovariance(self.spectrum.at(sigma, size, device), size)
 
     def conditioning(self, covariance: LowRankCovariance) -> Conditioning:
-        return Conditioning(self.problem, covariance, (self.tolerance, self.iterations), COLUMNS)
+        columns = min(self.tolerance, COLUMNS[0]), max(self.iterations, COLUMNS[1])
+        return Conditioning(self.problem, covariance, (self.tolerance, self.iterations), columns)
 
     def log_normal(self, conditioning: Conditioning, residual: Tensor, weights: Tensor) -> Tensor:
         """log N(residual; 0, A C A^T + sigma_y^2 I), with `weights` that matrix's inverse times the residual. Where the

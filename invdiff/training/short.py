@@ -34,15 +34,17 @@ def run_short(trainer: ShortTrainer, output: Path, on_step: Callable[[int, float
     steps, asked, means = trainer.settings.steps, list[bool](), dict[str, float]()
     make_folder(output)
     path = output / "log.jsonl"
-    with writing(path), path.open("w", encoding="utf-8") as log, asking(lambda: asked.append(True)):
+    with writing(path):
+        path.write_text("")
+    with asking(lambda: asked.append(True)):
         for number in range(steps):
             share = max(_FORGET, 1 / (number + 1))
             for name, value in trainer.step(number).items():
                 means[name] = means.get(name, 0.0) + share * (value - means.get(name, 0.0))
             if (number + 1) % 100 == 0 or number + 1 == steps:
                 rounded = {name: float(f"{value:.5g}") for name, value in means.items()}
-                log.write(json.dumps({"step": number + 1, **rounded, "seconds": round(trainer.seconds, 1)}) + "\n")
-                log.flush()
+                with writing(path), path.open("a", encoding="utf-8") as log:
+                    log.write(json.dumps({"step": number + 1, **rounded, "seconds": round(trainer.seconds, 1)}) + "\n")
             if on_step:
                 on_step(number + 1, next(iter(means.values())))
             if asked:

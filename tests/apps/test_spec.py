@@ -94,13 +94,12 @@ def test_everything_on_offer_has_a_name_and_is_known():
 
 
 def test_a_restoration_in_words():
-    report = {"samples": 4, "config": {"sigma_y": 0.05}, "sigma_y": 0.05, "noise": {"words": "It is coloured."},
-              "consistency": {"words": "It explains."}, "provenance": {"words": "Half."},
+    report = {"samples": 4, "consistency": {"words": "It explains."}, "provenance": {"words": "Half."},
               "interval": {"level": 0.9, "factor": 2.0, "half_width": 0.05, "source": "measured"}}
     assert text.trust(report) == ["It explains.", "Half.", "The 90% interval at a pixel is 2.00 times the spread, pooled over "
                                   "neighbouring pixels, to each side, here 0.050 on average (measured)."]
     assert text.trust({**report, "samples": 1, "interval": {"factor": 0.0}}) == ["It explains.", "Half.", text.SINGLE]
-    auto = {**report, "samples": 1, "config": {"sigma_y": "auto"}, "sigma_y": 0.0048}
-    assert text.trust(auto)[2:4] == ["The noise was estimated from the image: 0.0048.", "It is coloured."]
+    found = {**report, "samples": 1, "noise_level": {"words": "It is 0.0048."}, "boundary": {"words": "It wraps around."}}
+    assert text.trust(found)[:2] == ["It wraps around.", "It is 0.0048."]
     assert text.warning(report) is None
     assert text.warning({"novelty": {"unusual": True, "words": "Strange."}}) == "Strange."

@@ -260,6 +260,12 @@ def test_what_is_wrong_with_a_whole_sampler_is_said_without_a_key():
     assert refused("sampler.name=daps", "sampler.start_sigma=0.3").startswith("sampler: DAPS cannot begin")
 
 
+def test_an_estimate_alone_has_no_effect():
+    said = refused("start=estimate.png")
+    assert said.startswith("start: has no effect from the highest level; say from which to begin")
+    assert run_config("deblur", None, ["start=estimate.png", "sampler.start_sigma=0.5"]).start.endswith("estimate.png")
+
+
 def test_a_missing_config_file_is_refused():
     assert "nowhere.yaml" in refused(path="nowhere.yaml")
 

@@ -70,6 +70,21 @@ def test_a_long_flat_panel_does_not_burst_the_figure():
     assert picture.height < 1500
 
 
+def test_panoramas_are_below_one_another_and_large_images_shrunk(texts):
+    panels = {"a": green(100, 4000), "b": green(50, 2000)}
+    picture = comparison(panels, {"a": "PSNR 24.1 dB"})
+    assert picture.width < 1300
+    left, _, right, _ = where(picture, (0, 255, 0))
+    assert right - left == 1200
+    rows = (np.asarray(picture) == (0, 255, 0)).all(-1).any(1)
+    assert np.diff(rows.astype(int)).tolist().count(1) == 2          # panels with paper between them
+    assert [text for text, _ in texts] == ["a", "PSNR 24.1 dB", "b"]
+    large = comparison({"a": green(2000, 3000), "b": green(2000, 3000)})
+    assert large.width < 2700
+    assert large.height < 1000
+    assert heatmap(torch.rand(1, 100, 3000)).width >= 3000           # a map is kept as it is
+
+
 @pytest.mark.parametrize("side", [20, 100, 256, 700])
 @pytest.mark.parametrize("default_font", [False, True])
 def test_labels_never_overlap_nor_leave_the_canvas(texts, monkeypatch, side, default_font):

@@ -148,6 +148,8 @@ def test_a_photograph_that_was_blurred_is_restored_at_its_own_size(tiny_prior, t
         if name == "auto":
             assert outcome.report["boundary"]["found"] == "valid"
             assert outcome.report["provenance"]["prior"] == outcome.provenance.shares["prior"]
+            lower, upper = outcome.bounds
+            assert outcome.report["interval"]["half_width"] == pytest.approx(float((upper - lower).mean() / 2), rel=1e-4)
             outcome.save(tmp_path / "out")
             assert run_config(None, tmp_path / "out" / "config.yaml").operator["boundary"] == "auto"
     assert 2 * errors["auto"] < errors["circular"]

@@ -74,6 +74,8 @@ def test_short_of_memory_the_chunk_is_halved_and_the_samples_are_the_same(fail):
 def test_a_chain_too_large_for_memory_is_one_sentence(fail):
     with pytest.raises(InputError, match="memory: a single chain does not fit; take a smaller image"):
         restore(problem(), Limited(0, fail), QUICK, samples=3, batch_size=2)
+    with pytest.raises(InputError, match=r"take sampler.covariance=local, which .* gradients .*, a smaller image"):
+        restore(problem(), Limited(0, fail), MomentMatching(steps=2, covariance="low-rank"))
 
 
 def test_a_population_too_large_for_memory_is_one_sentence():
@@ -172,6 +174,8 @@ def test_samplers_that_begin_from_noise_alone_say_so():
         restore(problem(), prior(), DDRM(steps=2), start=torch.zeros(SIZE))
     with pytest.raises(ValueError, match=r"start_sigma: expected a level above sigma_min = 0.01 and up to sigma_max = 5"):
         MomentMatching(start_sigma=6.0)
+    with pytest.raises(InputError, match=r"start: has no effect from the highest level; .*start_sigma=0.5"):
+        restore(problem(), prior(), QUICK, start=torch.zeros(SIZE))
     with pytest.raises(InputError, match=r"start: expected finite estimates \(1, 1, 8, 8\) or \(1, 8, 8\), got \(8, 8\)"):
         restore(problem(), prior(), QUICK, start=torch.zeros(8, 8))
 

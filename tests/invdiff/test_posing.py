@@ -7,6 +7,7 @@ import pytest
 import torch
 from deepinv.physics import LinearPhysics
 
+import operators
 from invdiff.config import OPERATORS, build_operator
 from invdiff.errors import InputError
 from invdiff.io.images import load_image, sample_image, save_image
@@ -82,9 +83,43 @@ def test_what_is_no_image_wants_its_size_said_and_an_image_may_have_it(photo, tm
         assert torch.equal(larger.y, load_image(photo))
 
 
-def test_a_measurement_smaller_than_its_kernel_wants_its_size_said(photo):
-    with pytest.raises(InputError, match=r"kernel: expected at most .*; if .* another .*, say --set size=\[H,W\]"):
-        posed("deblur", f"input={photo}", "sigma_y=0.1", "operator.boundary=valid", "operator.sigma=5")
+@pytest.mark.parametrize("boundary", ["valid", "auto"])
+def test_a_measurement_may_be_smaller_than_its_kernel(boundary, photo):
+    given = [f"input={photo}", "sigma_y=0.1", f"operator.boundary={boundary}", "operator.sigma=5"]
+    y, _ = posed("deblur", *given)
+    height, width = load_image(photo).shape[-2:]
+    border = y.image_shape[1] - height
+    assert border >= height
+    assert y.image_shape == (3, height + border, width + border)
+
+
+def test_a_refusal_says_what_helps(photo, tmp_path):
+    save_image(tmp_path / "mask.png", torch.ones(1, 8, 8))
+    given = [f"input={photo}", "sigma_y=0.1"]
+    for task, more in (("deblur", ["operator.boundary=circular", "operator.sigma=5"]),
+                       ("inpaint", ["operator.name=mask_inpainting", f"operator.mask={tmp_path / 'mask.png'}"])):
+        with pytest.raises(InputError, match=r"kernel|mask") as refused:
+            posed(task, *given, *more)
+        assert "size=" not in str(refused.value)
+    height, width = load_image(photo).shape[-2:]
+    for task, more, fitting in (("deblur", ["operator.boundary=valid"], (height + 16, width + 16)),
+                                ("sr", ["operator.factor=2"], (2 * height, 2 * width))):
+        with pytest.raises(InputError, match=rf"--set size=\[{fitting[0]},{fitting[1]}\] would fit"):
+            posed(task, *given, *more, "size=[48,64]")
+    np.save(tmp_path / "y.npy", np.full((1, 3, 200), 0.2))
+    with pytest.raises(InputError, match=r"holds \(1, 3, 200\), which .* if it is no image, .*, --set size"):
+        posed("cs", f"input={tmp_path / 'y.npy'}", "sigma_y=0.1")
+
+
+def test_what_was_not_measured_is_not_shown(photo, tmp_path):
+    """A photograph with nothing missing, and a mask."""
+    mask = torch.ones(1, *load_image(photo).shape[-2:])
+    mask[..., :10] = 0
+    save_image(tmp_path / "mask.png", mask)
+    problem, _ = posed("inpaint", f"input={photo}", "sigma_y=0.1", "operator.name=mask_inpainting",
+                       f"operator.mask={tmp_path / 'mask.png'}")
+    assert torch.equal(as_image(problem), load_image(photo) * mask)
+    assert torch.equal(problem.y, as_image(problem))
 
 
 def test_a_grey_image_stays_grey(tmp_path):
@@ -206,6 +241,17 @@ def test_a_boundary_is_found_unless_it_is_said(photo):
         assert run_config("deblur", None, simulated).operator["boundary"] == "circular"
     y, _ = posed("deblur", *given, "operator.sigma=0.3", "size=[25,39]")        # 21 x 35, and nothing else gives that
     assert y.image_shape == (3, 25, 39)
+    same = pose(run_config("deblur", None, [*given, "operator.sigma=0.3", "size=[21,35]"]))
+    assert (same.operator["boundary"], same.spare) == ("circular", [(0, 0), (0, 0)])
+
+
+def test_a_boundary_of_other_words_is_its_operator_s(photo, monkeypatch):
+    def own(size, boundary: str = "nearest"):
+        return operators.blur(size, operators.gaussian_kernel(0.3), {"nearest": "replicate"}[boundary])
+
+    monkeypatch.setitem(OPERATORS, "own", own)
+    found = pose(run_config("deblur", None, [f"input={photo}", "sigma_y=0.02", "operator.name=own"]))
+    assert found.operator == {"name": "own", "boundary": "nearest"}
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (7, 40), (5, 9)])

@@ -265,3 +265,10 @@ def test_the_estimates_on_a_real_scan():
     assert ((by_border > 0.95 * air) & (by_border < 1.7 * air)).all()  # from above: the detail reaches the border
     by_blocks = estimate_sigma(to_channels(images[:, None])[:, :, 0])
     assert by_blocks.square().mean().sqrt().item() == pytest.approx(air.square().mean().sqrt().item(), rel=0.1)
+
+
+def test_a_constant_channel_says_nothing_of_the_others():
+    y = 0.5 + 0.05 * torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    y[:, 1] = 0.3
+    assert estimate_sigma(y).item() == pytest.approx(0.05, rel=0.06)
+    assert noise_whiteness(y).item() == pytest.approx(1.0, abs=0.15)

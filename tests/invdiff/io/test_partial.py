@@ -43,7 +43,8 @@ def another(folder, seed=0):
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
     early, other_seed = PartialRun(tmp_path / "run", {"seed": 0}, {}), PartialRun(tmp_path / "run", {"seed": 1}, {})
     with another(tmp_path / "run"):
-        for begin in (lambda: PartialRun(tmp_path / "run", {"seed": 0}, {}), lambda: early.add(PART, {"slice": 1})):
+        for begin in (lambda: PartialRun(tmp_path / "run", {"seed": 0}, {}), lambda: early.add(PART, {"slice": 1}),
+                      lambda: PartialRun(tmp_path / "run", {"seed": 1}, {})):       # whose parts it could not go on from
             with pytest.raises(AnotherRun, match="run: another run is at work there; wait"):
                 begin()
         assert [about["slice"] for _, about in early.parts()] == [7]

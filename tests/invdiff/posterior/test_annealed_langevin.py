@@ -4,6 +4,8 @@ import pytest
 from deepinv.physics import Physics
 from toys import OPERATORS, assert_moments_close, natural_prior, pose, sample
 
+import operators
+from invdiff.errors import InputError
 from invdiff.posterior import AnnealedLangevin
 from invdiff.posterior.likelihood import squared_norm
 from invdiff.problem import Problem
@@ -53,3 +55,9 @@ def test_the_jacobian_s_norm():
     got = squared_norm(Problem(Squared(), x.square(), 0.1), x).flatten()
     assert ((got <= 1.001 * exact) & (got > 0.9 * exact)).all()
     assert float(squared_norm(pose("blur", prior, 0.1), x[:1])) == pytest.approx(1.0, rel=0.03)
+
+
+def test_what_clips_and_rounds_is_refused():
+    prior = natural_prior()
+    with pytest.raises(InputError, match=r"noisy images, and what Quantization clips .* would work: daps"):
+        sample(AnnealedLangevin(steps=2), prior, pose(operators.Quantization((1, 8, 8)), prior, 0.01), 1)

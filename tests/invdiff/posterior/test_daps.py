@@ -5,10 +5,11 @@ import torch
 from deepinv.physics import Physics
 from toys import OPERATORS, assert_moments_close, coloured_prior, draw, natural_prior, pose, sample
 
+import operators
 from invdiff.config import build_sampler
 from invdiff.posterior import DAPS
 from invdiff.posterior.likelihood import GivenData
-from invdiff.problem import Problem
+from invdiff.problem import Problem, simulate
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -96,3 +97,20 @@ def test_langevin_dynamics_do_not_run_away_where_the_operator_steepens():
                                     lambda shape: torch.randn(2, *shape, generator=generator))
     # there the likelihood alone has a standard deviation of 0.05 / (60 * 0.8^2) = 0.0013
     assert (drawn - x).abs().max() < 5 * 0.0013
+
+
+@pytest.mark.parametrize(("physics", "share"), [(operators.JPEG((1, 32, 32), 10), 1.1),
+                                                (operators.Quantization((1, 32, 32), 2), 0.6)])
+def test_a_made_up_gradient_does_not_heat_the_chain(physics, share):
+    """Of the measurement's squared error the mean has 1 and a half, as without noise. Weighed against noise: 2.5 and 0.8."""
+    prior = natural_prior(physics.img_size)
+    truth = draw(prior)
+    problem = simulate(physics, truth, 0.01)
+    error = (sample(DAPS(steps=20), prior, problem, 4).mean(0) - truth).square().mean()
+    assert error < share * (problem.y - truth).square().mean()
+
+
+def test_noise_as_large_as_the_steps_is_no_rounding():
+    prior = natural_prior((1, 32, 32))
+    problem = simulate(operators.Quantization((1, 32, 32), 6), draw(prior), 0.05)
+    assert problem.rounded() is problem

@@ -143,13 +143,23 @@ def test_the_spread_is_right_below_the_last_level(operator, covariance):
     assert whitened.square().mean().item() == pytest.approx(1.0, abs=0.03)       # standard error 0.004
 
 
+def test_one_step_ends_where_it_begins():
+    """At sigma_max, which has next to nothing of the image: all but the data's part of a sample is in the draw."""
+    prior = natural_prior()
+    problem = pose("inpainting", prior, 0.05)
+    mean, cov = prior.posterior(problem)
+    samples = sample(MomentMatching(steps=1, cg_tolerance=1e-4, cg_iterations=100), prior, problem, 1000)
+    whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(cov), (samples.flatten(1) - mean.flatten()).T, upper=False)
+    assert whitened.square().mean().item() == pytest.approx(1.0, abs=0.15)
+
+
 def test_opposite_noise_leaves_the_mean_of_a_pair_as_it_is():
     """What is drawn at the end of one is drawn with the other sign at the end of the other."""
     prior = natural_prior()
     problem = pose("inpainting", prior, 0.005)
     exact = {"cg_tolerance": 1e-6, "cg_iterations": 200}
     sampler, bare = MomentMatching(**exact), MomentMatching(**exact)
-    object.__setattr__(bare, "remainder", lambda prior, problem, x0, draw: torch.zeros_like(x0))
+    object.__setattr__(bare, "remainder", lambda prior, problem, x0, sigma, draw: torch.zeros_like(x0))
     pairs = [list(s.steps(prior, problem, [3, ~3]))[-1].x0 for s in (sampler, bare)]
     assert (pairs[0] - pairs[1]).abs().max() > 1e-3
     torch.testing.assert_close(pairs[0].mean(0), pairs[1].mean(0), rtol=0, atol=1e-4)
