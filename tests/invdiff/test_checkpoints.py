@@ -100,7 +100,8 @@ class Surer(Denoiser):
     ({}, {"prior": Surer()}, "the error spectrum differs"),
 ])
 def test_a_run_does_not_go_on_by_another_law(before, now, said, tmp_path):
-    arguments = {"problem": problem(), "prior": prior(), "sampler": QUICK, "checkpoint": tmp_path / "run"}
+    sampler = QUICK.model_copy(update={"start_sigma": 0.5})
+    arguments = {"problem": problem(), "prior": prior(), "sampler": sampler, "checkpoint": tmp_path / "run"}
     restore(**arguments, **before)
     with pytest.raises(InputError, match=said):
         restore(**{**arguments, **now}, samples=2)

@@ -69,7 +69,7 @@ def test_deepinv_s_samplers_run_beside_ours(name):
 def test_the_tables_say_what_the_record_does():
     gaussian, distances = tables(RECORD)
     assert gaussian.title == "Gaussian priors: blur"
-    assert gaussian.note.startswith("In 20 steps; ")
+    assert gaussian.note.startswith("In 20 steps, to a last level of 0.0005, ")
     assert gaussian.head == ["sampler", "mean 0.1", "cov 0.1"]
     assert gaussian.rows == [["exact draws", "0.10", "0.26"], ["ddrm, rough", "0.50", "1.00"]]
     assert distances.head == ["sampler", "(8,1)", "(80,4)"]
