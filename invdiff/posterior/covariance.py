@@ -39,6 +39,11 @@ class StationaryCovariance:
             return self.scale * StationaryCovariance(self.power, self.size)(self.scale * x)
         return rotate_colours_back(torch.fft.irfft2(torch.fft.rfft2(rotate_colours(x)) * self.power, s=self.size))
 
+    def root(self, x: Tensor) -> Tensor:
+        """R x with R R^T = C: a draw of N(0, C), of white noise x."""
+        x = StationaryCovariance(self.power.sqrt(), self.size)(x)
+        return x if self.scale is None else self.scale * x
+
     def inverse(self, x: Tensor, variance: float) -> Tensor:
         """(C + variance I)^-1 x of a stationary one."""
         return StationaryCovariance(1 / (self.power + variance), self.size)(x)

@@ -75,10 +75,10 @@ class MomentMatching(Sampler):
         if self.covariance == "local" and weighs_contrast(spectrum, problem):
             power, scale = spectrum.local_at(sigma, x0)
         else:
-            power, scale = spectrum.at(sigma, size, x0.device), torch.ones((), device=x0.device)
-        u = scale * StationaryCovariance(power.sqrt(), size)(draw(problem.image_shape))
+            power, scale = spectrum.at(sigma, size, x0.device), None
+        covariance = StationaryCovariance(power, size, scale)
+        u = covariance.root(draw(problem.image_shape))
         noise = problem.noise_variance**0.5 * draw(problem.y.shape[1:]) * problem.observed()
-        covariance = StationaryCovariance(power, size, scale if scale.ndim else None)
         return u + condition(problem.of(noise), covariance, u, tolerance=self.cg_tolerance or 2e-3,
                              iterations=self.cg_iterations or 100)[0]
 

@@ -3,18 +3,17 @@
 Linear operators answer in closed form or by conjugate gradients, differentiable ones through autograd.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from deepinv.physics import LinearPhysics
 from torch import Tensor
 
+from invdiff.diffusion.randomness import Draw
 from invdiff.errors import InputError
 from invdiff.posterior.covariance import StationaryCovariance, condition
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
-
-Draw = Callable[[Sequence[int]], Tensor]      # standard normal noise of a shape, for each chain of its own
 
 NONLINEAR = "dps, daps, split_gibbs, red_diff, annealed_langevin"       # the samplers for operators that are not linear
 POWER_ITERATIONS = 15

@@ -64,7 +64,7 @@ class LowRankCovariance:
 
     def sample(self, shape: Sequence[int], draw: Draw) -> Tensor:
         """Draws from N(0, C), (B, *shape), update by update."""
-        x = StationaryCovariance(self.base.power.sqrt(), self.base.size)(draw(shape))
+        x = self.base.root(draw(shape))
         for b, u, _, v in self._updates:
             x = x - dots(v, x) * b + draw((1, 1, 1)) * u
         return x

@@ -57,7 +57,7 @@ class Surplus:
             trace = self.values * channels / self.probe[0].numel() * self._over_plane(power)
         else:
             draws = 2                                               # the trace is one itself
-            trace = self.problem.A(StationaryCovariance(power.sqrt(), self.size)(self.probe)).square().flatten(1).sum(1)
+            trace = self.problem.A(StationaryCovariance(power, self.size).root(self.probe)).square().flatten(1).sum(1)
         spectrum = seen * (trace / self.values / seen.mean((-3, -2, -1))).reshape(-1, 1, 1, 1) + self.noise
         concentration = spectrum.square().mean((1, 2, 3)) / spectrum.mean((1, 2, 3)).square()
         return trace, (2 * draws * concentration / self.values).sqrt()
