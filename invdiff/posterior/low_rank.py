@@ -56,8 +56,8 @@ class LowRankCovariance:
         if not new.any():
             return False
         now, before = (torch.where(new, c, 1).rsqrt() * new for c in (curvature, modelled))
-        self._updates.append((before * b, now * u, now * v, before * v))
         self.columns += [before * b, now * u]
+        self._updates.append((self.columns[-2], self.columns[-1], now * v, before * v))
         signs = torch.tensor([-1.0, 1.0], dtype=torch.float64).repeat(len(self._updates))
         self.middle = torch.diag(signs).expand(len(v), -1, -1)
         return True

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from deepinv.models import Denoiser
 from torch import Tensor, nn
 
+from invdiff.priors.pieces import in_pieces
 from invdiff.priors.spectrum import ErrorSpectrum
 
 
@@ -96,7 +97,7 @@ class EDMDenoiser(Denoiser):
         if bottom or right:
             mode = "reflect" if bottom < h and right < w else "replicate"
             z = F.pad(z, (0, right, 0, bottom), mode=mode)
-        return self.network(z.contiguous(memory_format=torch.channels_last), *labels)[..., :h, :w]
+        return in_pieces(self.network, z, *labels)[..., :h, :w]
 
 
 def own_sampling(prior: Any) -> dict[str, Any]:

@@ -125,6 +125,7 @@ class UNet(nn.Module):
         self.decoder = nn.ModuleList(Stage(w, d, embedding) for w, d in reversed(stages[:-1]))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in reversed(list(pairwise(widths))))
+        self.reach = None if attention else _reach(depths)
         self.variance = variance
         self.head = nn.Conv2d(widths[0], (8 if variance else 4) * channels, 3, padding=1)
         for parameter in self.head.parameters():
@@ -143,6 +144,17 @@ class UNet(nn.Module):
         for stage, up in zip(self.decoder, self.up, strict=True):
             h = stage(F.pixel_shuffle(up(h), 2) + skips.pop(), emb)
         return F.pixel_shuffle(self.head(h + stem), 2)
+
+
+def _reach(depths: Sequence[int]) -> int:
+    """How many pixels around one, or around a block as large as the stride, a U-Net without attention sees."""
+    reach = 1                                           # the head's; in pixels of a level, from the finest down and back up
+    for depth in depths[:-1]:
+        reach = -(-(reach + 2 * depth) // 2)
+    reach += 2 * depths[-1]
+    for depth in reversed(depths[:-1]):
+        reach = 2 * reach + 2 * depth
+    return 2 * (reach + 1)                              # the stem's
 
 
 def fourier_features(t: Tensor, count: int) -> Tensor:
