@@ -3,13 +3,14 @@
 A splits an image x into what it measures and what it is blind to. With lambda = (sigma_y / spread)^2 and
 R = (A^T A + lambda)^-1 A^T A, which is close to the projection on what is measured well enough, x is the sum of
 
-    data      A^T (A A^T + lambda)^-1 y    what the measurement alone says; the same for every prior and sampler,
-    denoised  R x - data                   what the prior changed of what was measured: the noise it took away, mostly,
-    prior     x - R x                      what no measurement speaks of: filled in by the prior.
+    data      c + A^T (A A^T + lambda)^-1 (y - A c)     what the measurement alone says; the same for every prior and sampler,
+    denoised  c + R (x - c) - data                      what the prior changed of what was measured: noise it took away, mostly,
+    prior     (1 - R) (x - c)                           what no measurement speaks of: filled in by the prior.
 
-Where singular values s of A are kept or lost is where s meets sigma_y / spread, and the noise equals what details of an image
-are worth. Without noise R is the projection on the row space, and A cannot see the prior's part at all (Schwab, Antholzer &
-Haltmeier 2019, "Deep null space learning").
+c is the flat image that explains y best, one value for each channel: what is not measured counts as it differs from that, and
+not from black. Where singular values s of A are kept or lost is where s meets sigma_y / spread, and the noise equals what
+details of an image are worth. Without noise R is the projection on the row space, and A cannot see the prior's part at all
+(Schwab, Antholzer & Haltmeier 2019, "Deep null space learning").
 """
 
 from collections.abc import Callable, Mapping
@@ -55,7 +56,7 @@ class Provenance:
     def shares(self) -> dict[str, float]:
         """For a report. measured: the mean of the map, the part of the image's degrees of freedom that is measured. data,
         denoised, prior: root mean squares in image units, that of data around its mean in each channel, as brightness would
-        hide all else."""
+        hide all else, and as the others have none."""
         centred = self.data - self.data.mean((-2, -1), keepdim=True)
         return {"measured": float(self.measured.mean()), "data": _rms(centred), "denoised": _rms(self.denoised),
                 "prior": _rms(self.prior)}
@@ -99,8 +100,21 @@ def provenance(problem: Problem, x: Tensor, spread: float | None = None, probes:
         raise InputError(f"provenance: expected probes >= 1 and spread > 0, got probes={probes} and spread={spread}")
     noise = (problem.sigma_y / (SPREAD if spread is None else spread)) ** 2
     x = x.to(problem.y)
-    data, seen = _pull_back(problem, problem.y, noise), _pull_back(problem, problem.A(x), noise)
+    flat = _flat(problem, noise)
+    data = flat + _pull_back(problem, problem.y - problem.A(flat), noise)
+    seen = flat + _pull_back(problem, problem.A(x - flat), noise)
     return Provenance(data, seen - data, x - seen, _measured(problem, noise, x, probes, seed))
+
+
+def _flat(problem: Problem, noise: float) -> Tensor:
+    """c, the flat images that explain y best, (B, C, H, W): by least squares, damped by `noise`."""
+    count, (channels, height, width) = len(problem.y), problem.image_shape
+    units = torch.eye(channels).to(problem.y)[..., None, None].expand(-1, -1, height, width)
+    seen = torch.stack([problem.A(unit.expand(count, -1, -1, -1)).flatten(1) for unit in units], 2)        # (B, m, C)
+    gram = torch.stack([(seen * column[..., None]).sum(1, dtype=torch.float64) for column in seen.unbind(2)], 2).cpu()
+    pulled = (seen * problem.y.flatten(1)[..., None]).sum(1, dtype=torch.float64).cpu()
+    inverse = torch.linalg.pinv(gram + noise * torch.eye(channels), rtol=1e-6, hermitian=True)
+    return (inverse @ pulled[..., None])[..., None].to(problem.y).expand(-1, -1, height, width)
 
 
 def _pull_back(problem: Problem, y: Tensor, noise: float, tolerance: float = TOLERANCE) -> Tensor:

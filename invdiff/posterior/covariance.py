@@ -4,6 +4,7 @@ by CG."""
 import math
 from collections.abc import Callable
 
+import deepinv
 import torch
 from deepinv.models import Denoiser
 from deepinv.physics import DecomposablePhysics
@@ -14,7 +15,7 @@ from invdiff.posterior.image_space import condition_in_image_space
 from invdiff.priors.counted import known_spectrum
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
-from operators import conjugate_gradients
+from operators import Inpainting, conjugate_gradients
 
 EDGE = 0.01         # noise, in units of the largest gain, below which a window's edge does more than the noise
 
@@ -129,7 +130,9 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
         r = problem.y - problem.A(x0) if residual is None else residual
         if closed:
             return _condition_in_closed_form(problem, covariance, r), None
-        usual = (0.1, 5) if selects_orthonormal_rows(problem.physics) else (1e-2, 300)      # a cap; 20 left noise in samples
+        rows = selects_orthonormal_rows(problem.physics)
+        few = 5 if selects_pixels(problem.physics) else 20
+        usual = (0.1, few) if rows else (1e-2, 300)             # a cap; 20 left noise in samples
         return _condition_on_data(problem, covariance, r, start, tolerance or usual[0], iterations or usual[1])
     many = problem.y[0].numel() > math.prod(problem.image_shape)            # coils, whose products cost most
     return condition_in_image_space(problem, covariance.power, covariance.scale, x0, start, noise=problem.noise_variance,
@@ -196,6 +199,11 @@ def prox(problem: Problem, residual: Tensor, variance: Tensor | float) -> Tensor
 def dots(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of each item, (B, 1, ...)."""
     return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
+
+
+def selects_pixels(physics: object) -> bool:
+    """A = P, a selection of pixels, ours or deepinv's."""
+    return isinstance(physics, Inpainting | deepinv.physics.Inpainting)
 
 
 def selects_orthonormal_rows(physics: object) -> bool:

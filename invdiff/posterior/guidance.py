@@ -20,7 +20,7 @@ from invdiff.posterior.covariance import (
     condition,
     has_closed_form,
     prox,
-    selects_orthonormal_rows,
+    selects_pixels,
     spectrum_for,
 )
 from invdiff.posterior.likelihood import NONLINEAR, length
@@ -30,7 +30,6 @@ from invdiff.posterior.sampler import Sampler
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem, require
-from operators import Inpainting
 
 FEW_VALUES = 32     # in a measurement, up to which A C A^T is built, a backward pass for each
 HIGH = 1.0          # a noise level above an image's own range
@@ -86,7 +85,7 @@ class MomentMatching(Sampler):
 def weighs_contrast(spectrum: ErrorSpectrum, problem: Problem) -> bool:
     """Is more known of errors where an estimate has contrast, and is that of use with this operator?"""
     return (getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
-            and not isinstance(problem.physics, Inpainting))
+            and not selects_pixels(problem.physics))
 
 
 def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: float | None,
@@ -95,10 +94,10 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
 
     A spectrum that is not weighted so is scaled to what the data say of this image's errors (`Surplus`), but not at levels
     above the image's own range, where the state has yet to take in the data. Where conjugate gradients are needed, each step
-    goes on from the last one's solution; on a selection of orthonormal rows one is enough at such levels: what it leaves to
-    do the next steps do.
+    goes on from the last one's solution; on a selection of pixels one is enough at such levels: what it leaves to do the next
+    steps do. (On one of frequencies or sums it is not: sampling may run away.)
     """
-    rows = selects_orthonormal_rows(problem.physics)
+    pixels = selects_pixels(problem.physics)
     spectrum = spectrum_for(prior, problem)
     local = local and weighs_contrast(spectrum, problem)
     size = (problem.image_shape[-2], problem.image_shape[-1])
@@ -116,7 +115,7 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
             power = power * surplus(power, residual)
         covariance = StationaryCovariance(power, size, scale)
         correction, weights = condition(problem, covariance, x0, weights, residual=residual, tolerance=tolerance,
-                                        iterations=iterations or (1 if rows and sigma > HIGH else None))
+                                        iterations=iterations or (1 if pixels and sigma > HIGH else None))
         return x0 + correction
 
     return denoise

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import StationaryCovariance, has_closed_form
+from invdiff.posterior.covariance import StationaryCovariance, has_closed_form, selects_pixels
 from invdiff.problem import Problem
-from operators import CompressedSensing, Inpainting
+from operators import CompressedSensing
 
 CHANCE = 3.0        # standard errors by which a misfit exceeds what is expected before it counts
 LARGEST = 4.0       # factor: what is further off has another cause, such as a wrong noise level
@@ -34,7 +34,7 @@ class Surplus:
 
     @staticmethod
     def suits(problem: Problem) -> bool:
-        return has_closed_form(problem) or isinstance(problem.physics, Inpainting | CompressedSensing)
+        return has_closed_form(problem) or _at_random(problem)
 
     def __call__(self, power: Tensor, residual: Tensor) -> Tensor:
         """(B, 1, 1, 1) for C of spectrum `power` (K, H, W // 2 + 1) or (B, K, ...), of which the residuals (B, ...) are
@@ -52,7 +52,7 @@ class Surplus:
         if self.gain is not None:
             seen = power * self.gain
             trace = self._over_plane(seen)
-        elif isinstance(self.problem.physics, Inpainting | CompressedSensing):
+        elif _at_random(self.problem):
             channels = self.probe.shape[1] // power.shape[-3]       # that share a spectrum
             trace = self.values * channels / self.probe[0].numel() * self._over_plane(power)
         else:
@@ -66,3 +66,8 @@ class Surplus:
         """Sums over channels and the whole plane of frequencies, (1,) or (B,), of what is given on its half."""
         once = half[..., 0].sum(-1) + (half[..., -1].sum(-1) if self.size[1] % 2 == 0 else 0)
         return (2 * half.sum((-2, -1)) - once).sum(-1).reshape(-1)
+
+
+def _at_random(problem: Problem) -> bool:
+    """Does it measure pixels or sums that were chosen at random, or as good as that?"""
+    return selects_pixels(problem.physics) or isinstance(problem.physics, CompressedSensing)

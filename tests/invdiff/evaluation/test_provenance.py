@@ -67,8 +67,12 @@ def test_the_parts_are_those_of_dense_algebra(name, sigma_y):
     u, s, vt = torch.linalg.svd(a, full_matrices=False)
     kept = s > 1e-5 * s[0]
     gain = torch.where(kept, s / (s.square() + (sigma_y / SPREAD) ** 2), 0)
-    data = problem.y.flatten(1).double() @ u * gain @ vt
-    filled = x.flatten(1).double() - x.flatten(1).double() @ vt.T * (gain * s) @ vt
+    units = torch.eye(x.shape[1]).repeat_interleave(x[0, 0].numel(), 1).double()                  # flat images, (C, n)
+    level = torch.linalg.pinv(units @ a.T @ a @ units.T + (sigma_y / SPREAD) ** 2 * torch.eye(len(units)), rtol=1e-6)
+    flat = problem.y.flatten(1).double() @ a @ units.T @ level.T @ units
+    data = flat + (problem.y.flatten(1).double() - flat @ a.T) @ u * gain @ vt
+    rest = x.flatten(1).double() - flat
+    filled = rest - rest @ vt.T * (gain * s) @ vt
     accuracy = 1e-5 * float((s[0] / s[kept].min()).clamp(1, 100))       # inverting s costs digits
     assert relative(got.data.flatten(1) - data, data) < accuracy
     assert relative(got.prior.flatten(1) - filled, x) < accuracy
@@ -101,11 +105,28 @@ def resolution(problem, size):
     return torch.linalg.solve(damped, gram).diagonal().reshape(size).mean(0)
 
 
+@pytest.mark.parametrize("sigma_y", [0.02, 0.5])
+@pytest.mark.parametrize("name", ["denoising", "inpainting", "blur", "super-resolution"])
+def test_brightness_is_not_filled_in(name, sigma_y):
+    """Of a flat image nothing is but by chance: its level is known as well as the measured values are many. And a brighter
+    image is as one that is not."""
+    size, make = CASES[name]
+    flat = torch.full((1, *size), 0.8)
+    problem = Problem(make(), make().A(flat), sigma_y)
+    noise, seen = (sigma_y / SPREAD) ** 2, problem.A(torch.ones_like(flat)).square().sum((2, 3)).min()
+    unsure = noise / (noise + float(seen))
+    assert provenance(problem, flat, probes=1).prior.abs().max() < 0.8 * unsure + 1e-5
+    other, x = case(name, sigma_y, batch=1)
+    brighter = Problem(other.physics, other.y + other.physics.A(torch.full_like(x, 10.0)), sigma_y)
+    moved = provenance(brighter, x + 10, probes=1).prior - provenance(other, x, probes=1).prior
+    assert moved.abs().max() < 10 * unsure + 1e-4
+
+
 def test_a_mask_is_measured_where_it_says_and_two_probes_tell():
     problem, x = case("inpainting", 0.05)
     before = problem.calls.operator
     got = provenance(problem, x).measured
-    assert problem.calls.operator - before <= 3 * len(x)          # x itself and two probes
+    assert problem.calls.operator - before <= (3 + 1 + 3) * len(x)          # flat images, their own, x and two probes
     torch.testing.assert_close(got[0, 0].double(), resolution(problem, x.shape[1:]), rtol=0, atol=1e-6)
 
 

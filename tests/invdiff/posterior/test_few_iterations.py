@@ -1,14 +1,17 @@
 """The default takes few conjugate-gradient iterations a step: what that leaves undone must not show in the samples."""
 
+import deepinv
 import pytest
+import torch
 from toys import assert_moments_close, natural_prior, pose, sample
 
 import operators
 from invdiff.io.images import sample_image
 from invdiff.posterior import MomentMatching
 from invdiff.priors import load_prior
-from invdiff.problem import simulate
+from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
+from operators.mri import phantom, sampling
 
 SIZE, LARGE = (1, 12, 12), (1, 32, 32)
 MASKS = {
@@ -38,6 +41,30 @@ def test_they_are_few():
         sample(MomentMatching(steps=20, **accuracy), prior, problem, 1)
         counts.append((problem.calls.operator - before) / 21)
     assert counts[0] < 16 < counts[1]
+
+
+@pytest.mark.parametrize("kind", ["sensing", "mri"])
+def test_frequencies_and_sums_have_as_many_as_they_need(kind):
+    """With one above sigma = 1, as does for pixels, sums lost 10 dB, and scans of one coil ran away."""
+    if kind == "sensing":
+        x, prior = sample_image("astronaut", 128)[..., :64, :64], "natural"
+        physics = operators.CompressedSensing((3, 64, 64), 0.25)
+    else:
+        x, physics, prior = phantom.image((96, 96)), operators.MRI((2, 96, 96), sampling.poisson_disc((96, 96), 4)), "brain"
+    problem, errors = simulate(physics, x, 0.01), []
+    for accuracy in ({}, {"cg_iterations": 50, "cg_tolerance": 1e-2}):
+        result = restore(problem, load_prior(prior), MomentMatching(steps=10, **accuracy))
+        errors.append(float((result.mean - x).square().mean().sqrt()))
+    assert errors[0] < 1.1 * errors[1]
+
+
+def test_deepinv_s_inpainting_is_ours():
+    x, mask = sample_image("astronaut", 128)[..., :48, :48], operators.random_mask((3, 48, 48), 0.5)
+    ours = operators.Inpainting((3, 48, 48), mask)
+    y = simulate(ours, x, 0.02).y
+    results = [restore(Problem(physics, y, 0.02), load_prior("natural"), MomentMatching(steps=5))
+               for physics in (ours, deepinv.physics.Inpainting((3, 48, 48), mask=mask.float()))]
+    torch.testing.assert_close(results[0].samples, results[1].samples, rtol=0, atol=1e-4)
 
 
 def test_solves_for_dense_random_sums_go_on_until_they_have_converged():
