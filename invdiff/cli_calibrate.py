@@ -22,6 +22,9 @@ def calibrate(
     level: Annotated[float, typer.Option(help="The share of pixels that an interval is to cover.")] = 0.9,
     delta: Annotated[float | None, typer.Option(help="Cover it with probability 1 - DELTA over the calibration images, and "
                                                      "not just on average.")] = None,
+    vary: Annotated[list[str] | None, typer.Option(help="KEY=LOW:HIGH or KEY=A,B,...: a setting that differs from image to "
+                                                        "image, so that the record is for any of them, on average, as in "
+                                                        "sigma_y=0.005:0.1. Repeatable.")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="PATH or PATH:KEY of images of another kind: how many of 10 does the "
                                                           "warning find? Repeatable.")] = None,
     assign: Assign = None,
@@ -42,6 +45,7 @@ def calibrate(
     from invdiff.calibration.measuring import calibrate as run
     from invdiff.calibration.measuring import check_unlike, detected
     from invdiff.calibration.record import write_calibration
+    from invdiff.calibration.varying import read_law
     from invdiff.io.partial import remove_partial
     from invdiff.io.results import check_kept
     from invdiff.paths import cache_folder
@@ -59,14 +63,15 @@ def calibrate(
     if output:
         pictures: list[str | Path] = [data, *(_path_and_key(name)[0] for name in unlike or [])]
         check_kept(output, [*pictures, *resolved.files, *filter(None, [config]), file_of(resolved.prior)])
+    law = read_law(resolved, vary or [])
     images = known_images(resolved, data, key, count, size)
     others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
     if others:
         check_unlike(images)
-    path = output or (calibration_beside(config) if config else place(resolved))
+    path = output or (calibration_beside(config) if config else place(resolved, law))
     partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
-    record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, checkpoint=partial,
-                                                       on_image=show))
+    record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, law=law,
+                                                       checkpoint=partial, on_image=show))
     write_calibration(path, record)
     remove_partial(partial)
     if others:
@@ -100,6 +105,8 @@ def _show(record: dict[str, Any]) -> None:
              + (f" (uncalibrated: {plain:.1%})" if plain is not None else "") + f"; {record['level']:.0%} were asked",
              f"mean half-width {check['half_width']:.4f}, mean error {check['error']:.4f}, rank correlation of spread and "
              f"error {check['spearman']:.2f}"]
+    lines += [f"  {key} {part}: {found['covered']:.1%} of {found['images']} images"
+              for key, parts in check.get("by", {}).items() for part, found in parts.items()]
     if "alarms" in check:
         lines.append(f"{check['alarms']:.1%} of the fresh images were called unusual")
         lines += [f"{share:.0%} of {source} were" for source, share in check.get("detected", {}).items()]

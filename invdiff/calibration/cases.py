@@ -9,7 +9,8 @@ from torch import Tensor
 
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import in_pairs
-from invdiff.config import RunConfig, build_sampler
+from invdiff.calibration.varying import Law, drawn, with_settings
+from invdiff.config import RunConfig, block_side, build_sampler
 from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.evaluation.intervals import centre_and_spread
 from invdiff.evaluation.mri_metrics import head_mask
@@ -20,8 +21,9 @@ from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Recipe, Slices, restore_slices
-from invdiff.posing import pose_truth
+from invdiff.posing import NOTHING, Posed, pose_truth
 from invdiff.priors.spectrum_records import fingerprint
+from invdiff.problem import Problem
 from invdiff.restoration import restore
 from invdiff.trust import appraise
 from operators import mri
@@ -31,16 +33,18 @@ Case = dict[str, Tensor]
 
 
 def restored(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str | Path | None,
-             on_image: Callable[[int, int], object]) -> list[Case]:
-    """The restored images. Of each: ratio, plain, error and spread (P,) at its pixels, where plain is the ratio to a spread
-    that is not pooled; ranks of its patches; features."""
+             on_image: Callable[[int, int], object], law: Law) -> list[Case]:
+    """The restored images, each with settings of the law. Of each: ratio, plain, error and spread (P,) at its pixels, where
+    plain is the ratio to a spread that is not pooled; ranks of its patches; features."""
     identity = {"run": config.model_dump(mode="json", exclude={"device", "batch_size", "calibration"}), "images": images.source,
-                "prior": fingerprint(prior), "versions": versions()}
+                "prior": fingerprint(prior), "versions": versions(),
+                "varied": {key: what.model_dump() for key, what in law.items()}}
     kept = None if checkpoint is None else PartialRun(checkpoint, identity, {"images": images.some()})
     cases = [case for case, _ in kept.parts()] if kept is not None else []
-    make = _slice_cases if images.slices else _photo_cases
-    on_image(len(cases), len(images))
-    for case in make(config, prior, images, len(cases)):
+    first = len(cases)
+    make = _slice_cases(config, prior, images, first) if images.slices else _photo_cases(config, prior, images, first, law)
+    on_image(first, len(images))
+    for case in make:
         cases.append(case)
         if kept is not None:
             kept.add(case, {})
@@ -48,18 +52,27 @@ def restored(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str 
     return cases
 
 
-def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:
+def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int, law: Law) -> Iterator[Case]:
+    """Of a measurement of the inner part of an image, that part counts, as it does for a measurement in a file."""
     where = find_device(config.device)
     for number in range(first, len(images)):
-        truth = images.crops[number][None]
-        problem = pose_truth(config, truth, stream_seed(config.seed, number, 0))
+        problem, truth, inner = posed(with_settings(config, drawn(config, law, number)), images.crops[number],
+                                      stream_seed(config.seed, number, 0))
         result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples, antithetic=config.antithetic,
                          seed=stream_seed(config.seed, number, 1), device=config.device, batch_size=config.batch_size,
                          precision=config.precision)
         looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features
-        centre, spread = _centre_and_spread(result.samples[0])
-        other = images.crops[number - 1]                                            # a reference point for the distances
-        yield _case(centre, spread, truth[0], _std(result.samples[0]), _independent(result.samples[0], config), other, looked)
+        samples = inner(result.samples[0])
+        other = inner(images.crops[number - 1][:, : truth.shape[-2], : truth.shape[-1]])    # for the distances
+        yield _case(*_centre_and_spread(samples), inner(truth[0]), _std(samples), _independent(samples, config), other, looked)
+
+
+def posed(config: RunConfig, image: Tensor, seed: int) -> tuple[Problem, Tensor, Callable[[Tensor], Tensor]]:
+    """The problem made of an image (C, H, W), the image in whole blocks (1, C, H, W), and what takes the inner part of one."""
+    block = block_side(config.operator)
+    truth = image[None, :, : image.shape[-2] // block * block, : image.shape[-1] // block * block]
+    problem = pose_truth(config, truth, seed)
+    return problem, truth, Posed(problem, truth, config.operator, getattr(problem.physics, "border", NOTHING)).inner
 
 
 def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:

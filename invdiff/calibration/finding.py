@@ -11,17 +11,19 @@ from typing import Any
 from deepinv.models import Denoiser
 
 from invdiff.calibration.record import SEEDS, Calibration, in_pairs, read_calibration
+from invdiff.calibration.varying import Law
 from invdiff.config import RunConfig
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import uncalibrated
 from invdiff.evaluation.novelty import Reference
 from invdiff.paths import cache_folder
-from invdiff.resolving import calibration_beside, tasks
+from invdiff.resolving import tasks
 
 
 def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None = None) -> Calibration | None:
     """The calibration of a run, if there is one that was measured with its prior, operator and sampler: of several the one with
-    the fewest differences, then the nearest noise level and number of samples, the user's own before the bundled one.
+    the fewest differences, then the fewest settings that varied, then the nearest noise level and number of samples, the user's
+    own before the bundled one.
 
     Raises InputError for a file that the config names and that is missing, damaged or another run's. Others that are damaged
     are passed over with a warning.
@@ -42,9 +44,10 @@ def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None =
             raise InputError(f"{path}: was measured with another {why}; leave calibration out, or measure it with invdiff "
                              "calibrate")
 
-    def distance(found: Calibration) -> tuple[int, float, float]:
+    def distance(found: Calibration) -> tuple[int, int, float, float]:
         noise = abs(math.log(found.sigma_y / sigma_y)) if sigma_y and found.sigma_y else 0.0
-        return len(found.differences(config, sigma_y)), noise, abs(math.log(found.samples / config.samples))
+        samples = abs(math.log(found.samples / config.samples))
+        return len(found.differences(config, sigma_y)), len(found.varied), noise, samples
 
     return min(fit, key=distance, default=None)
 
@@ -67,13 +70,14 @@ def _candidates(config: RunConfig) -> Iterator[Path]:
     known = tasks()
     if config.task in known:
         yield from sorted(place(config).parent.glob("*.json"))
-        yield from (path for path in (calibration_beside(known[config.task]),) if path.is_file())
+        yield from sorted(known[config.task].parent.glob(f"{config.task}.*calibration.json"))
 
 
-def place(config: RunConfig) -> Path:
+def place(config: RunConfig, law: Law | None = None) -> Path:
     """Where the user's own calibration of a bundled task is kept, below the cache folder: one for each prior, operator, noise
-    level, sampler and number of samples."""
+    level, sampler, number of samples, and what varied."""
     what = config.model_dump(mode="json", include={"prior", "operator", "sigma_y", "sampler", "samples", "antithetic"})
     what["operator"] = {key: value for key, value in what["operator"].items() if key not in SEEDS}
+    what |= {"varied": {key: which.model_dump() for key, which in law.items()}} if law else {}
     name = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     return cache_folder() / "calibrations" / config.task / f"{name}.json"

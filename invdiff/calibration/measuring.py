@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from invdiff.calibration.cases import Case, restored
+from invdiff.calibration.cases import Case, posed, restored
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import Calibration, in_pairs
-from invdiff.config import RunConfig
+from invdiff.calibration.varying import Law, at_ends, drawn
+from invdiff.config import RunConfig, faults_told
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import LEVEL, conformal_factor, coverage, coverage_curve
 from invdiff.evaluation.novelty import Reference
@@ -30,12 +31,13 @@ FEWEST = 19                                                     # images for a r
 
 
 def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: float | None = None,
-              checkpoint: str | Path | None = None,
+              law: Law | None = None, checkpoint: str | Path | None = None,
               on_image: Callable[[int, int], object] = lambda done, of: None) -> Calibration:
     """Restore each image as the config says, and make the record of it.
 
-    level, delta: of the interval, see `conformal_factor`. checkpoint: a folder that keeps the finished images; the next call
-    with it goes on from there. on_image: called with how many are done, of how many.
+    level, delta: of the interval, see `conformal_factor`. law: settings that differ from image to image. checkpoint: a folder
+    that keeps the finished images; the next call with it goes on from there. on_image: called with how many are done, of how
+    many.
 
     Raises:
         InputError: fewer than two samples or images, too few of them for `delta`, numbers out of range, or as the restorations
@@ -47,7 +49,11 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
         raise InputError(f"calibrate: expected a level and a delta between 0 and 1, got {level} and {delta}")
     _check_count(len(images), level, delta)
     prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
-    cases = restored(config, prior, images, checkpoint, on_image)
+    law = law or {}
+    for ends in at_ends(config, law):
+        with faults_told("--vary"):
+            posed(ends, images.crops[0], 0)
+    cases = restored(config, prior, images, checkpoint, on_image, law)
     half, rest = cases[::2], cases[1::2]
     factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)
     rows = [case["features"] for case in half if "features" in case]
@@ -55,8 +61,8 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
                        samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
                        precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
-                       factor=factor, delta=delta, antithetic=in_pairs(config),
-                       check=_check(rest, factor, config, reference),
+                       factor=factor, delta=delta, antithetic=in_pairs(config), varied=law,
+                       check=_check(rest, factor, config, reference) | _by_setting(rest, factor, config, law),
                        novelty=reference.to_dict() if reference else None, versions=versions())
 
 
@@ -92,7 +98,7 @@ def detected(record: Calibration, config: RunConfig, images: Known,
         raise InputError("calibrate: too few images were restored to learn what is usual; expected at least "
                          f"{2 * FEWEST} of them")
     prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
-    cases = restored(config.model_copy(update={"samples": 1}), prior, images, None, on_image)
+    cases = restored(config.model_copy(update={"samples": 1}), prior, images, None, on_image, record.varied)
     return float(np.mean([reference.judge(case["features"]).unusual for case in cases]))
 
 
@@ -116,3 +122,16 @@ def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: R
     if reference and rows:
         found["alarms"] = float(np.mean([reference.judge(row).unusual for row in rows]))
     return found
+
+
+def _by_setting(cases: Sequence[Case], factor: float, config: RunConfig, law: Law) -> dict[str, Any]:
+    """The coverage of images kept apart by what varied: each choice, and either half of a range, with how many they are."""
+    shares = coverage([case["ratio"].numpy() for case in cases], factor)
+    settings = [drawn(config, law, 2 * i + 1) for i in range(len(cases))]
+    by: dict[str, Any] = {}
+    for key, what in law.items():
+        parts: dict[str, list[float]] = {part: [] for part in what.parts}
+        for share, setting in zip(shares, settings, strict=True):
+            parts[what.part(setting[key])].append(share)
+        by[key] = {part: {"covered": float(np.mean(found)), "images": len(found)} for part, found in parts.items() if found}
+    return {"by": by} if by else {}

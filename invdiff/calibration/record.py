@@ -9,6 +9,7 @@ from typing import Any, Literal
 from deepinv.models import Denoiser
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
+from invdiff.calibration.varying import Law, told
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
@@ -27,7 +28,7 @@ class Calibration(BaseModel):
     interval: of `level`, the mean of the samples plus and minus `factor` times their spread; `delta` as in
     `invdiff.evaluation.intervals.conformal_factor`. check: what it did on images kept apart. novelty: what restorations of
     images like these look like to the prior, as `invdiff.evaluation.novelty.Reference` has it. weights: the prior's
-    fingerprint. images: what it was measured on.
+    fingerprint. images: what it was measured on. varied: settings that differed from image to image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +37,7 @@ class Calibration(BaseModel):
     task: str
     operator: dict[str, Any]
     sigma_y: float = Field(ge=0, allow_inf_nan=False)
+    varied: Law = {}
     sampler: dict[str, Any]
     samples: int = Field(ge=2)
     antithetic: bool = False
@@ -62,9 +64,12 @@ class Calibration(BaseModel):
     def differences(self, config: RunConfig, sigma_y: float | None) -> list[str]:
         """What was otherwise when it was measured, one entry each. Scans bring their own noise, and many their own mask."""
         found = [f"operator.{key}={value}" for key, value in self.operator.items()
-                 if key not in SEEDS and config.operator.get(key) != value and not (config.is_scan and value is None)]
-        if sigma_y is not None and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
+                 if key not in SEEDS and f"operator.{key}" not in self.varied and config.operator.get(key) != value
+                 and not (config.is_scan and value is None)]
+        if sigma_y is not None and "sigma_y" not in self.varied and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
             found.append(f"sigma_y={self.sigma_y:g}")
+        settings = {"sigma_y": sigma_y} | {f"operator.{key}": value for key, value in config.operator.items()}
+        found += [f"{key} {what.words()}" for key, what in self.varied.items() if not what.holds(settings.get(key))]
         if in_pairs(config) != self.antithetic:
             found.append(f"antithetic={self.antithetic}")
         if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
@@ -80,6 +85,8 @@ class Calibration(BaseModel):
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
         if others:
             source += f", with {', '.join(others)}: here it may cover more or less"
+        elif self.varied:
+            source += f", with {told(self.varied)}"
         if "covered" in self.check:
             source += f"; on {self.check['images']} kept apart it covered {self.check['covered']:.0%}"
             source += ", so it is not to be relied on" if self._contradicted else ""

@@ -1,0 +1,133 @@
+"""Settings that differ from image to image while a record is measured, so that it speaks of a run with any of them: not of
+each, but of what they cover on average."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from invdiff.config import RunConfig
+from invdiff.diffusion.randomness import stream_seed
+from invdiff.errors import InputError
+from invdiff.validation import nearest
+
+
+class Range(BaseModel):
+    """Numbers from `low` to `high`, by their logarithm where all are above zero: as many from 0.01 to 0.1 as from 0.1 to 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Range":
+        if self.low >= self.high:
+            raise ValueError(f"expected a lower number before a higher one, got {self.low:g}:{self.high:g}")
+        return self
+
+    def draw(self, rng: np.random.Generator) -> float:
+        if self.low <= 0:
+            return float(rng.uniform(self.low, self.high))
+        return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+
+    def holds(self, value: Any) -> bool:
+        return isinstance(value, int | float) and 0.98 * self.low <= value <= 1.02 * self.high
+
+    @property
+    def ends(self) -> list[Any]:
+        return [self.low, self.high]
+
+    def words(self) -> str:
+        return f"from {self.low:.4g} to {self.high:.4g}"
+
+    @property
+    def parts(self) -> list[str]:
+        """Its halves."""
+        return [Range(low=low, high=high).words() for low, high in ((self.low, self._middle), (self._middle, self.high))]
+
+    def part(self, value: Any) -> str:
+        return self.parts[int(value >= self._middle)]
+
+    @property
+    def _middle(self) -> float:
+        return math.sqrt(self.low * self.high) if self.low > 0 else (self.low + self.high) / 2
+
+
+class Choice(BaseModel):
+    """One of several values, each as often as another."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: list[Any] = Field(min_length=2)
+
+    def draw(self, rng: np.random.Generator) -> Any:
+        return self.values[int(rng.integers(len(self.values)))]
+
+    def holds(self, value: Any) -> bool:
+        return value in self.values
+
+    @property
+    def ends(self) -> list[Any]:
+        return self.values
+
+    def words(self) -> str:
+        return f"{', '.join(map(str, self.values[:-1]))} or {self.values[-1]}"
+
+    @property
+    def parts(self) -> list[str]:
+        return [str(value) for value in self.values]
+
+    def part(self, value: Any) -> str:
+        return str(value)
+
+
+Law = dict[str, Range | Choice]
+
+
+def read_law(config: RunConfig, texts: Sequence[str]) -> Law:
+    """What is to vary: "sigma_y=0.005:0.1", "operator.boundary=circular,valid". Raises InputError."""
+    known = ["sigma_y", *(f"operator.{name}" for name in config.operator if name != "name")]
+    law: Law = {}
+    for text in texts:
+        key, equals, said = (part.strip() for part in text.partition("="))
+        if not equals or key not in known:
+            raise InputError(f"--vary: expected KEY=LOW:HIGH or KEY=A,B,... got {text!r}; {nearest(key, known)}")
+        try:
+            low, colon, high = said.partition(":")
+            law[key] = (Range(low=float(low), high=float(high)) if colon else
+                        Choice(values=[yaml.safe_load(value) for value in said.split(",")]))
+        except (ValueError, yaml.YAMLError) as error:
+            raise InputError(f"--vary {key}: expected two numbers LOW:HIGH in order, or values A,B,... got {said!r}") from error
+    if law and config.is_scan:
+        raise InputError("--vary: scans bring their own noise and mask; what can vary is a photograph's")
+    if "sigma_y" in law and not all(isinstance(end, int | float) and end >= 0 for end in law["sigma_y"].ends):
+        raise InputError(f"--vary sigma_y: expected noise levels of at least 0, got {law['sigma_y'].words()}")
+    return law
+
+
+def at_ends(config: RunConfig, law: Law) -> list[RunConfig]:
+    """Configs with each setting at its ends."""
+    return [with_settings(config, {key: end}) for key, what in law.items() for end in what.ends]
+
+
+def drawn(config: RunConfig, law: Law, number: int) -> dict[str, Any]:
+    """The settings of one image."""
+    rng = np.random.default_rng(stream_seed(config.seed, number, 2))
+    return {key: what.draw(rng) for key, what in law.items()}
+
+
+def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
+    """The config with some of its settings replaced."""
+    operator = {key.removeprefix("operator."): value for key, value in settings.items() if key != "sigma_y"}
+    return config.model_copy(update={"operator": {**config.operator, **operator},
+                                     "sigma_y": settings.get("sigma_y", config.sigma_y)})
+
+
+def told(law: Mapping[str, Range | Choice]) -> str:
+    """In words, for a report."""
+    parts = [f"{key} {what.words()}" for key, what in law.items()]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
