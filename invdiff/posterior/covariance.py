@@ -131,7 +131,7 @@ def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, st
         if closed:
             return _condition_in_closed_form(problem, covariance, r), None
         rows = selects_orthonormal_rows(problem.physics)
-        few = 5 if selects_pixels(problem.physics) else 20
+        few = 5 if selects_pixels(problem.physics) else 10
         usual = (0.1, few) if rows else (1e-2, 300)             # a cap; 20 left noise in samples
         return _condition_on_data(problem, covariance, r, start, tolerance or usual[0], iterations or usual[1])
     many = problem.y[0].numel() > math.prod(problem.image_shape)            # coils, whose products cost most
