@@ -31,6 +31,8 @@ def benchmark(
     folder = output or Path(f"benchmark-{Path(config).stem}")
     command = _command(config, assign or [], data)
     if isinstance(resolved, ExactConfig):
+        if workers > 1:
+            raise InputError(f"--workers: the benchmark {config} runs in one process; leave it out")
         _exact(resolved, folder, command)
     else:
         _images(resolved, folder, command, workers)
@@ -39,6 +41,7 @@ def benchmark(
 def _images(config: Any, folder: Path, command: str, workers: int) -> None:
     from rich.progress import TimeElapsedColumn
 
+    from invdiff.benchmark.cells import DONE
     from invdiff.benchmark.report import row_summary
     from invdiff.benchmark.run import run
 
@@ -51,9 +54,12 @@ def _images(config: Any, folder: Path, command: str, workers: int) -> None:
             bar.update(line, description="running", completed=done, total=total)
 
         record = run(config, folder, workers=workers, command=command, on_cell=show)
-    for note in record.made["notes"]:
+    for note in record.notes:
         typer.echo(note)
     typer.echo(f"{folder / 'report.html'}: the report; {folder / 'results.csv'}: the rows")
+    if not any(row["status"] == DONE for row in record.sorted()):
+        typer.echo("Nothing worked: no method has an estimate of any image.", err=True)
+        raise typer.Exit(1)
 
 
 def _exact(config: Any, folder: Path, command: str) -> None:

@@ -120,9 +120,10 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
             transpose, a checkpoint of another run, too little memory for one chain, or samples that are not finite.
         ValueError: the sampler cannot use this operator.
     """
-    if samples < 1 or seed < 0 or precision not in ("fp32", "bf16") or (batch_size is not None and batch_size < 1):
-        raise InputError(f"restore: expected samples >= 1, seed >= 0, batch_size >= 1 and precision fp32 or bf16, got "
-                         f"samples={samples}, seed={seed}, batch_size={batch_size}, precision={precision!r}")
+    whole = ((samples, 1), (seed, 0), (1 if batch_size is None else batch_size, 1))
+    if precision not in ("fp32", "bf16") or any(not isinstance(n, int | np.integer) or n < least for n, least in whole):
+        raise InputError(f"restore: expected whole numbers samples >= 1, seed >= 0 and batch_size >= 1, and precision fp32 or "
+                         f"bf16, got {samples=}, {seed=}, {batch_size=}, {precision=}")
     where = find_device(device)
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")
@@ -241,11 +242,10 @@ class _Run:
         chains = len(self._chains())
         costs = sum((chunk.costs for chunk in self.drawn), Costs())
         report = {"sampler": described(self.sampler), "seed": self.seed, "samples": samples.shape[1],
-                  "antithetic": self.antithetic,
-                  "seconds": round(costs.seconds, 3), "network_calls": costs.network_calls / chains,
-                  "network_gradients": costs.network_gradients / chains, "operator_calls": costs.operator_calls / chains,
-                  "residual": residual(self.problem, samples), "device": str(self.problem.y.device),
-                  "precision": self.prior.precision, "versions": versions()}
+                  "antithetic": self.antithetic, "seconds": round(costs.seconds, 3),
+                  "network_calls": costs.network_calls / chains, "network_gradients": costs.network_gradients / chains,
+                  "operator_calls": costs.operator_calls / chains, "residual": residual(self.problem, samples),
+                  "device": str(self.problem.y.device), "precision": self.prior.precision, "versions": versions()}
         infos = [dict(chunk.info) for chunk in self.drawn if chunk.info]
         if infos:                       # one for each chunk, and so for each measurement of a population sampler
             report["info"] = infos[0] if len(infos) == 1 else infos

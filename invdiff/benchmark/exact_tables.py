@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+from invdiff.benchmark.summary import standard_error
 from invdiff.errors import InputError
 from invdiff.io.files import unwritable, write_text
 from invdiff.io.markdown import table
@@ -52,11 +54,7 @@ def _gaussian_tables(rows: dict[str, dict]) -> Iterator[Table]:
 
 
 def _mean(values: list[float]) -> str:
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return f"{mean:.2f}"
-    error = (sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) ** 0.5
-    return f"{mean:.2f} ({error:.2f})"
+    return f"{fmean(values):.2f}" + (f" ({standard_error(values):.2f})" if len(values) > 1 else "")
 
 
 def to_markdown(record: dict) -> str:

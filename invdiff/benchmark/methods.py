@@ -1,5 +1,6 @@
 """The methods of a benchmark: our samplers, deepinv's, classical reconstructions, and a user's own."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +174,13 @@ def _own(name: str, parameters: Mapping[str, Any]) -> Build:
     if not callable(factory):
         raise InputError(f"methods: {name}: expected a function (denoiser, sigma_y) -> Reconstructor, got a "
                          f"{type(factory).__name__}")
+    try:
+        signature = inspect.signature(factory)
+        signature.bind(None, None, **parameters)
+    except ValueError:          # some of C's have no signature: the call will tell
+        pass
+    except TypeError as error:
+        raise InputError(f"methods: {name}: {error}; it takes {signature}, of which the first two are given") from error
 
     def build(prior: Denoiser, sigma_y: float) -> Reconstructor:
         made = factory(prior, sigma_y, **parameters)
@@ -184,10 +192,10 @@ def _own(name: str, parameters: Mapping[str, Any]) -> Build:
 
 
 def _label(given: Mapping[str, Any], specs: Sequence[str | Mapping[str, Any]]) -> str:
-    """The label that is given, or the name, with the parameters that are given where others have the name too."""
+    """The label that is given, or the name, with the parameters that are given where others go by the name too."""
     if "label" in given:
         return str(given["label"])
     name = str(given["name"])
-    names = [spec if isinstance(spec, str) else str(spec.get("name")) for spec in specs]
+    names = [spec if isinstance(spec, str) else str(spec.get("name")) for spec in specs if "label" not in spec]
     said = ", ".join(f"{key} {value}" for key, value in given.items() if key not in OWN)
     return f"{name}, {said}" if names.count(name) > 1 and said else name

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from invdiff.benchmark.cells import FAILED, LEVELS
+from invdiff.benchmark.identity import changes, difference
 from invdiff.errors import InputError
 from invdiff.io.files import replacing, unwritable
 from invdiff.io.results import write_json
@@ -28,18 +29,19 @@ PICTURES = "pictures"
 
 
 class Record:
-    """The folder of a benchmark: results.json, how it was made and all rows; results.csv, the rows; pictures/.
+    """The folder of a benchmark: results.json, the runs it was made by and all rows; results.csv, the rows; pictures/.
 
-    identity: plain values that two runs share only if they are the same benchmark. order: the keys of all rows, in order.
-    With an earlier run's results in it, its rows are taken over, but for those that failed.
+    identity: what `identity` makes. order: the keys of all rows, in order. notes: sentences for the report. With an earlier
+    run's results in the folder, its rows are taken over, but for those that failed, and those of what has changed since.
     Raises InputError if the folder is another's, or is no place to write.
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any], made: Mapping[str, Any],
-                 order: Sequence[Mapping[str, Any]], metrics: Sequence[str]):
-        self.folder, self.identity, self.made = Path(folder), json.loads(json.dumps(identity)), dict(made)
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any], order: Sequence[Mapping[str, Any]],
+                 metrics: Sequence[str], notes: Sequence[str] = ()):
+        self.folder, self.identity, self.notes = Path(folder), json.loads(json.dumps(identity)), list(notes)
         self.order, self.metrics = [_key(row) for row in order], metrics
         self.rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+        self.runs: list[dict[str, Any]] = []
         try:
             self._resume()
             (self.folder / PICTURES).mkdir(parents=True, exist_ok=True)
@@ -47,12 +49,37 @@ class Record:
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def __contains__(self, row: Mapping[str, Any]) -> bool:
-        return _key(row) in self.rows
+    @property
+    def images(self) -> list[str]:
+        """Their names."""
+        return list(self.identity["images"])
+
+    def of_runs(self) -> list[dict[str, Any]]:
+        """How the runs were made that the rows are of; the last one where there are no rows."""
+        known = {row["run"] for row in self.rows.values()}
+        return [run for i, run in enumerate(self.runs) if i + 1 in known] or self.runs[-1:]
+
+    def begin(self, made: Mapping[str, Any]) -> None:
+        """What is added from here on is of a run that is made so. One like the last, but for the time, goes on as that."""
+        times = ("started", "finished")
+        if self.runs and all(self.runs[-1].get(name) == value for name, value in made.items() if name not in times):
+            self.runs[-1]["finished"] = None
+        else:
+            self.runs.append(dict(made))
+        self.save()
+
+    def finish(self) -> None:
+        """All rows are there."""
+        self.runs[-1]["finished"] = self.runs[-1]["finished"] or now()
+        self.save()
+
+    def get(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The whole row with the keys of this one, if it is there."""
+        return self.rows.get(_key(row))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Keep a row, on disk too."""
-        self.rows[_key(row)] = dict(row)
+        self.rows[_key(row)] = {**row, "run": len(self.runs)}
         self.save()
 
     def sorted(self) -> list[dict[str, Any]]:
@@ -60,9 +87,10 @@ class Record:
         return [self.rows[key] for key in self.order if key in self.rows]
 
     def save(self) -> None:
-        write_json(self.folder / "results.json", {"made": self.made, "benchmark": self.identity, "rows": self.sorted()})
+        write_json(self.folder / "results.json", {"runs": self.runs, "notes": self.notes, "benchmark": self.identity,
+                                                  "rows": self.sorted()})
         scores = [f"{metric}{which}" for metric in self.metrics for which in ("", "_sample")]
-        columns = [*KEYS, "status", "reason", "samples", *scores, *COSTS, "std", *COVERAGES]
+        columns = [*KEYS, "status", "reason", "run", "samples", *scores, *COSTS, "std", *COVERAGES]
         with replacing(self.folder / "results.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()
@@ -84,15 +112,21 @@ class Record:
             return
         try:
             earlier = json.loads(file.read_text(encoding="utf-8"))
-            before, rows = earlier["benchmark"], {_key(row): row for row in earlier["rows"] if row["status"] != FAILED}
-            started = earlier["made"]["started"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{file}: is no record of a benchmark, or damaged; remove the folder or choose another") from error
-        for name, value in self.identity.items():
-            if before.get(name) != value:
-                raise InputError(f"{self.folder}: holds the results of another benchmark ({name}: {_short(before.get(name))}, "
-                                 f"and now {_short(value)}); choose another output folder, or remove it")
-        self.rows, self.made["started"] = rows, started
+            before, runs = earlier["benchmark"], earlier["runs"]
+            rows = {_key(row): row for row in earlier["rows"] if row["status"] != FAILED and row["run"] <= len(runs)}
+            what, changed = difference(before, self.identity), changes(before, self.identity)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(f"{file}: is no record of a benchmark by this version, or damaged; remove the folder or choose "
+                             "another") from error
+        if what:
+            raise InputError(f"{self.folder}: holds the results of another benchmark ({what}); choose another output folder, "
+                             "or remove it")
+        for kind, name in changed:
+            stale = [key for key, row in rows.items() if row[kind] == name]
+            self.notes.append(f"The {kind} {name} had changed since an earlier run, so its {len(stale)} rows were run anew.")
+            for key in stale:
+                del rows[key]
+        self.rows, self.runs = rows, runs
 
 
 def how_made(command: str, device: str, workers: int) -> dict[str, Any]:
@@ -106,7 +140,7 @@ def how_made(command: str, device: str, workers: int) -> dict[str, Any]:
             continue
     return {"command": command, "started": now(), "finished": None, "commit": commit(), "versions": versions() | others,
             "hardware": hardware(where), "device": where.type, "cores": os.cpu_count(), "system": platform.platform(terse=True),
-            "workers": workers, "notes": []}
+            "workers": workers}
 
 
 def now() -> str:
@@ -128,8 +162,3 @@ def commit() -> str | None:
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(row[name] for name in KEYS)
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."

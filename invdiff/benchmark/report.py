@@ -13,16 +13,17 @@ from invdiff.benchmark import figures
 from invdiff.benchmark.page import page
 from invdiff.benchmark.record import Record
 from invdiff.benchmark.settings import BenchmarkConfig
-from invdiff.benchmark.summary import COLUMNS, Line, Variant, best, cost, described, facts, missing, sections
+from invdiff.benchmark.summary import COLUMNS, Line, Variant, best, caveats, cost, described, facts, sections
 from invdiff.evaluation.metrics import METRICS
 from invdiff.io.files import write_text
 
 SHOWN = 128             # pixels of a picture's side in the page
 NOTE = ("Means over the images. The large numbers are of the estimate, the mean of the samples; the small ones below them of a "
-        "single sample, where several were drawn. The best value of a column is marked. The data residual is the root mean "
-        "square of y − A x in units of the noise, about 1 for a sample of the posterior. Seconds and memory are those of the "
-        "whole estimate, without loading; gradients are not counted as calls. Numbers in the figures are those of the "
-        "tables; hollow marks are single samples.")
+        "single sample, where several were drawn. ± is the standard error, mostly for how much images differ. The best of a "
+        "column is marked, and what is within one standard error of it, that of their difference on the same images. The data "
+        "residual is the root mean square of y − A x in units of the noise, about 1 for a sample of the posterior. Seconds and "
+        "memory are those of the whole estimate, without loading; gradients are not counted as calls. Numbers in the figures "
+        "are those of the tables; hollow marks are single samples.")
 
 
 def write_report(record: Record, config: BenchmarkConfig) -> Path:
@@ -38,7 +39,7 @@ def write_report(record: Record, config: BenchmarkConfig) -> Path:
 
 
 def _head(record: Record, config: BenchmarkConfig) -> str:
-    notes = "".join(f"<p><strong>{escape(note)}</strong></p>" for note in [*missing(record), *record.made["notes"]])
+    notes = "".join(f"<p><strong>{escape(note)}</strong></p>" for note in caveats(record))
     terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts(record, config).items())
     return f"<dl>{terms}</dl>{notes}"
 
@@ -71,7 +72,7 @@ def _table(known: Sequence[Line], metrics: Sequence[str]) -> str:
             said = escape(next(iter(line.reasons)).partition(":")[0])
             rows.append(f'<tr>{name}<td class="said" colspan="{len(heads) - 1}">{said}; see below</td></tr>')
             continue
-        cells = [_score(line, metric, line.variant.number in winners[metric]) for metric in metrics]
+        cells = [_score(line, metric, line.variant.number in winners[metric], metric == metrics[0]) for metric in metrics]
         cells += [f"<td>{cost(line, column, form)}</td>" for column, _, form in COLUMNS]
         rows.append(f"<tr>{name}{''.join(cells)}</tr>")
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
@@ -84,10 +85,12 @@ def _how_many(line: Line) -> str:
     return f"<small>{', '.join(said)}</small>" if said else ""
 
 
-def _score(line: Line, metric: str, winner: bool) -> str:
+def _score(line: Line, metric: str, winner: bool, first: bool) -> str:
+    """Behind the first score of a row the standard error: more would hide the numbers."""
     digits = METRICS[metric].digits
+    error = f' <span class="soft">± {line.errors[metric]:.{digits}f}</span>' if first and metric in line.errors else ""
     single = f"<small>{line.values[f'{metric}_sample']:.{digits}f}</small>" if line.values["samples"] > 1 else ""
-    return f"<td{' class=best' if winner else ''}>{line.values[metric]:.{digits}f}{single}</td>"
+    return f"<td{' class=best' if winner else ''}>{line.values[metric]:.{digits}f}{error}{single}</td>"
 
 
 def _figures(known: Sequence[Line], metric: str, name: str) -> str:
@@ -108,7 +111,7 @@ def _pictures(record: Record, config: BenchmarkConfig, task: int, known: Sequenc
         prior = config.priors.index(line.variant.prior) + 1 if line.variant.prior in config.priors else "none"
         path = record.picture(f"task{task + 1}-prior{prior}-method{labels.index(line.variant.method) + 1}-{image + 1}")
         shown.append(_picture(path, _named(line.variant)))
-    return f'<h3>Image {escape(str(record.made["images"][image]))}</h3><div class="images">{"".join(shown)}</div>'
+    return f'<h3>Image {escape(record.images[image])}</h3><div class="images">{"".join(shown)}</div>'
 
 
 def _picture(path: Path, caption: str) -> str:

@@ -1,6 +1,5 @@
 """A benchmark from its config to its folder, in one process or in several."""
 
-import hashlib
 import multiprocessing
 import os
 import threading
@@ -14,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.benchmark.cells import Cell, Setup, cells, run_cell
+from invdiff.benchmark.cells import DONE, Cell, Setup, cells, run_cell
+from invdiff.benchmark.identity import identity
 from invdiff.benchmark.images import clean_images
 from invdiff.benchmark.markdown import write_markdown
-from invdiff.benchmark.record import Record, how_made, now
+from invdiff.benchmark.record import Record, how_made
 from invdiff.benchmark.report import write_report
 from invdiff.benchmark.settings import BenchmarkConfig
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import METRICS, enlarged
 from invdiff.io.images import to_uint8
 from invdiff.posing import as_image
-from invdiff.priors.spectrum_records import fingerprint
 
 Finished = tuple[dict[str, Any], np.ndarray | None]
 OnCell = Callable[[int, int, dict[str, Any]], object]       # done, of how many, the row
@@ -32,7 +31,8 @@ OnCell = Callable[[int, int, dict[str, Any]], object]       # done, of how many,
 
 def run(config: BenchmarkConfig, folder: str | Path, *, workers: int = 1, command: str = "",
         on_cell: OnCell | None = None) -> Record:
-    """Run what is missing of a benchmark, and write the report; stopped at any time, the same call goes on.
+    """Run what is missing of a benchmark, and write the report; stopped at any time, the same call goes on, and so does one
+    with more images, tasks, priors, methods or pictures, behind those before.
 
     Args:
         config: of `benchmark_config`.
@@ -51,14 +51,14 @@ def run(config: BenchmarkConfig, folder: str | Path, *, workers: int = 1, comman
     names, notes = usable_metrics(config.metrics, config.size)
     setup = Setup(config, list(images.values()), names)
     everything = cells(config)
-    made = how_made(command, config.device, workers) | {"notes": notes, "images": list(images)}
-    record = Record(folder, _identity(setup), made, [setup.row(cell) for cell in everything], names)
+    record = Record(folder, identity(setup, images), [setup.row(cell) for cell in everything], names, notes)
     _save_inputs(setup, record)
-    pending = [cell for cell in everything if setup.row(cell) not in record]
+    pending = [cell for cell in everything if not _kept(setup, record, cell)]
+    if pending:
+        record.begin(how_made(command, config.device, workers))
     try:
         _work(setup, pending, workers, record, on_cell, len(everything))
-        record.made["finished"] = now()
-        record.save()
+        record.finish()
     finally:
         write_report(record, config)
         write_markdown(record, config)
@@ -78,13 +78,6 @@ def usable_metrics(names: Sequence[str], size: int) -> tuple[list[str], list[str
     return usable, notes
 
 
-def _identity(setup: Setup) -> dict[str, Any]:
-    """What two runs share if their rows may stand in one table. Holds no paths of images."""
-    config = setup.config.model_dump(mode="json", exclude={"images", "key"})
-    priors = {name: fingerprint(setup.prior(i))[:12] for i, name in enumerate(setup.config.priors)}
-    return config | {"metrics": list(setup.metrics), "images": _digest(*setup.images), "weights of the priors": priors}
-
-
 def _save_inputs(setup: Setup, record: Record) -> None:
     """Pictures of truths and measurements."""
     for image in range(min(setup.config.pictures, len(setup.images))):
@@ -94,12 +87,11 @@ def _save_inputs(setup: Setup, record: Record) -> None:
             record.save_picture(f"task{task + 1}-measurement-{image + 1}", to_uint8(picture[0]))
 
 
-def _digest(*parts: Tensor) -> str:
-    """Twelve hexadecimal digits that stand for tensors."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(part.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:12]
+def _kept(setup: Setup, record: Record, cell: Cell) -> bool:
+    """Is a cell's row there, and its picture, if one is to be shown? It takes the estimate, which is not kept."""
+    row = record.get(setup.row(cell))
+    shown = row is not None and row["status"] == DONE and cell.image < setup.config.pictures
+    return row is not None and (not shown or record.picture(picture_name(cell)).is_file())
 
 
 def picture_name(cell: Cell) -> str:

@@ -80,10 +80,12 @@ class ExactConfig(BaseModel):
     quick: bool = False
 
     def plan(self) -> Plan:
-        """What `exact.run` does. Raises InputError for a sampler that is not known."""
+        """What `exact.run` does. Raises InputError for a sampler that is not known, or draws latents."""
         for name in self.samplers:
             if name not in SAMPLERS:
                 raise InputError(f"samplers: unknown name {name!r}; {nearest(name, SAMPLERS)}")
+            if SAMPLERS[name].latents:
+                raise InputError(f"samplers: {name} draws latents, and these posteriors are of images; leave it out")
         plan = Plan(list(self.samplers), self.problems, self.samples, self.steps)
         return quick_plan(plan) if self.quick else plan
 

@@ -1,6 +1,6 @@
 """Rows of a benchmark, one per image, as one line per method and task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -32,11 +32,14 @@ class Variant:
 class Line:
     """A variant on a task: means over its images (of times for a call the median, of memory the largest), by column.
 
-    done, of: images that have an estimate, and images tried. reasons: of the others, how many each.
+    scores: of each image, by metric. errors: standard errors of their means, where there are several. done, of: images that
+    have an estimate, and images tried. reasons: of the others, how many each.
     """
 
     variant: Variant
     values: Mapping[str, float]
+    errors: Mapping[str, float]
+    scores: Mapping[str, Sequence[float]]
     done: int
     of: int
     reasons: Mapping[str, int]
@@ -44,23 +47,30 @@ class Line:
 
 def facts(record: Record, config: BenchmarkConfig) -> dict[str, str]:
     """How a benchmark was made, by what it is called: plain text."""
-    made = record.made
-    named = f": {', '.join(made['images'])}" if config.images == SAMPLE else ", central crops"
+    named = f": {', '.join(record.images)}" if config.images == SAMPLE else ", central crops"
     images = f"{config.count} of {config.size} × {config.size} pixels{named}"
+
+    def told(say: Callable[[Mapping[str, Any]], str]) -> str:
+        return "; ".join(dict.fromkeys(say(run) for run in record.of_runs()))
+
     return {"images": images, "priors": ", ".join(config.priors),
             "samples": f"{config.samples} of each image, unless the table says otherwise"
                        f"{'; in antithetic pairs where a method can' if config.antithetic else ''}; seed {config.seed}",
-            "precision": config.precision, "command": made["command"],
-            "run": f"{made['started']} to {made['finished'] or '(not finished)'}, {made['workers']} worker(s)",
-            "machine": f"{made['hardware']}, {made['cores']} cores, {made['system']}",
-            "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
-            "commit": made["commit"] or "not run from a checkout"}
+            "precision": config.precision, "command": told(lambda run: run["command"]),
+            "run": told(lambda run: f"{run['started']} to {run['finished'] or '(not finished)'}, {run['workers']} worker(s)"),
+            "machine": told(lambda run: f"{run['hardware']}, {run['cores']} cores, {run['system']}"),
+            "versions": told(lambda run: ", ".join(f"{name} {version}" for name, version in run["versions"].items())),
+            "commit": told(lambda run: run["commit"] or "not run from a checkout")}
 
 
-def missing(record: Record) -> list[str]:
-    """A sentence about cells that are still to be run, if there are any."""
-    count = len(record.order) - len(record.rows)
-    return [f"{count} of {len(record.order)} cells are still to be run."] if count else []
+def caveats(record: Record) -> list[str]:
+    """Sentences about cells that are still to be run, about runs that differ, and the record's notes."""
+    count, runs = len(record.order) - len(record.rows), record.of_runs()
+    missing = [f"{count} of {len(record.order)} cells are still to be run."] if count else []
+    unlike = [name for name in ("hardware", "workers", "versions", "commit") if any(run[name] != runs[0][name] for run in runs)]
+    mixed = [f"The rows are of {len(runs)} runs that differ in {', '.join(unlike)}; the column `run` of results.csv says which "
+             "is of which."] if unlike else []
+    return missing + mixed + record.notes
 
 
 def described(task: Mapping[str, Any]) -> str:
@@ -99,19 +109,33 @@ def lines(rows: Sequence[Row], known: Sequence[Variant], task: str) -> list[Line
         if mine:
             good = [row for row in mine if row["status"] == DONE]
             said = [f"{row['status']}: {row['reason']}" for row in mine if row["status"] != DONE]
-            found.append(Line(variant, _means(good), len(good), len(mine), {reason: said.count(reason) for reason in said}))
+            scores = {name: [row[name] for row in good] for name in METRICS if good and name in good[0]}
+            errors = {name: standard_error(values) for name, values in scores.items() if len(good) > 1}
+            reasons = {reason: said.count(reason) for reason in said}
+            found.append(Line(variant, _means(good), errors, scores, len(good), len(mine), reasons))
     return found
 
 
 def best(known: Sequence[Line], metric: str) -> set[int]:
-    """Numbers of the variants whose mean estimate is best by a metric, as far as shown digits tell; means over some of the
-    images alone do not compete."""
-    shown = {line.variant.number: round(line.values[metric], METRICS[metric].digits)
-             for line in known if metric in line.values and line.done == line.of}
-    if not shown:
+    """Numbers of the variants whose mean estimate is best by a metric, as far as images and shown digits tell: with those that
+    are within one standard error of the difference, image by image. Means over some of the images alone do not compete."""
+    most = max((line.of for line in known), default=0)
+    scores = {line.variant.number: line.scores[metric] for line in known if metric in line.scores and line.done == most}
+    if not scores:
         return set()
-    top = (max if METRICS[metric].better == "higher" else min)(shown.values())
-    return {number for number, value in shown.items() if value == top}
+    top, digits = (max if METRICS[metric].better == "higher" else min)(scores.values(), key=fmean), METRICS[metric].digits
+
+    def as_good(values: Sequence[float]) -> bool:
+        gaps = [a - b for a, b in zip(values, top, strict=True)]
+        return round(fmean(values), digits) == round(fmean(top), digits) or abs(fmean(gaps)) <= standard_error(gaps)
+
+    return {number for number, values in scores.items() if as_good(values)}
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of their mean; 0 of a single one."""
+    mean, count = fmean(values), len(values)
+    return (sum((value - mean) ** 2 for value in values) / (count - 1) / count) ** 0.5 if count > 1 else 0.0
 
 
 def covered(line: Line) -> list[tuple[float, float]]:

@@ -189,7 +189,8 @@ def test_an_exception_in_on_step_ends_the_run():
         restore(problem(), prior(), DDRM(steps=4), on_step=cancel)
 
 
-@pytest.mark.parametrize("bad", [{"samples": 0}, {"seed": -1}, {"batch_size": 0}, {"precision": "fp16"}])
+@pytest.mark.parametrize("bad", [{"samples": 0}, {"samples": 2.0}, {"seed": -1}, {"seed": "a"}, {"batch_size": 0},
+                                 {"batch_size": 1.5}, {"precision": "fp16"}])
 def test_values_out_of_range_are_input_errors(bad):
     ((name, value),) = bad.items()
     with pytest.raises(InputError, match=f"restore: expected .*{name}={value!r}"):

@@ -78,7 +78,8 @@ def evaluate(samples: Looked, reference: Reference, metrics: Sequence[str] = ALL
         mean, spread = kernel_distance(real.features, samples.features, seed=seed)
         found |= {"kid": 1000 * mean} | ({} if spread is None else {"kid_spread": 1000 * spread})
     if "is" in metrics:
-        found["inception_score"], found["inception_score_spread"] = inception_score(samples.log_probs, seed=seed)
+        mean, spread = inception_score(samples.log_probs, seed=seed)
+        found |= {"inception_score": mean} | ({} if spread is None else {"inception_score_spread": spread})
     if {"pr", "dc"} & set(metrics):
         count = min(len(samples), len(real), _NEIGHBOURS)
         a, b = some(real, count, seed).features, some(samples, count, seed + 1).features

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -168,6 +169,9 @@ def sample_images(path: str | Path, known: Sequence[str] | None = None) -> Image
     name = path.name
     if path.is_dir() and (path / "samples.npz").is_file():
         path = path / "samples.npz"
+    if (path / "result.h5").is_file():
+        raise InputError(f"{path}: is what invdiff restore wrote, and no set of images of one kind; give a folder of such, or "
+                         "a .npz or .npy file (invdiff benchmark scores restorations)")
     if path.is_dir():
         images = open_images(path, "", Cache(0))
         if len(set(images.shapes)) > 1:
@@ -198,6 +202,8 @@ def _names_beside(path: Path) -> list[str] | None:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.is_file() and h5py.is_hdf5(path):
+        raise InputError(f"{path}: is an HDF5 file; expected a folder of images, or a .npz or .npy file of them")
     try:
         if zipfile.is_zipfile(path):        # whatever its name, as for numpy
             with zipfile.ZipFile(path) as archive:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from invdiff.errors import InputError
 
 _PAIRS = 20_000_000     # distances held at once
+_FEWEST = 100           # images of a part whose Inception score tells something
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,18 @@ def kernel_distance(real: Tensor, fake: Tensor, subset: int = 1000, seed: int = 
     return mean, spread if size <= fewest / 2 else None
 
 
-def inception_score(log_probs: Tensor, splits: int = 10, seed: int = 0) -> tuple[float, float]:
+def inception_score(log_probs: Tensor, splits: int = 10, seed: int = 0) -> tuple[float, float | None]:
     """exp E KL(p(c | x) ‖ p(c)) from log p(c | x) (N, K) (Salimans et al. 2016, Sec. 4): its mean over random tenths of the
-    images and their standard deviation, by torchmetrics. From 1 to K."""
-    metric = _quiet(torchmetrics("inception").InceptionScore, feature=nn.Identity(), splits=min(splits, len(log_probs)))
+    images and their standard deviation, by torchmetrics. From 1 to K.
+
+    N images score at most N, so that small parts score low: there are fewer than `splits` where these would have less than 100
+    images, and of a single one the spread is None.
+    """
+    parts = max(1, min(splits, len(log_probs) // _FEWEST))
+    metric = _quiet(torchmetrics("inception").InceptionScore, feature=nn.Identity(), splits=parts)
     metric.update(log_probs.cpu())
-    return _seeded(metric, seed)
+    mean, spread = _seeded(metric, seed)
+    return mean, spread if parts > 1 else None
 
 
 def torchmetrics(part: str) -> Any:
@@ -79,14 +86,14 @@ def torchmetrics(part: str) -> Any:
 
 def _quiet(make: Callable[..., Any], **arguments: Any) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)        # it says that it keeps what it is given
+        warnings.simplefilter("ignore", UserWarning)        # that it keeps what it is given, that one part has no spread
         return make(**arguments)
 
 
 def _seeded(metric: Any, seed: int) -> tuple[float, float]:
     with torch.random.fork_rng(devices=[]):         # torchmetrics draws its subsets from the global generator
         torch.manual_seed(seed)
-        mean, spread = metric.compute()
+        mean, spread = _quiet(metric.compute)
     return float(mean), float(spread)
 
 

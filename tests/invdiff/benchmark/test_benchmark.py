@@ -30,7 +30,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
-TIMES = ("seconds", "seconds_per_call", "memory_mib")
+TIMES = ("seconds", "seconds_per_call", "memory_mib", "run")
 
 
 def numbers(rows):
@@ -56,7 +56,7 @@ def test_a_row_for_each_task_method_and_image_and_what_failed_is_said(config, tm
     assert broken["reason"].startswith("RuntimeError: <script>")
     assert (by_method["tv"]["prior"], by_method["tv"]["samples"], by_method["tv"]["coverage_50"]) == ("none", "1", "")
     assert by_method["python:own_parts:scaled"]["samples"] == "4"
-    made = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["made"]
+    (made,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["runs"]
     assert made["command"] == "invdiff benchmark <mine>"
     assert made["versions"]["deepinv"] == deepinv.__version__
     assert record.sorted()[0]["psnr"] == float(rows[0]["psnr"])
@@ -92,23 +92,6 @@ def test_two_workers_find_what_one_finds(config, tmp_path):
     assert (tmp_path / "two" / "pictures" / "task1-prior1-method1-1.png").is_file()
 
 
-def test_another_benchmark_s_folder_is_refused(config, tmp_path):
-    few = config.model_copy(update={"methods": config.methods[4:], "tasks": config.tasks[:1]})
-    run(few, tmp_path / "out")
-    before = (tmp_path / "out" / "results.csv").read_bytes()
-    for changed in ({"samples": 5}, {"seed": 1}, {"methods": config.methods[2:3]}):
-        with pytest.raises(InputError, match=rf"another benchmark \({next(iter(changed))}: "):
-            run(few.model_copy(update=changed), tmp_path / "out")
-    assert (tmp_path / "out" / "results.csv").read_bytes() == before
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.tex").write_text("")
-    with pytest.raises(InputError, match="holds no benchmark"):
-        run(few, tmp_path / "full")
-    (tmp_path / "out" / "results.json").write_text("{")
-    with pytest.raises(InputError, match="no record of a benchmark"):
-        run(few, tmp_path / "out")
-
-
 @pytest.mark.parametrize(("assignment", "said"), [
     ("metod=[tv]", "unknown key 'metod'; did you mean 'methods'"),
     ("kind=imags", "unknown kind 'imags'; did you mean 'images'"),
@@ -127,6 +110,9 @@ def test_another_benchmark_s_folder_is_refused(config, tmp_path):
     ("methods=[{name: tv, samples: 0}]", "samples of 1 and more"),
     ("methods=['python:no_such_module:f']", "no module 'no_such_module'"),
     ("methods=['python:own_parts:MODULE_']", "MODULE_"),
+    ("methods=[{name: 'python:own_parts:scaled', strenth: 2}]", "python:own_parts:scaled: got an unexpected keyword argument "
+     "'strenth'; it takes (denoiser, sigma_y, factor=1.0), of which the first two are given"),
+    ("methods=[{name: 'python:own_parts:scaled', sigma_y: 2}]", "multiple values for argument 'sigma_y'"),
     ("metrics=[psrn]", "unknown name 'psrn'; did you mean 'psnr'"),
     ("size=8", "size"),
 ])
@@ -172,6 +158,8 @@ def test_methods_have_labels_and_all_their_parameters(config):
     assert (full[1]["weight"], full[1]["iterations"], full[2]["weight"]) == (0.3, 200, 0.15)
     assert make_method(full[3]).samples == 1        # it has no randomness: one estimate, whatever was asked for
     assert not make_method(full[2]).prior
+    two = resolved([{"name": "dps", "steps": 9}, {"name": "dps", "steps": 5, "label": "added"}])
+    assert [spec["label"] for spec in two] == ["dps", "added"]      # the first keeps its name, and so its rows
 
 
 def test_a_method_that_cannot_is_no_failure(config, tmp_path, monkeypatch):
@@ -289,6 +277,14 @@ def test_the_command_takes_a_folder_of_images(config, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "denoise, tv, image 2: PSNR" in said
     assert "report.html" in said
-    assert "--data photos" in json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["made"]["command"]
+    (made,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["runs"]
+    assert "--data photos" in made["command"]
     with pytest.raises(InputError, match="expected 3 images"):
         app(["benchmark", "mine.yaml", *options[:-1], "more", "--set", "count=3"], standalone_mode=False)
+
+
+def test_where_nothing_worked_the_command_fails(config, tmp_path, invdiff):
+    broken = ["--set", "methods=['python:own_parts:broken']", "--set", "count=1"]
+    code, _, err = invdiff("benchmark", "mine.yaml", *broken, "-o", "out")
+    assert (code, "Nothing worked" in err) == (1, True)
+    assert len(table(tmp_path / "out")) == 2

@@ -120,19 +120,22 @@ def test_a_stopped_run_goes_on_and_another_plan_s_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize(("assignment", "said"), [
     ("problems=0", "problems"), ("samples=1", "samples"), ("steps=0", "steps"), ("samplers=[]", "samplers"),
-    ("samplers=[ddrm, drrm]", r"unknown name 'drrm'.*ddrm"), ("sample=10", "unknown key 'sample'; did you mean 'samples'")])
+    ("samplers=[ddrm, drrm]", r"unknown name 'drrm'.*ddrm"),
+    ("samplers=[ddrm, psld]", "psld draws latents"), ("sample=10", "unknown key 'sample'; did you mean 'samples'")])
 def test_the_command_s_settings_are_checked_first(assignment, said, tmp_path):
     with pytest.raises(InputError, match=said):
         command(assignment, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_takes_no_images_and_no_file_for_a_folder(tmp_path):
+def test_the_command_takes_no_images_no_workers_and_no_file_for_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         command(output=tmp_path / "file")
     with pytest.raises(InputError, match="takes no images"):
         app(["benchmark", "exact", "--data", str(tmp_path)], standalone_mode=False)
+    with pytest.raises(InputError, match="--workers: the benchmark exact runs in one process"):
+        app(["benchmark", "exact", "--workers", "2", "-o", str(tmp_path / "out")], standalone_mode=False)
 
 
 def test_dps_keeps_its_noise_levels_where_the_denoiser_is():

@@ -122,6 +122,13 @@ class TestInceptionScore:
         for probabilities in (torch.full((200, 5), 0.2), torch.eye(5)[:1].expand(200, 5).clamp_min(1e-12)):
             assert inception_score(probabilities.log())[0] == pytest.approx(1, rel=1e-4)
 
+    def test_few_images_are_not_split_into_parts_that_cannot_score(self):
+        """Ten classes, certain and balanced, score 10: 40 images in tenths of 4 scored at most 4."""
+        for count, spread in ((40, False), (250, True)):
+            mean, found = inception_score(torch.eye(10).repeat(count // 10, 1).clamp_min(1e-12).log())
+            assert mean == pytest.approx(10, rel=0.05)
+            assert (found is not None) == spread
+
     def test_half_certain_is_as_computed_by_hand(self):
         """Two classes at 0.9 and 0.1, balanced: exp(log 2 - H(0.9))."""
         probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).repeat(500, 1)

@@ -5,6 +5,7 @@ import json
 import struct
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -128,6 +129,14 @@ class TestImageSets:
                             "text.npz": "of numbers", "cut.npz": "of numbers", "absent.npy": "no such file"}.items():
             with pytest.raises(InputError, match=words):
                 sample_images(tmp_path / name)
+
+    def test_what_restore_wrote_is_called_that(self, tmp_path):
+        with h5py.File(tmp_path / "result.h5", "w") as file:
+            file["samples"] = np.zeros((1, 2, 3, 8, 8), np.float32)
+        with pytest.raises(InputError, match=r"result\.h5: is an HDF5 file; expected a folder of images"):
+            sample_images(tmp_path / "result.h5")
+        with pytest.raises(InputError, match="is what invdiff restore wrote, and no set of images"):
+            sample_images(tmp_path)
 
     def test_a_bomb_is_not_unpacked(self, tmp_path, monkeypatch):
         np.savez_compressed(tmp_path / "bomb.npz", images=np.zeros((100, 50, 50)))
