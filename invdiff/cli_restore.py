@@ -142,6 +142,7 @@ def _trust(report: dict[str, Any]) -> list[str]:
 
 
 def _costs(report: dict[str, Any]) -> list[str]:
-    spectrum = report.get("error_spectrum")
-    return [f"{report['network_calls']:g} network calls a sample, {report['seconds']:.1f} s on {report['device']}",
+    spectrum, gradients = report.get("error_spectrum"), report["network_gradients"]
+    calls = f"{report['network_calls']:g} network calls" + (f" and {gradients:g} gradients of the network" if gradients else "")
+    return [f"{calls} a sample, {report['seconds']:.1f} s on {report['device']}",
             *([f"error spectrum: {spectrum}"] if spectrum else [])]

@@ -86,9 +86,9 @@ def uploaded(name: str, content: bytes, kind: str) -> Picture:
         number = _choose_slice(volume.slices)
         fitted = remembered("_upload", (*about, number), lambda: _slice(volume, number, called, kind))
     else:
-        fitted = remembered("_upload", about, lambda: _fitted(_opened(path), called, kind))
+        fitted = remembered("_upload", about, lambda: _image(path, called, kind))
     if fitted.content is None:
-        return Picture(kind, path, fitted.size, {str(path): called})
+        return Picture(kind, path, fitted.size, {str(path): called}, note=fitted.note)
     path = keep_file("fitted.npy", fitted.content)
     return Picture(kind, path, fitted.size, {str(path): fitted.name}, {fitted.name: path}, fitted.note)
 
@@ -123,6 +123,22 @@ def reworded(error: InputError, path: Path, other: Callable[[Path], Any], elsewh
 
 def _choose_slice(count: int) -> int:
     return st.slider(text.SLICE, 0, count - 1, count // 2, key="volume_slice", bind="query-params") if count > 1 else 0
+
+
+def _image(path: Path, called: str, kind: str) -> Fitted:
+    """A picture as it is restored. Raises InputError."""
+    fitted = _fitted(_opened(path), called, kind)
+    return replace(fitted, note=" ".join([text.TRANSPARENT, fitted.note])) if _transparent(path) else fitted
+
+
+def _transparent(path: Path) -> bool:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            return file.has_transparency_data
+    except UnidentifiedImageError:          # an array
+        return False
 
 
 def _slice(volume: Any, number: int, called: str, kind: str) -> Fitted:
@@ -205,7 +221,7 @@ def choose_method(cards: dict[str, dict[str, Any]], task: str) -> dict[str, Any]
         prior = st.selectbox(text.PRIOR, list(cards), key="prior", bind="query-params")
         offered = [name for name in text.SAMPLERS if name in SAMPLERS]
         sampler = st.selectbox(text.SAMPLER, offered, format_func=text.SAMPLERS.__getitem__, key="sampler", bind="query-params")
-        st.caption(SAMPLERS[sampler].about)
+        st.caption(text.SAMPLER_NOTES.get(sampler, SAMPLERS[sampler].about))
         own = run_config(task).sampler
         usual = SAMPLERS[sampler]().num_steps
         first = own["steps"] if own.get("name") == sampler else usual

@@ -38,14 +38,15 @@ def page() -> None:
         task, given = choose_operator(picture)
         runs = _choose_runs()
     with right:
-        job = current_job("compare")
+        job, above, settings = current_job("compare"), st.container(), None
+        if not picture.awaited and runs and not (job and job.active):
+            with guarded():
+                settings = _prepare(picture, task, given, runs)
         if job is not None:
             from invdiff_app import running
 
-            running.show(job, lambda job: _show(job, job.result))
-        if not picture.awaited and runs and not (job and job.active):
-            with guarded():
-                _prepare(picture, task, given, runs)
+            with above:
+                running.show(job, lambda job: _show(job, job.result), settings)
 
 
 def _choose_runs() -> list[dict[str, Any]]:
@@ -69,29 +70,32 @@ def _choose_runs() -> list[dict[str, Any]]:
 
 
 def sampler_of(config: Any) -> str:
-    return text.SAMPLERS[config.sampler["name"]].removesuffix(" (default)")
+    return text.sampler(config.sampler["name"])
 
 
 def label(config: Any) -> str:
     return words.LABEL.format(sampler_of(config), config.sampler["steps"])
 
 
-def _prepare(picture: Any, task: str, given: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+def _prepare(picture: Any, task: str, given: dict[str, Any], runs: list[dict[str, Any]]) -> Any:
+    """As the page Restore's."""
     from invdiff_app import preview
-    from invdiff_app.restoring import complete
+    from invdiff_app.restoring import complete, title
 
     if not complete(picture, given):
-        return
+        return None
     configs = [spec.resolve(task, given | run) for run in runs]
     seen = preview.preview_of(configs[0])
     names = dict(picture.names)
+    settings = [spec.settings(config, names) for config in configs]
     files_given = {name: path.read_bytes() for name, path in picture.given.items()}
     if st.button(words.START, type="primary", key="compare"):
-        about = {"page": "compare", "given": files_given}
+        about = {"page": "compare", "given": files_given, "title": title(spec.named(configs[0], names)), "settings": settings}
         files = {name: Path(path) for path, name in names.items()}
         start(lambda job: run_all(job, configs, names), about, files)
     preview.show(seen)
     _commands([spec.named(config, names) for config in configs], files_given, "commands")
+    return settings
 
 
 def _commands(configs: list[Any], given: dict[str, bytes], key: str) -> None:
@@ -99,7 +103,7 @@ def _commands(configs: list[Any], given: dict[str, bytes], key: str) -> None:
     with st.expander(words.COMMANDS):
         st.code("\n".join(spec.command_line(config, _folder(config)) for config in configs), language="bash")
         for name, content in given.items():
-            st.download_button(words.FILE.format(name), content, name, key=f"{key}_{name}", on_click="ignore")
+            st.download_button(words.FILE.format(text.literal(name)), content, name, key=f"{key}_{name}", on_click="ignore")
 
 
 def _folder(config: Any) -> str:
@@ -160,9 +164,9 @@ def _show(job: Job, made: Comparison) -> None:
     rows = [_row(outcome) for outcome in made.outcomes.values()]
     st.table({title: [row[i] for row in rows] for i, title in enumerate(words.COLUMNS)})
     first = next(iter(made.outcomes.values()))
-    st.caption(words.RESIDUAL_NOTE if first.report["residual"]["expected"] else words.RESIDUAL_NOISELESS)
+    for note in _notes(made):
+        st.caption(note)
     if first.truth is not None:
-        st.caption(words.SCORED_MEAN if first.several else words.SCORED_ONE)
         _plot(made)
     pictures = {words.MEASURED: shown(first.picture)}
     if first.truth is not None:
@@ -176,12 +180,28 @@ def _show(job: Job, made: Comparison) -> None:
     _commands([outcome.config for outcome in made.outcomes.values()], job.about["given"], f"commands_{job.id}")
 
 
+def _notes(made: Comparison) -> list[str]:
+    """How to read the table."""
+    first = next(iter(made.outcomes.values()))
+    notes = [words.COLUMNS_NOTE, words.RESIDUAL_NOTE if first.report["residual"]["expected"] else words.RESIDUAL_NOISELESS]
+    if first.truth is not None:
+        notes.append(words.SCORED_MEAN if first.several else words.SCORED_ONE)
+    if any(outcome.config.sampler["name"] == "red_diff" for outcome in made.outcomes.values()):
+        notes.append(words.POINT)
+    return notes
+
+
 def _row(outcome: Any) -> list[str]:
     report, config = outcome.report, outcome.config
     scores, residual = report["metrics"].get("restored", {}), report["residual"]["value"]
-    return [sampler_of(config), str(config.sampler["steps"]), f"{report['network_calls']:g}", f"{report['seconds']:.1f}",
+    return [sampler_of(config), str(config.sampler["steps"]), _costs(report), f"{report['seconds']:.1f}",
             f"{scores['psnr']:.2f}" if scores else "", f"{scores['ssim']:.3f}" if "ssim" in scores else "",
             f"{residual:.2f}" if residual >= 0.1 else f"{residual:.0e}"]
+
+
+def _costs(report: dict[str, Any]) -> str:
+    calls, gradients = report["network_calls"], report["network_gradients"]
+    return f"{calls:g} + {gradients:g}" if gradients else f"{calls:g}"
 
 
 def _plot(made: Comparison) -> None:
@@ -191,11 +211,15 @@ def _plot(made: Comparison) -> None:
     several = next(iter(made.outcomes.values())).several
     score = words.PLOT_MEAN if several else words.PLOT_ONE
     data = pandas.DataFrame([
-        {words.CALLS: outcome.report["network_calls"], score: outcome.report["metrics"]["restored"]["psnr"],
-         words.COLUMNS[0]: sampler_of(outcome.config)} for outcome in made.outcomes.values()])
+        {words.PASSES: outcome.report["network_calls"] + outcome.report["network_gradients"],
+         score: outcome.report["metrics"]["restored"]["psnr"], words.COLUMNS[0]: sampler_of(outcome.config)}
+        for outcome in made.outcomes.values()])
     st.subheader(words.PLOT)
+    numbers = altair.Axis(format=".4~g")            # of a single run, Vega's own have six decimals
     base = altair.Chart(data).encode(
-        altair.X(words.CALLS, scale=altair.Scale(zero=False)),
-        altair.Y(score, scale=altair.Scale(zero=False, padding=12)), altair.Color(words.COLUMNS[0]))
-    st.altair_chart((base.mark_line() + base.mark_point(filled=True, size=70)).properties(height=280), width="stretch")
+        altair.X(words.PASSES, axis=numbers, scale=altair.Scale(zero=False)),
+        altair.Y(score, axis=numbers, scale=altair.Scale(zero=False, padding=12)),
+        altair.Color(words.COLUMNS[0], scale=altair.Scale(scheme="tableau10")))
+    points = base.mark_point(filled=True, size=70).encode(altair.Shape(words.COLUMNS[0]))
+    st.altair_chart((base.mark_line() + points).properties(height=280), width="stretch")
     st.caption(words.PLOT_ALT)

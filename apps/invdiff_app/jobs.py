@@ -2,7 +2,6 @@
 
 import secrets
 import shutil
-import tempfile
 import threading
 import time
 from collections import deque
@@ -15,6 +14,7 @@ import numpy as np
 
 from invdiff.errors import InputError
 from invdiff_app import text
+from invdiff_app.folders import folder_of
 from invdiff_app.guard import went_wrong
 
 FINISHED = ("done", "stopped", "failed")
@@ -31,8 +31,8 @@ class Job:
 
     owner: str
     work: Callable[["Job"], Any]
-    folder: Path
     about: dict[str, Any]
+    folder: Path = field(init=False)
     id: str = field(default_factory=lambda: secrets.token_hex(12))      # of no "__", which is Streamlit's own in keys
     state: str = "queued"
     done: int = 0
@@ -48,6 +48,9 @@ class Job:
     drawn: float = 0.0
     first_step: tuple[float, int] | None = None         # when it was done, and how many were
     last_step: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.folder = folder_of(self, "job")
 
     @property
     def active(self) -> bool:
@@ -98,7 +101,7 @@ class Jobs:
                 raise InputError(text.ONE_JOB)
             if len(self._queue) >= self.waiting:
                 raise InputError(text.QUEUE_FULL)
-            job = Job(owner, work, Path(tempfile.mkdtemp(prefix="invdiff-job-")), about)
+            job = Job(owner, work, about)
             for name, path in files.items():
                 shutil.copyfile(path, job.folder / name)
             self._jobs[job.id] = job
@@ -133,6 +136,15 @@ class Jobs:
                 self._queue.remove(job)
                 self._finish(job, "stopped")
 
+    def end(self, seconds: float = 5.0) -> None:
+        """Stop all, and wait that long for the running one: what computes on is cut off with the process, and not cleanly."""
+        with self._change:
+            active = [job for job in self._jobs.values() if job.active]
+        for job in active:
+            self.stop(job)
+        with self._change:
+            self._change.wait_for(lambda: not any(job.active for job in active), seconds)
+
     def _work(self) -> None:
         while True:
             with self._change:
@@ -162,6 +174,7 @@ class Jobs:
         shutil.rmtree(job.folder, ignore_errors=True)
         job.work = lambda job: None                             # and the files' contents that it may hold
         self._forget()
+        self._change.notify_all()
 
     def _forget(self) -> None:
         finished = sorted((job for job in self._jobs.values() if not job.active), key=lambda job: job.ended)

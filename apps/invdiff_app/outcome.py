@@ -84,7 +84,7 @@ def _numbers(job: Job, outcome: Outcome) -> None:
         st.write(text.NO_TRUTH)
     if "covered" in report["metrics"]:
         st.write(text.COVERED.format(report["metrics"]["covered"], report["interval"]["level"]))
-    st.caption(text.COST.format(report["network_calls"], report["seconds"], report["device"]))
+    st.caption(text.cost(report))
 
 
 def _repeat(job: Job, outcome: Outcome) -> None:
@@ -99,7 +99,8 @@ def repeat(config: Any, ours: Container[str]) -> None:
     files = [value for value in (config.input, config.truth, config.operator.get("mask")) if value]
     if files:
         given = [name for name in files if name in ours]
-        st.caption(text.COMMAND_FILES.format(", ".join(files)) + (text.COMMAND_OURS.format(", ".join(given)) if given else ""))
+        from_here = text.COMMAND_OURS.format(", ".join(given)) if given else ""
+        st.caption(text.literal(text.COMMAND_FILES.format(", ".join(files)) + from_here))
     with st.expander(text.YAML):
         st.code(spec.as_yaml(config), language="yaml")
 

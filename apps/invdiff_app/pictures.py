@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from invdiff.figures import colorize
 from invdiff.io.images import to_uint8
 from operators import mri
+
+THINNEST = 0.71         # of a brush's radius, pixels: where it goes, at least one pixel's middle is that near
 
 
 def estimate(x: Tensor) -> np.ndarray:
@@ -58,15 +60,24 @@ def without(strokes: Sequence[Mapping[str, Any]], size: Sequence[int]) -> np.nda
     and a `width`, both in shares of the picture's sides, and so fit any size; the width is a share of W. A browser may send
     any number: of those far off, the nearest that may matter is taken."""
     height, width = size
-    mask = Image.new("L", (width, height), 255)
-    brush = ImageDraw.Draw(mask)
+    mask = np.full((height, width), 255, np.uint8)
     for stroke in strokes:
-        points = [(_within(x, -1, 2) * width, _within(y, -1, 2) * height) for x, y in stroke["points"]]
-        radius = _within(stroke["width"], 0, 1) * width / 2
-        brush.line(points, 0, max(round(2 * radius), 1))
-        for x, y in points:
-            brush.ellipse((x - radius, y - radius, x + radius, y + radius), 0)
-    return np.asarray(mask)
+        points = [np.array([_within(y, -1, 2) * height, _within(x, -1, 2) * width]) for x, y in stroke["points"]]
+        radius = max(_within(stroke["width"], 0, 1) * width / 2, THINNEST)
+        for start, end in zip(points, points[1:] or points, strict=False):
+            _blacken(mask, start, end, radius)
+    return mask
+
+
+def _blacken(mask: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:
+    """Pixels of a mask whose middle is within `radius` of the line between two places (y, x)."""
+    low = np.maximum(np.floor(np.minimum(start, end) - radius), 0).astype(int)
+    high = np.maximum(np.ceil(np.maximum(start, end) + radius), 0).astype(int)
+    part = mask[low[0] : high[0], low[1] : high[1]]
+    middles = np.moveaxis(np.indices(part.shape), 0, -1) + low + 0.5 - 1e-6     # of two as far, only one: 17 pixels are 17
+    way = end - start
+    share = np.clip((middles - start) @ way / max(way @ way, 1e-12), 0, 1)[..., None]
+    part[np.linalg.norm(middles - start - share * way, axis=-1) < radius] = 0
 
 
 def _within(value: float, low: float, high: float) -> float:

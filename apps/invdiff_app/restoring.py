@@ -10,7 +10,8 @@ from invdiff_app import spec, text
 from invdiff_app.choosing import Picture, choose_method, choose_operator, choose_picture, priors, require_size
 from invdiff_app.guard import guarded
 from invdiff_app.jobs import Job
-from invdiff_app.session import current_job, keep_file, start
+from invdiff_app.operators_shown import TASKS
+from invdiff_app.session import current_job, keep_file, remembered, start
 
 
 def page() -> None:
@@ -24,14 +25,15 @@ def page() -> None:
         task, given = choose_operator(picture)
         method = choose_method(cards, task)
     with right:
-        job = current_job("restore")
+        job, above, settings = current_job("restore"), st.container(), None
+        if not picture.awaited and not (job and job.active):
+            with guarded():
+                settings = _prepare(picture, task, given, method)
         if job is not None:
             from invdiff_app import outcome, running
 
-            running.show(job, outcome.show)
-        if not picture.awaited and not (job and job.active):
-            with guarded():
-                _prepare(picture, task, given, method)
+            with above:
+                running.show(job, outcome.show, settings)
 
 
 @st.cache_resource(show_spinner=False)
@@ -42,22 +44,32 @@ def _ready() -> dict[str, dict[str, Any]]:
     return priors()
 
 
-def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[str, Any]) -> None:
-    """The measurement of these settings, how to say them elsewhere, and the button."""
+def _prepare(picture: Picture, task: str, given: dict[str, Any], method: dict[str, Any]) -> Any:
+    """The measurement of these settings, how to say them elsewhere, and the button. The settings as a job keeps them, or None
+    where something is missing."""
     from invdiff_app import preview
     from invdiff_app.outcome import repeat
 
     if not complete(picture, given):
-        return
+        return None
     config = spec.resolve(task, given | method)
     seen = preview.preview_of(config)
     names = dict(picture.names)
+    settings = spec.settings(config, names)
     if st.button(text.START, type="primary", key="start"):
         given_files = {name: path.read_bytes() for name, path in picture.given.items()}
-        about = {"page": "restore", "given": given_files}
+        about = {"page": "restore", "given": given_files, "title": title(spec.named(config, names)), "settings": settings}
         start(lambda job: _run(job, config, names), about, {name: Path(path) for path, name in names.items()})
     preview.show(seen)
     repeat(spec.named(config, names), picture.given)
+    return settings
+
+
+def title(config: Any) -> str:
+    """What a job is of, briefly: file, task and operator."""
+    operator = config.operator["name"]
+    kind = f" ({text.OPERATORS[operator]})" if len(TASKS[config.task]) > 1 else ""
+    return text.RESULT.format(config.truth or config.input or text.PHOTOS["astronaut"], text.TASKS[config.task] + kind)
 
 
 def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
@@ -95,7 +107,8 @@ def _draw_mask(picture: Picture, given: dict[str, Any]) -> bool:
     st.session_state["_strokes"] = strokes
     if not strokes:
         return False
-    path = keep_file("mask.png", png(without(strokes, image.shape[-2:])))
+    size = tuple(image.shape[-2:])
+    path = keep_file("mask.png", remembered("_mask", (strokes, size), lambda: png(without(strokes, size))))
     given["operator"]["mask"] = str(path)
     others = [name for place, name in picture.names.items() if place != str(path)]
     name = "drawn-mask.png" if "drawn-mask.png" not in others else "my-drawn-mask.png"

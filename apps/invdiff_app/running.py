@@ -1,6 +1,7 @@
 """A job on the page while it waits and runs: its place, its progress, the estimate as it sharpens, and how to stop it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import streamlit as st
@@ -13,10 +14,14 @@ from invdiff_app.session import jobs
 POLL_SECONDS = 0.5
 
 
-def show(job: Job, finished: Callable[[Job], None]) -> None:
-    """A job while it runs, what `finished` draws of its result, or why there is none."""
+def show(job: Job, finished: Callable[[Job], None], settings: Any) -> None:
+    """What a job is of, and the job while it runs, what `finished` draws of its result, or why there is none. settings: those
+    of the page now, to compare with the job's; None where there are none."""
     from invdiff_app import outcome
 
+    st.subheader(text.literal(job.about["title"]), anchor=False)
+    if not job.active and settings not in (None, job.about["settings"]):
+        st.info(text.OTHERWISE)
     if job.active:
         watch(job)
     elif job.result is None:

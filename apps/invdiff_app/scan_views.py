@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from invdiff.errors import InputError
-from invdiff.mri.preparing import measured_block, prepare, retrospective
+from invdiff.mri.preparing import measured_block, prepare, retrospective, sampled_share
 from invdiff.mri.settings import ScanSettings
 from invdiff_app import text_mri as words
 from invdiff_app.pictures import stretched, windowed
@@ -36,7 +36,7 @@ def undersampled(scan: Any, number: int) -> float | None:
         mask = scan.read(number).mask
     except InputError:
         return None
-    return None if mask is None or measured_block(mask) else float(mask.float().mean())
+    return None if mask is None or measured_block(mask) else sampled_share(mask)
 
 
 def coil_pictures(scan: Any, config: Any, most: int) -> dict[str, np.ndarray]:

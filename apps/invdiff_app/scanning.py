@@ -16,7 +16,7 @@ from invdiff_app.session import current_job, keep_file, remembered, start
 MEGABYTES = 300
 LARGEST_GRID = 640 * 640            # pixels of a slice
 COILS_SHOWN = 8
-FEW_STEPS = 10                      # from which on the task's covariance is the better one
+FEW_STEPS = 10                      # from which on the task's own covariance is the better one
 
 
 def page() -> None:
@@ -31,14 +31,15 @@ def page() -> None:
             scan = chosen and _scan(chosen[0])
         given = _choose_settings(scan, source == "upload")
     with right:
-        job = current_job("mri")
+        job, above, settings = current_job("mri"), st.container(), None
+        if chosen and scan:
+            with guarded():
+                settings = _prepare(scan, *chosen, source == "head", given, job)
         if job is not None:
             from invdiff_app import running, scan_outcome
 
-            running.show(job, scan_outcome.show)
-        if chosen and scan:
-            with guarded():
-                _prepare(scan, *chosen, source == "head", given, job)
+            with above:
+                running.show(job, scan_outcome.show, settings)
 
 
 def _choose_scan() -> tuple[str, tuple[Path | None, str] | None]:
@@ -90,14 +91,13 @@ def _choose_settings(scan: Any | None, own: bool) -> dict[str, Any]:
         operator["mask_seed"] = st.slider(words.MASK_SEED, 0, 20, 0, key="mask_seed", bind="query-params")
     with st.expander(words.METHOD, expanded=True):
         steps = st.slider(words.STEPS, 2, 60, 20, key="mri_steps", bind="query-params")
-        if steps < FEW_STEPS:
-            st.caption(words.FEW_STEPS)
+        local = steps < FEW_STEPS and st.checkbox(words.LOCAL, True, key="local", bind="query-params")
         samples = st.slider(words.SAMPLES, 1, 8, 4, key="mri_samples", bind="query-params")
         baseline = st.selectbox(words.BASELINE, list(words.BASELINES), format_func=words.BASELINES.__getitem__, key="baseline",
                                 bind="query-params")
         seed = st.number_input(words.SEED, 0, 2**31, 0, key="mri_seed", bind="query-params")
     return {"operator": operator, "slices": [number, number], "samples": samples, "seed": int(seed),
-            "sampler.steps": steps,
+            "sampler.steps": steps, **({"sampler.covariance": "local"} if local else {}),
             "baselines": [] if baseline == "zero_filled" else [baseline], "write": ["nifti", "dicom", "fastmri", "montage"]}
 
 
@@ -113,9 +113,9 @@ def _as_it_is(scan: Any | None, number: int) -> bool:
     return True
 
 
-def _prepare(scan: Any, path: Path | None, name: str, ours: bool, given: dict[str, Any], job: Job | None) -> None:
+def _prepare(scan: Any, path: Path | None, name: str, ours: bool, given: dict[str, Any], job: Job | None) -> Any:
     """k-space, mask and coils of these settings, how to say them elsewhere, and the button. ours: the file is not the user's,
-    who is given it."""
+    who is given it. The settings as a job keeps them."""
     from invdiff_app.components import panels
     from invdiff_app.outcome import repeat
     from invdiff_app.scan_views import coil_pictures, kspace_pictures
@@ -123,10 +123,12 @@ def _prepare(scan: Any, path: Path | None, name: str, ours: bool, given: dict[st
     config = spec.resolve("mri", given if path is None else given | {"input": str(path)})
     names = {} if path is None else {str(path): name}
     busy = job is not None and job.active
+    settings = spec.settings(config, names)
     pictures, captions = kspace_pictures(scan, config)
     if st.button(words.START, type="primary", key="reconstruct", disabled=busy):
         files = {name: Path(path) for path, name in names.items()}
-        about = {"page": "mri", "given": {name: path.read_bytes() for name, path in files.items() if ours}}
+        about = {"page": "mri", "given": {name: path.read_bytes() for name, path in files.items() if ours},
+                 "title": _title(name, config), "settings": settings}
         start(lambda job: _run(job, config, names), about, files)
     panels(pictures, "kspace", captions, least=200)
     if st.toggle(words.COILS, key="coils", bind="query-params"):
@@ -134,6 +136,15 @@ def _prepare(scan: Any, path: Path | None, name: str, ours: bool, given: dict[st
         about = config.model_dump_json(include={"operator", "slices", "input"})
         panels(remembered("_coils", about, lambda: coil_pictures(scan, config, COILS_SHOWN)), "coil_panels", least=110)
     repeat(spec.named(config, names), [name] if ours else [])
+    return settings
+
+
+def _title(name: str, config: Any) -> str:
+    """What a job is of, briefly: file, slice and mask."""
+    operator = config.operator
+    mask = words.AS_IT_IS if operator["acceleration"] is None else words.MASKED.format(operator["acceleration"],
+                                                                                      words.PATTERNS[operator["pattern"]])
+    return words.RESULT.format(name or words.SOURCES["phantom"], config.slices[0], mask)
 
 
 def _run(job: Job, config: Any, names: dict[str, str]) -> Any:

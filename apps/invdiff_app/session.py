@@ -1,10 +1,10 @@
 """What a visit has: a name for its jobs, a folder for its files that goes with it, and the job that is on the page."""
 
+import atexit
 import gc
 import hashlib
 import os
 import secrets
-import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,9 +14,17 @@ import streamlit as st
 
 from invdiff.errors import InputError
 from invdiff_app import text
+from invdiff_app.folders import folder_of
 from invdiff_app.jobs import Job, Jobs
 
 Made = TypeVar("Made")
+
+
+class Visit:
+    """A visit's folder goes with this."""
+
+    def __init__(self) -> None:
+        self.folder = folder_of(self, "visit")
 
 
 @cache
@@ -30,19 +38,33 @@ def jobs() -> Jobs:
 
     gc.collect()
     gc.freeze()
-    return Jobs()
+    queue = Jobs()
+    atexit.register(queue.end)
+    return queue
 
 
 def owner() -> str:
     return st.session_state.setdefault("_owner", secrets.token_hex(8))
 
 
+def take_settings_along(page: str) -> None:
+    """Before a page is drawn: the settings in the address of the page before it, of which Streamlit forgets what has not been
+    touched since it came with a link."""
+    before, address = st.session_state.get("_address", (page, {}))
+    if before != page:
+        taken = [key for key in address if key in st.session_state]
+        for key in taken:
+            st.session_state[key] = st.session_state[key]
+        st.query_params.update({key: address[key] for key in taken})
+    st.session_state["_address"] = page, {key: st.query_params.get_all(key) for key in st.query_params}
+
+
 def keep_file(name: str, content: bytes) -> Path:
     """A file of this visit, under a name made of its content; the folder is removed when the visit's state is. The eight that
     were asked for last are kept."""
-    if "_folder" not in st.session_state:
-        st.session_state["_folder"] = tempfile.TemporaryDirectory(prefix="invdiff-visit-")
-    folder = Path(st.session_state["_folder"].name)
+    if "_visit" not in st.session_state:
+        st.session_state["_visit"] = Visit()
+    folder = st.session_state["_visit"].folder
     suffix = Path(name).suffix.lower()
     suffix = suffix if suffix[1:].isalnum() and len(suffix) <= 6 else ""
     path = folder / (hashlib.sha256(content).hexdigest()[:24] + suffix)

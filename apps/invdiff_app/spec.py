@@ -26,6 +26,11 @@ def named(config: RunConfig, names: Mapping[str, str]) -> RunConfig:
     return config.model_copy(update={"operator": operator, **files})
 
 
+def settings(config: RunConfig, names: Mapping[str, str]) -> dict[str, Any]:
+    """The config as plain values, equal for equal settings and contents of files, by which the visit's copies are named."""
+    return named(config, {path: Path(path).name for path in names}).model_dump()
+
+
 def command_line(config: RunConfig, output: str | None = None) -> str:
     """The shortest `invdiff restore` that makes this config, into a folder of its own where one is given."""
     plain = resolve(config.task, {"input": config.input, "sigma_y": config.sigma_y} if config.input else {}).model_dump()
@@ -54,6 +59,8 @@ def _sampler(ours: Mapping[str, Any], plain: Mapping[str, Any]) -> list[str]:
         parts += ["--sampler", ours["name"]]
     if ours.get("steps") != plain.get("steps") or parts:
         parts += ["--steps", str(ours["steps"])] if "steps" in ours else []
+    if ours["name"] == plain["name"]:
+        parts += _changes("sampler", {name: value for name, value in ours.items() if name != "steps"}, plain)
     return parts
 
 

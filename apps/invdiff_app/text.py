@@ -32,6 +32,7 @@ KINDS = {"truth": "a clean image, to degrade", "input": "a measurement, to resto
 UPLOAD_FIRST = "Choose a file, and it is shown here."
 PRIVATE = "It stays on the server while this page is open, and a result for half an hour at most."
 SHIFTED = "Its values go from {:g} to {:g}; here they are shifted and scaled, to go from 0 to 1."
+TRANSPARENT = "What is transparent in it is laid over white."
 SCALED = "Scaled down from {} × {} to {} × {} pixels, to be restored in reasonable time."
 TOO_LARGE = ("The restored image would have {} × {} pixels, and this app takes {} × {} at most; crop it, or use the command "
              "line.")
@@ -76,6 +77,9 @@ SAMPLERS = {
     "ddnm": "DDNM", "dds": "DDS", "ilvr": "ILVR", "daps": "DAPS", "split_gibbs": "Split Gibbs", "red_diff": "RED-diff",
     "annealed_langevin": "Annealed Langevin", "twisted_smc": "Twisted SMC",
 }
+SAMPLER_NOTES = {       # beside the library's own
+    "moment_matching": "weighs prior and data by the prior's measured errors; for some tasks by the network's gradients too",
+}
 
 # prior cards
 CARD = "About the prior “{}”"
@@ -104,6 +108,8 @@ STOPPING = "Stopping …"
 STEP = "Step {} of {}{}"
 LEFT = ", about {} left"
 ESTIMATE = "The estimate so far"
+RESULT = "{}: {}"
+OTHERWISE = "Made with other settings than those on the page now."
 STOPPED = "Stopped. {}"
 STOPPED_KEPT = "Shown are the samples that were finished: {} of {}."
 STOPPED_NOTHING = "No sample was finished; below is the estimate it had come to."
@@ -126,7 +132,9 @@ PSNR = "PSNR, dB"
 SSIM = "SSIM"
 NO_TRUTH = "The truth is not known here, so there is nothing to score against."
 SINGLE = "A single sample has no spread, so there is neither std nor interval; take more samples."
-COST = "{:g} network calls a sample, {:.1f} s on {}."
+CALLS = "{:g} network calls"
+GRADIENTS = " and {:g} gradients of the network"
+COST = "{} a sample, {:.1f} s on {}."
 COMMAND = "The same on the command line"
 COMMAND_FILES = "It needs {}."
 COMMAND_OURS = " The download of a result has {}."
@@ -171,13 +179,39 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
+def sampler(name: str) -> str:
+    return SAMPLERS.get(name, name).removesuffix(" (default)")
+
+
+# what the library says of its options and classes, as the pages say it
+_ON_THE_PAGE: dict[str, Any] = {
+    r"(--set )?operator\.acceleration=": "acceleration ",
+    r"operator\.center=\d+( by default)? keeps": "the mask always keeps",
+    r"(--set \S+\w\]?)": r"\1 on the command line",
+    r"and (?:that of )?\w+ (has none|is none|is no such one); these": r"and this one \1; these",
+    r"(?<=would work: )[\w, ]+": lambda found: ", ".join(sampler(name) for name in found[0].split(", ")),
+}
+
+
 def sentence(error: Any) -> str:
     """An error's message for the page: without the folders of the server, with the page's names, and not as Markdown."""
     said = " ".join(str(error).split())
     plain = re.sub(r"(/[\w.\-]+)+/([\w.\-]+)", r"\2", said)
     plain = re.sub(r"[0-9a-f]{24}(\.\w+)?", "the file", plain)
     plain = re.sub(r"^(?:operator: )?(\w+)(?=: )", lambda found: FIELDS.get(found[1], found[0]), plain)
-    plain = plain.replace("--set ", "").replace("operator.acceleration=", "acceleration ")[:400]
+    for words, ours in _ON_THE_PAGE.items():
+        plain = re.sub(words, ours, plain)
     if plain.startswith("the file") or not said.startswith("/"):            # a file of the user's keeps its name
         plain = plain[:1].upper() + plain[1:]
-    return re.sub(r"([\\`*_\[\]<>$#])", r"\\\1", plain)
+    return literal(plain[:400])
+
+
+def literal(said: str) -> str:
+    """What is to be read as it stands, and not as Markdown."""
+    return re.sub(r"([\\`*_\[\]<>$#~])", r"\\\1", said)
+
+
+def cost(report: dict[str, Any]) -> str:
+    """What a run took."""
+    gradients = GRADIENTS.format(report["network_gradients"]) if report["network_gradients"] else ""
+    return COST.format(CALLS.format(report["network_calls"]) + gradients, report["seconds"], report["device"])

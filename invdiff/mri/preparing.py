@@ -24,6 +24,7 @@ from operators.mri import sampling
 LEVEL = 0.22            # of the head, root mean square, after scaling: where the prior's images lie when their peak is 1
 PASSES = 2              # of whitening by what the maps leave: one is right for equal coils, and within a fifth for real ones
 OFF_CENTRE = 1          # places that a block's middle may be off the origin, for rounding
+FULL = 0.99             # of a block: in a file without a mask, a value that happens to be zero looks like one not measured
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def retrospective(scan: Scan, raw: RawSlice, settings: ScanSettings) -> Tensor:
     block = measured_block(raw.mask)
     if block is None:
         raise InputError(f"{scan.path}: operator.acceleration puts a mask over fully sampled k-space, and this is undersampled "
-                         f"already ({float(raw.mask.float().mean()):.0%} is there); leave it out")
+                         f"already ({sampled_share(raw.mask):.0%} is there); leave it out")
     mask = torch.zeros_like(raw.mask)
     inside = mask[block]
     inside[:] = retrospective_mask(settings, (inside.shape[0], inside.shape[1]))
@@ -152,17 +153,22 @@ def _truth(scan: Scan, kspace: Tensor, whitening: Whitening, settings: ScanSetti
 
 
 def measured_block(mask: Tensor) -> tuple[slice, slice] | None:
-    """The rows and columns that were measured, where that is all of a block around the origin: scanners leave zeros beside
-    it. None for anything else."""
+    """The rows and columns that were measured, where that is all of a block around the origin, but for single points (FULL):
+    scanners leave zeros beside it. None for anything else."""
     sides = []
     for along in (mask.any(1), mask.any(0)):
         places, middle = along.nonzero()[:, 0].tolist(), len(along) // 2
         first, end = places[0], places[-1] + 1
-        if abs(first + (end - first) // 2 - middle) > OFF_CENTRE:
+        if abs(first + (end - first) // 2 - middle) > OFF_CENTRE or len(places) < end - first:
             return None
         sides.append(slice(first, end))
     block = (sides[0], sides[1])
-    return block if bool(mask[block].all()) else None
+    return block if float(mask[block].float().mean()) >= FULL else None
+
+
+def sampled_share(mask: Tensor) -> float:
+    """Of k-space that is not all there: at most 0.99, so that nobody reads "100%"."""
+    return min(float(mask.float().mean()), 0.99)
 
 
 def _compress(kspace: Tensor, calibration: Tensor | None, settings: ScanSettings) -> tuple[Tensor, Tensor | None, Tensor, dict]:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from invdiff_app.folders import folder_of
 from invdiff_app.jobs import Job, Jobs
 
 from invdiff.errors import InputError
@@ -55,7 +56,7 @@ def test_a_job_runs_and_its_files_are_removed(tmp_path):
 
 def test_a_job_s_name_may_stand_in_a_key():
     """Streamlit refuses a component whose key has two underscores in a row, and urlsafe names have some."""
-    names = {Job("a", lambda job: None, None, {}).id for _ in range(50)}
+    names = {Job("a", lambda job: None, {}).id for _ in range(50)}
     assert len(names) == 50
     assert all(name.isalnum() for name in names)
 
@@ -78,7 +79,7 @@ def test_an_owner_has_one_job_and_others_wait_their_turn():
 def test_the_time_left_does_not_count_what_comes_before_the_first_step_and_runs_down(monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("invdiff_app.jobs.time.monotonic", lambda: clock.now)
-    job = Job("me", lambda job: None, None, {}, state="running")
+    job = Job("me", lambda job: None, {}, state="running")
     for clock.now, done, left in ((60.0, 1, None), (62.0, 2, None), (64.0, 3, 14.0)):
         job.on_step(progress(done, 10))
         assert job.seconds_left == left
@@ -143,6 +144,29 @@ def test_a_job_that_nobody_looks_at_is_stopped():
     job = jobs.submit("me", held, {}, {})
     until(lambda: not job.active)
     assert job.state == "stopped"
+
+
+def test_with_the_process_jobs_are_stopped_and_their_files_removed(tmp_path):
+    (tmp_path / "upload").write_text("secret")
+    jobs, held = Jobs(), Held()
+    running = jobs.submit("me", held, {}, {"photo.png": tmp_path / "upload"})
+    assert held.began.wait(20)
+    waiting = jobs.submit("them", held, {}, {})
+    jobs.end()
+    assert [job.state for job in (running, waiting)] == ["stopped"] * 2
+    assert not running.folder.exists()
+
+
+def test_a_folder_goes_with_its_owner_without_a_word(recwarn):
+    class Owner:
+        pass
+
+    owner = Owner()
+    folder = folder_of(owner, "test")
+    (folder / "upload").write_text("secret")
+    del owner
+    gc.collect()
+    assert (folder.exists(), len(recwarn)) == (False, 0)
 
 
 def test_the_packages_are_not_searched_for_garbage_after_each_drawing_of_a_page():

@@ -3,7 +3,6 @@
 import io
 import zipfile
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -58,6 +57,9 @@ def test_a_scan_is_reconstructed_and_comes_as_nifti_dicom_and_hdf5():
     job = finished(at)
     at.run()
     assert (job.state, job.message) == ("done", "")
+    assert [at.subheader[0].value, len(at.info)] == ["Phantom of ellipses, slice 0: acceleration 4, equispaced lines", 0]
+    at.slider(key="mask_seed").set_value(1).run()
+    assert [box.value for box in at.info] == [text.OTHERWISE]
     assert any("residual" in block.value for block in at.markdown)
     at.slider(key="overlay").set_value(0.5).run()
     assert not at.error
@@ -99,6 +101,16 @@ def test_a_scan_that_is_undersampled_already_is_taken_as_it_is(tmp_path):
     assert "acceleration=4" in commands(at)[0]
 
 
+def test_values_that_happen_to_be_zero_do_not_undersample_a_scan(tmp_path):
+    kspace = np.random.default_rng(0).normal(size=(1, 1, 64, 64)).astype(np.complex64)
+    kspace[..., [3, 20, 40], [7, 50, 9]] = 0
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["kspace"] = kspace
+    at = upload_scan(page("mri"), "one.h5", (tmp_path / "one.h5").read_bytes())
+    assert [(box.value, box.disabled) for box in at.checkbox] == [(False, False)]
+    assert (len(at.error), "acceleration=4" in commands(at)[0]) == (0, True)
+
+
 def test_the_head_that_comes_with_the_app_is_given_away_with_the_result(monkeypatch):
     monkeypatch.setattr("invdiff_app.scanning._run", lambda job, config, names: None)
     at = page("mri")
@@ -116,11 +128,13 @@ def test_the_zip_of_a_scan_has_the_files_that_are_not_the_user_s(monkeypatch):
     assert seen["mri.zip"]() == {"head.h5": b"it"}
 
 
-def test_few_steps_of_a_scan_come_with_advice():
+def test_few_steps_of_a_scan_have_the_covariance_that_is_nearer():
     at = page("mri")
-    assert not any(caption.value == text_mri.FEW_STEPS for caption in at.caption)
+    assert not any(box.key == "local" for box in at.checkbox)
     at.slider(key="mri_steps").set_value(9).run()
-    assert any(caption.value == text_mri.FEW_STEPS for caption in at.caption)
+    assert " --set sampler.covariance=local" in commands(at)[0]
+    at.checkbox(key="local").uncheck().run()
+    assert "covariance" not in commands(at)[0]
 
 
 def test_a_picture_is_sent_to_its_page_and_the_settings_outlive_it(tmp_path):
@@ -160,6 +174,7 @@ def test_samplers_are_compared_and_one_that_cannot_is_left_out():
     assert list(job.result.refused) == ["DDRM, 5 steps"]
     assert len(at.table) == 1
     assert not at.error
+    assert at.subheader[-2].value == "astronaut-128.png: Camera shake"
     assert len(at.get("download_button")) == 2              # the result's and the settings'
     said = [caption.value for caption in at.caption]
     assert text_compare.SCORED_ONE in said
@@ -184,7 +199,7 @@ def test_a_stopped_comparison_leaves_out_what_is_not_whole_and_says_so(monkeypat
         job.done = job.done - 1 + steps
         return Ran({"samples": 4})
 
-    job, totals = Job("me", lambda job: None, Path(), {}), []
+    job, totals = Job("me", lambda job: None, {}), []
     monkeypatch.setattr("invdiff.job.run", run)
     configs = [spec.resolve("deblur", {"sampler.name": name, "sampler.steps": 5, "samples": 4})
                for name in ("twisted_smc", "diffpir", "ddrm")]
@@ -204,8 +219,22 @@ def test_a_stopped_comparison_leaves_out_what_is_not_whole_and_says_so(monkeypat
 
 @pytest.mark.parametrize(("value", "shown"), [(1.02, "1.02"), (0.25, "0.25"), (1.2e-7, "1e-07")])
 def test_a_small_residual_is_not_zero(value, shown):
-    report = {"metrics": {}, "network_calls": 5, "seconds": 1.0, "residual": {"value": value}}
+    report = {"metrics": {}, "network_calls": 5, "network_gradients": 0, "seconds": 1.0, "residual": {"value": value}}
     assert comparing._row(Ran(report, spec.resolve("deblur", {})))[-1] == shown
+
+
+@pytest.mark.parametrize(("gradients", "shown"), [(11.0, "11 + 11"), (0.0, "11")])
+def test_gradients_of_the_network_are_counted(gradients, shown):
+    report = {"metrics": {}, "network_calls": 11.0, "network_gradients": gradients, "seconds": 1.0, "residual": {"value": 1.0}}
+    assert comparing._row(Ran(report, spec.resolve("deblur", {})))[2] == shown
+
+
+@pytest.mark.parametrize("name", ["red_diff", "dps"])
+def test_a_point_estimate_is_no_sample_and_said_to_be_none(name):
+    ran = SimpleNamespace(report={"residual": {"expected": 1.0}}, config=spec.resolve("deblur", {"sampler.name": name}),
+                          truth=None)
+    notes = comparing._notes(comparing.Comparison({"it": ran}))
+    assert (text_compare.POINT in notes) == (name == "red_diff")
 
 
 def test_too_many_runs_are_not_begun():

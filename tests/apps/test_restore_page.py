@@ -90,6 +90,25 @@ def test_the_other_pages_lose_no_job_and_offer_its_end():
     assert any("Stopped." in box.value for box in at.info)
 
 
+def test_a_result_says_what_it_is_of_and_whether_the_page_has_changed_since(done):
+    job, _ = done
+    at = quick(page(job=job.id))
+    assert [at.subheader[2].value, len(at.info)] == ["astronaut-128.png: Blur (Gaussian)", 0]
+    at.selectbox(key="task").set_value("inpaint").run()
+    assert [at.subheader[2].value, at.info[0].value] == ["astronaut-128.png: Blur (Gaussian)", text.OTHERWISE]
+
+
+def test_settings_of_a_link_go_along_to_another_page_and_into_its_address():
+    at = page(gaussian_blur_sigma="2.1", deblur_noise="0.05")
+    for name in ("compare", "mri", "restore"):
+        at.switch_page(f"views/{name}.py").run()
+        assert at.query_params["gaussian_blur_sigma"] in ("2.1", ["2.1"])
+        assert name == "mri" or "--set sigma_y=0.05 --set operator.sigma=2.1" in command(at)
+    at.slider(key="gaussian_blur_sigma").set_value(1.6).run()
+    at.switch_page("views/compare.py").run()
+    assert "operator.sigma" not in command(at)
+
+
 def test_a_single_sample_is_shown_once(done, monkeypatch):
     job, at = done
     shown = {}

@@ -27,6 +27,27 @@ def test_a_large_clean_image_is_scaled_down_and_a_large_measurement_refused():
     assert "512 × 512 at most" in at.columns[1].error[0].value          # where the button and the preview would be
 
 
+def test_what_is_transparent_is_said_to_be_laid_over_white():
+    at = upload(page(), "me.png", png(mode="RGBA"))
+    assert any(text.TRANSPARENT in caption.value for caption in at.caption)
+    at.file_uploader(key="file").set_value(("me.png", png(), "image/png")).run()
+    assert not any(text.TRANSPARENT in caption.value for caption in at.caption)
+
+
+def test_the_name_of_a_file_is_no_markdown():
+    at = upload(page(), "[x](y) $a_b$ `c`.png", png())
+    assert any(caption.value == r"It needs \[x\](y) \$a\_b\$ \`c\`.png." for caption in at.caption)
+
+
+@pytest.mark.parametrize("points", [[[0.2, 0.5], [0.8, 0.5]], [[0.2 + 0.037 * i, 0.503] for i in range(17)]])
+@pytest.mark.parametrize("pixels", [18, 17, 4])
+def test_a_straight_stroke_is_as_wide_everywhere(points, pixels):
+    from invdiff_app.pictures import without
+
+    missing = without([{"width": pixels / 128, "points": points}], (128, 128)) == 0
+    assert set(missing.sum(0)[40:88]) == {pixels}
+
+
 def test_a_measurement_that_no_image_can_be_is_for_the_command_line():
     at = upload(page(), "me.png", png(), kind="input")
     at.selectbox(key="task").set_value("cs").run()

@@ -57,6 +57,13 @@ def test_files_get_the_names_their_users_know():
     assert "/tmp" not in spec.command_line(named) + spec.as_yaml(named)
 
 
+def test_settings_are_equal_where_files_have_equal_contents():
+    """A visit's copies are named by their contents, and lie in a folder of its own."""
+    one, same, other = (spec.settings(spec.resolve("deblur", {"truth": path}), {path: "me.png"})
+                        for path in ("/tmp/visit-1/ab.png", "/tmp/visit-2/ab.png", "/tmp/visit-1/cd.png"))
+    assert one == same != other
+
+
 def test_each_command_may_have_a_folder_of_its_own():
     assert spec.command_line(spec.resolve("deblur", {}), "out/a") == "invdiff restore --task deblur --output out/a"
 
@@ -64,12 +71,26 @@ def test_each_command_may_have_a_folder_of_its_own():
 @pytest.mark.parametrize(("error", "said"), [
     ("operator: sigma: expected at most 1.4 pixels", "Width of the blur, pixels: expected at most 1.4 pixels"),
     ("operator: kernel: expected at most (16, 16)", "The blur: expected at most (16, 16)"),
-    ("operator.acceleration=12 leaves 5 of 64 lines", "Acceleration 12 leaves 5 of 64 lines"),
+    ("operator.acceleration=12 leaves 5 of 64 lines, and operator.center=8 by default keeps 8 in the middle",
+     "Acceleration 12 leaves 5 of 64 lines, and the mask always keeps 8 in the middle"),
+    ("DDRM needs an operator with an SVD, and PaddedBlur has none; these would work: moment_matching, pigdm",
+     "DDRM needs an operator with an SVD, and this one has none; these would work: Moment matching, ΠGDM"),
+    ("/tmp/me.h5: give it, as in --set sigma_y=0.01", "me.h5: give it, as in --set sigma\\_y=0.01 on the command line"),
     ("/tmp/invdiff-job-x/me.png: is empty", "me.png: is empty"),
     ("/tmp/v/0123456789abcdef01234567.png: is empty", "The file: is empty"),
 ])
 def test_an_error_has_the_page_s_names_and_the_user_s(error, said):
     assert text.sentence(error) == said
+
+
+@pytest.mark.parametrize(("gradients", "said"), [
+    (0.0, "11 network calls a sample, 1.6 s on cpu"),
+    (11.0, "11 network calls and 11 gradients of the network a sample, 1.6 s on cpu"),
+])
+def test_a_run_s_gradients_are_said_here_and_on_the_command_line(gradients, said):
+    report = {"network_calls": 11.0, "network_gradients": gradients, "seconds": 1.6, "device": "cpu"}
+    assert text.cost(report) == f"{said}."
+    assert cli_restore._costs(report) == [said]
 
 
 def at_first(kind):

@@ -7,7 +7,7 @@ from mri_scans import COILS, SIGMA, SIZE, kspace, mixing, noise, scan_of
 import operators
 from invdiff.errors import InputError
 from invdiff.io.scans.scan import RawSlice
-from invdiff.mri.preparing import LEVEL, prepare
+from invdiff.mri.preparing import LEVEL, measured_block, prepare, sampled_share
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.whitening import border, find_whitening
@@ -180,6 +180,17 @@ def test_a_simulated_scan_has_the_noise_that_was_asked_for():
     assert (images.abs() - clean.abs())[:, image == 0].square().mean().sqrt() < 3 * sigma
     assert prepare(scan, 0, ScanSettings()).choices["sigma_y"]["used"] == pytest.approx(sigma, rel=0.1)
     assert torch.equal(raw.kspace, scan.read(0).kspace)                   # the same noise whenever it is read
+
+
+def test_single_zeros_are_measured_and_a_missing_column_is_not():
+    there = torch.ones(SIZE, dtype=torch.bool)
+    there[[3, 20, 40], [7, 30, 9]] = False
+    assert measured_block(there) == (slice(0, SIZE[0]), slice(0, SIZE[1]))
+    there[torch.rand(SIZE, generator=torch.Generator().manual_seed(0)) < 0.05] = False
+    assert measured_block(there) is None
+    wide = torch.ones(48, 400, dtype=torch.bool)
+    wide[:, 150] = False
+    assert (measured_block(wide), f"{sampled_share(wide):.0%}") == (None, "99%")
 
 
 def test_a_mask_over_zeros_beside_what_was_measured_stays_within_it():
