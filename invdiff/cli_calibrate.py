@@ -55,7 +55,7 @@ def calibrate(
     for option, value, least in (("count", count, 2), ("size", size, 16)):
         if value < least:
             raise InputError(f"--{option}: expected at least {least}, got {value}")
-    given = {"prior": prior, "sampler": sampler and {"name": sampler}, "samples": samples, "device": device,
+    given = {"prior": prior, "sampler.name": sampler, "samples": samples, "device": device,
              "precision": precision}
     resolved = resolve(task, config, assign, given).model_copy(update={"calibration": None})
     if resolved.sigma_y in (None, "auto"):
@@ -105,6 +105,8 @@ def _show(record: dict[str, Any]) -> None:
              + (f" (uncalibrated: {plain:.1%})" if plain is not None else "") + f"; {record['level']:.0%} were asked",
              f"mean half-width {check['half_width']:.4f}, mean error {check['error']:.4f}, rank correlation of spread and "
              f"error {check['spearman']:.2f}"]
+    lines += [f"  with {count} samples, factor {record['fewer'][int(count)]:.3f}: {covered:.1%}"
+              for count, covered in check.get("fewer", {}).items()]
     lines += [f"  {key} {part}: {found['covered']:.1%} of {found['images']} images"
               for key, parts in check.get("by", {}).items() for part, found in parts.items()]
     if "alarms" in check:

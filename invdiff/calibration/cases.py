@@ -30,12 +30,14 @@ from operators import mri
 
 PATCH = 16              # pixels; distances of patches rank more often than of images
 Case = dict[str, Tensor]
+Summary = Callable[[Tensor], tuple[Tensor, Tensor]]      # samples (S, ...) to centre and spread (C, H, W)
 
 
 def restored(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str | Path | None,
              on_image: Callable[[int, int], object], law: Law) -> list[Case]:
     """The restored images, each with settings of the law. Of each: ratio, plain, error and spread (P,) at its pixels, where
-    plain is the ratio to a spread that is not pooled; ranks of its patches; features."""
+    plain is the ratio to a spread that is not pooled, and "ratio of 2" and so on are those of the first samples alone; ranks of
+    its patches; features."""
     identity = {"run": config.model_dump(mode="json", exclude={"device", "batch_size", "calibration"}), "images": images.source,
                 "prior": fingerprint(prior), "versions": versions(),
                 "varied": {key: what.model_dump() for key, what in law.items()}}
@@ -64,7 +66,7 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int, 
         looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features
         samples = inner(result.samples[0])
         other = inner(images.crops[number - 1][:, : truth.shape[-2], : truth.shape[-1]])    # for the distances
-        yield _case(*_centre_and_spread(samples), inner(truth[0]), _std(samples), _independent(samples, config), other, looked)
+        yield _case(_centre_and_spread, samples, inner(truth[0]), _std(samples), _independent(samples, config), other, looked)
 
 
 def posed(config: RunConfig, image: Tensor, seed: int) -> tuple[Problem, Tensor, Callable[[Tensor], Tensor]]:
@@ -88,10 +90,9 @@ def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) 
         restore_slices(scan, [number], recipe, slices)
         tensors = next(iter(slices))[0]
         truth, samples = tensors["truth"], mri.combine_sets(tensors["samples"])
-        centre, spread = magnitudes(tensors["samples"])
         head = torch.from_numpy(head_mask(truth[None])[0])
         other = images.slices.read((number + scan.slices // 2) % scan.slices).abs()         # neighbours are of the same head
-        yield _case(centre[None], spread[None], truth[None], _std(samples), _independent(samples, config), other[None],
+        yield _case(_magnitudes, tensors["samples"], truth[None], _std(samples), _independent(samples, config), other[None],
                     tensors.get("features"), head)
 
 
@@ -104,20 +105,38 @@ def _centre_and_spread(samples: Tensor) -> tuple[Tensor, Tensor]:
     return centre_and_spread(samples) if len(samples) > 1 else (samples[0], torch.zeros_like(samples[0]))
 
 
+def _magnitudes(samples: Tensor) -> tuple[Tensor, Tensor]:
+    centre, spread = magnitudes(samples)
+    return centre[None], spread[None]
+
+
+def fewer_than(samples: int) -> list[int]:
+    """Numbers of samples for which a factor is found besides: 2, 4, 8, ..."""
+    return [2**k for k in range(1, samples.bit_length()) if 2**k < samples]
+
+
 def _std(samples: Tensor) -> Tensor:
     """The samples' standard deviation (C, H, W), not pooled; zero of a single one."""
     return sample_variance(samples, 0).sqrt() if len(samples) > 1 else torch.zeros_like(samples[0])
 
 
-def _case(centre: Tensor, spread: Tensor, truth: Tensor, std: Tensor, samples: Tensor, other: Tensor,
+def _case(summary: Summary, drawn: Tensor, truth: Tensor, std: Tensor, samples: Tensor, other: Tensor,
           features: Tensor | None, mask: Tensor | None = None) -> Case:
-    """centre, spread, truth, std, other (C, H, W); samples (S, C, H, W), independent; mask (H, W): the pixels that count."""
+    """drawn (S, ...), of which `summary` is; truth, std, other (C, H, W); samples (S, C, H, W), independent; mask (H, W): the
+    pixels that count."""
     inside = torch.ones(truth.shape[-2:], dtype=torch.bool) if mask is None else mask
-    error, spread, std = (x[:, inside].flatten() for x in ((truth - centre).abs(), spread, std))
+
+    def compared(count: int) -> tuple[Tensor, Tensor]:
+        centre, spread = summary(drawn[:count])
+        return (truth - centre).abs()[:, inside].flatten(), spread[:, inside].flatten().clamp_min(1e-12)
+
+    error, spread = compared(len(drawn))
+    fewer = {f"ratio of {count}": torch.div(*compared(count)) for count in fewer_than(len(drawn))}
     patches = tarp_ranks(_patches(samples), _patches(truth[None])[:, 0], _patches(other[None])[:, 0])
     whole = _patches(inside[None, None].float())[:, 0].mean(1) == 1                  # patches of the head alone
-    return {"ratio": error / spread.clamp_min(1e-12), "plain": error / std.clamp_min(1e-12), "error": error, "spread": spread,
-            "ranks": patches[whole], **({} if features is None else {"features": features})}
+    plain = error / std[:, inside].flatten().clamp_min(1e-12)
+    return {"ratio": error / spread, "plain": plain, "error": error, "spread": spread, "ranks": patches[whole], **fewer,
+            **({} if features is None else {"features": features})}
 
 
 def _patches(x: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None =
 
     def distance(found: Calibration) -> tuple[int, int, float, float]:
         noise = abs(math.log(found.sigma_y / sigma_y)) if sigma_y and found.sigma_y else 0.0
-        samples = abs(math.log(found.samples / config.samples))
+        samples = min(abs(math.log(count / config.samples)) for count in found.factors)
         return len(found.differences(config, sigma_y)), len(found.varied), noise, samples
 
     return min(fit, key=distance, default=None)

@@ -3,7 +3,7 @@
 Every other image calibrates; the rest are kept apart, and tell what the intervals cover on fresh ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from invdiff.calibration.cases import Case, posed, restored
+from invdiff.calibration.cases import Case, fewer_than, posed, restored
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import Calibration, in_pairs
@@ -56,13 +56,16 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     cases = restored(config, prior, images, checkpoint, on_image, law)
     half, rest = cases[::2], cases[1::2]
     factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)
+    fewer = {count: conformal_factor([case[f"ratio of {count}"].numpy() for case in half], level, delta)
+             for count in fewer_than(config.samples)}
     rows = [case["features"] for case in half if "features" in case]
     reference = Reference.fit(torch.stack(rows)) if len(rows) >= FEWEST else None
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
                        samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
                        precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
-                       factor=factor, delta=delta, antithetic=in_pairs(config), varied=law,
-                       check=_check(rest, factor, config, reference) | _by_setting(rest, factor, config, law),
+                       factor=factor, fewer=fewer, delta=delta, antithetic=in_pairs(config), varied=law,
+                       check=_check(rest, factor, config, reference) | _with_fewer(rest, fewer)
+                       | _by_setting(rest, factor, config, law),
                        novelty=reference.to_dict() if reference else None, versions=versions())
 
 
@@ -122,6 +125,13 @@ def _check(cases: Sequence[Case], factor: float, config: RunConfig, reference: R
     if reference and rows:
         found["alarms"] = float(np.mean([reference.judge(row).unusual for row in rows]))
     return found
+
+
+def _with_fewer(cases: Sequence[Case], fewer: Mapping[int, float]) -> dict[str, Any]:
+    """The coverage of images kept apart by intervals of fewer samples."""
+    covered = {str(count): float(np.mean(coverage([case[f"ratio of {count}"].numpy() for case in cases], factor)))
+               for count, factor in fewer.items()}
+    return {"fewer": covered} if covered else {}
 
 
 def _by_setting(cases: Sequence[Case], factor: float, config: RunConfig, law: Law) -> dict[str, Any]:

@@ -28,7 +28,8 @@ class Calibration(BaseModel):
     interval: of `level`, the mean of the samples plus and minus `factor` times their spread; `delta` as in
     `invdiff.evaluation.intervals.conformal_factor`. check: what it did on images kept apart. novelty: what restorations of
     images like these look like to the prior, as `invdiff.evaluation.novelty.Reference` has it. weights: the prior's
-    fingerprint. images: what it was measured on. varied: settings that differed from image to image.
+    fingerprint. images: what it was measured on. varied: settings that differed from image to image. fewer: the factors for
+    the first so many of the samples alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +49,7 @@ class Calibration(BaseModel):
     count: PositiveInt
     level: float = Field(gt=0, lt=1)
     factor: PositiveFloat
+    fewer: dict[int, PositiveFloat] = {}
     delta: float | None = Field(None, gt=0, lt=1)
     check: dict[str, Any] = {}
     novelty: dict[str, Any] | None = None
@@ -68,19 +70,22 @@ class Calibration(BaseModel):
                  and not (config.is_scan and value is None)]
         if sigma_y is not None and "sigma_y" not in self.varied and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
             found.append(f"sigma_y={self.sigma_y:g}")
-        settings = {"sigma_y": sigma_y} | {f"operator.{key}": value for key, value in config.operator.items()}
+        settings = {f"{part}.{key}": value for part, given in (("operator", config.operator), ("sampler", config.sampler))
+                    for key, value in given.items()} | {"sigma_y": sigma_y}
         found += [f"{key} {what.words()}" for key, what in self.varied.items() if not what.holds(settings.get(key))]
         if in_pairs(config) != self.antithetic:
             found.append(f"antithetic={self.antithetic}")
         if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
             found.append(f"prior={self.prior}" if asked else "a prior without options")
-        return found + [f"sampler.{key}={value}" for key, value in self.sampler.items() if config.sampler.get(key) != value]
+        return found + [f"sampler.{key}={value}" for key, value in self.sampler.items()
+                        if f"sampler.{key}" not in self.varied and config.sampler.get(key) != value]
 
     def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
         """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
         if samples < 2:
             return uncalibrated(samples)
-        others = self.differences(config, sigma_y) + ([f"samples={self.samples}"] if samples != self.samples else [])
+        factors = self.factors
+        others = self.differences(config, sigma_y) + ([] if samples in factors else [f"samples={self.samples}"])
         promise = "on average" if self.delta is None else f"with probability {1 - self.delta:g}"
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
         if others:
@@ -90,8 +95,14 @@ class Calibration(BaseModel):
         if "covered" in self.check:
             source += f"; on {self.check['images']} kept apart it covered {self.check['covered']:.0%}"
             source += ", so it is not to be relied on" if self._contradicted else ""
-        factor = for_samples(self.factor, self.samples, samples, self.antithetic and in_pairs(config))
+        nearest = max((count for count in factors if count <= samples), default=min(factors))
+        factor = for_samples(factors[nearest], nearest, samples, self.antithetic and in_pairs(config))
         return {"level": self.level, "factor": factor, "calibrated": not others and not self._contradicted, "source": source}
+
+    @property
+    def factors(self) -> dict[int, float]:
+        """By the number of samples."""
+        return {**self.fewer, self.samples: self.factor}
 
     @property
     def _contradicted(self) -> bool:

@@ -90,7 +90,8 @@ Law = dict[str, Range | Choice]
 
 def read_law(config: RunConfig, texts: Sequence[str]) -> Law:
     """What is to vary: "sigma_y=0.005:0.1", "operator.boundary=circular,valid". Raises InputError."""
-    known = ["sigma_y", *(f"operator.{name}" for name in config.operator if name != "name")]
+    known = ["sigma_y", *(f"{part}.{name}" for part, given in (("operator", config.operator), ("sampler", config.sampler))
+                          for name in given if name != "name")]
     law: Law = {}
     for text in texts:
         key, equals, said = (part.strip() for part in text.partition("="))
@@ -122,9 +123,12 @@ def drawn(config: RunConfig, law: Law, number: int) -> dict[str, Any]:
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     """The config with some of its settings replaced."""
-    operator = {key.removeprefix("operator."): value for key, value in settings.items() if key != "sigma_y"}
-    return config.model_copy(update={"operator": {**config.operator, **operator},
-                                     "sigma_y": settings.get("sigma_y", config.sigma_y)})
+    parts: dict[str, dict[str, Any]] = {"operator": dict(config.operator), "sampler": dict(config.sampler)}
+    for key, value in settings.items():
+        part, dot, name = key.partition(".")
+        if dot:
+            parts[part][name] = value
+    return config.model_copy(update={**parts, "sigma_y": settings.get("sigma_y", config.sigma_y)})
 
 
 def told(law: Mapping[str, Range | Choice]) -> str:

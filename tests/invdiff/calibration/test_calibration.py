@@ -14,6 +14,7 @@ from invdiff.calibration.known import Known, known_images
 from invdiff.calibration.measuring import calibrate, check_unlike, detected
 from invdiff.calibration.record import read_calibration, write_calibration
 from invdiff.errors import InputError
+from invdiff.evaluation.intervals import paired_factor
 from invdiff.job import run
 from invdiff.resolving import run_config
 from operators.mri import phantom
@@ -90,7 +91,7 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     assert entry["factor"] == record.factor
     assert entry["source"].endswith(f"; on 2 kept apart it covered {record.check['covered']:.0%}")
     fewer = record.interval(config, 3, 0.05)
-    assert (fewer["factor"] > record.factor, fewer["calibrated"]) == (True, False)
+    assert (fewer["factor"], fewer["calibrated"]) == (record.fewer[2], False)
     assert ", with samples=6: here it may cover more or less" in fewer["source"]
     assert record.interval(config, 1)["factor"] == 0
     other = config_of("operator.sigma=3.0")
@@ -103,6 +104,19 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     named = config.model_copy(update={"calibration": str(place(config)), "sampler": {"name": "pigdm"}})
     with pytest.raises(InputError, match="sampler, moment_matching and not pigdm"):
         find_calibration(named, prior)
+
+
+def test_fewer_samples_have_factors_of_their_own(gaussian):
+    """Student's t for a pair is 4.5 and covers all: the spread is pooled over pixels, and has more degrees of freedom."""
+    config = config_of("antithetic=true")
+    record = calibrate(config, gaussian)
+    assert set(record.fewer) == {2, 4}
+    for count, factor in record.fewer.items():
+        entry = record.interval(config, count, 0.05)
+        assert (entry["factor"], entry["calibrated"]) == (factor, True)
+        assert record.check["fewer"][str(count)] == pytest.approx(0.9, abs=4 * record.check["standard_error"] + 1 / 25)
+    assert record.fewer[2] < 2 < paired_factor(2)
+    assert record.interval(config, 5, 0.05)["factor"] == pytest.approx(record.fewer[4] * 0.8**0.5)       # odd, a larger spread
 
 
 def test_a_record_whose_own_check_belies_it_promises_nothing(gaussian):

@@ -47,6 +47,8 @@ def test_settings_are_drawn_evenly_by_their_logarithm():
     assert levels.mean() == pytest.approx(math.log(0.02 * 0.2) / 2, abs=4 * math.log(10) / 12**0.5 / 2000**0.5)
     assert sum(s["operator.boundary"] == "valid" for s in settings) == pytest.approx(1000, abs=4 * 500**0.5)
     assert drawn(config, law, 7) == settings[7]
+    steps = with_settings(config, {"sampler.steps": 10, "operator.sigma": 2.0})
+    assert (steps.sampler["steps"], steps.operator["sigma"], config.sampler["steps"]) == (10, 2.0, 12)
     made = with_settings(config, settings[7])
     assert (made.sigma_y, made.operator["boundary"]) == (settings[7]["sigma_y"], settings[7]["operator.boundary"])
     assert (config.sigma_y, config.operator["boundary"]) == (0.05, "circular")
@@ -86,10 +88,18 @@ def test_one_of_these_settings_alone_goes_before_one_of_many(gaussian):
     assert find_calibration(config, prior, 0.1).varied == law
 
 
+def test_the_sampler_may_vary_too(gaussian):
+    config = config_of()
+    law = read_law(config, ["sampler.steps=4,8"])
+    record = calibrate(config, Known(gaussian.crops[:6], None, "six"), law=law)
+    assert record.interval(config_of("sampler.steps=8"), 4, 0.05)["calibrated"]
+    assert "with sampler.steps 4 or 8: here" in record.interval(config_of("sampler.steps=9"), 4, 0.05)["source"]
+
+
 @pytest.mark.parametrize(("text", "said"), [
     ("sigma_y", "expected KEY=LOW:HIGH"), ("operator.width=1:2", "expected KEY=LOW:HIGH"), ("sigma_y=0.2:0.1", "in order"),
     ("sigma_y=0.1:nan", "in order"), ("sigma_y=-1:1", "at least 0"), ("operator.boundary=valid", "or values A,B"),
-    ("sampler.steps=10:20", "did you mean|expected KEY"), ("sigma_y=a:b", "expected two numbers")])
+    ("samples=2,4", "expected KEY"), ("sigma_y=a:b", "expected two numbers")])
 def test_bad_laws_get_a_sentence(text, said):
     with pytest.raises(InputError, match=said):
         read_law(config_of(), [text])
