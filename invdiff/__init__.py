@@ -11,15 +11,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from invdiff.assessing import assess
     from invdiff.errors import InputError
     from invdiff.priors import load_prior
     from invdiff.problem import Problem, simulate
     from invdiff.restoration import Result, Stop, restore
 
 __version__ = "0.3.0"
-__all__ = ["InputError", "Problem", "Result", "Stop", "load_prior", "restore", "simulate"]
+__all__ = ["InputError", "Problem", "Result", "Stop", "assess", "load_prior", "restore", "simulate"]
 
-_HOME = {"InputError": "errors", "Problem": "problem", "Result": "restoration", "load_prior": "priors",
+_HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "Result": "restoration", "load_prior": "priors",
          "Stop": "restoration", "restore": "restoration", "simulate": "problem"}
 
 

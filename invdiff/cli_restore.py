@@ -53,7 +53,7 @@ def restore(
     from invdiff.io.results import check_kept, check_output
 
     given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
-             "precision": precision, "sampler": sampler and {"name": sampler}, "sampler.steps": steps, "baselines": baseline,
+             "precision": precision, "sampler.name": sampler, "sampler.steps": steps, "baselines": baseline,
              "keep_identity": keep_identity or None}
     resolved = resolve(task, config, assign, given)
     folder = output or Path("restored") / resolved.task
@@ -124,16 +124,15 @@ def _show(outcome: Any, folder: Path) -> None:
 
 def _trust(report: dict[str, Any]) -> list[str]:
     """What the restoration is worth, a sentence a line."""
+    from invdiff.evaluation.intervals import words_of
+
     parts = ("boundary", "noise_level", "consistency", "provenance", "novelty", "unjudged")
     words = [report[name]["words"] for name in parts if name in report]
     words += [f"Under the prior {name} the mean moves by {shift['rms']:.3f} rms"
               + (f" ({shift['expected']:.3f} by chance)." if shift["expected"] is not None else ".")
               for name, shift in report.get("other_priors", {}).items()]
-    interval = report.get("interval", {})
-    if interval.get("factor"):
-        width = f", ±{interval['half_width']:.3f} on average" if "half_width" in interval else ""
-        words.append(f"The {interval['level']:.0%} interval is the mean ±{interval['factor']:.2f} std, pooled over "
-                     f"neighbouring pixels{width} ({interval['source']}).")
+    if interval := words_of(report.get("interval", {})):
+        words += interval
         if covered := report["metrics"].get("covered"):
             words.append(f"{covered:.0%} of the truth{', of the head alone,' if 'scan' in report else ''} is within it.")
     elif report["samples"] == 1:

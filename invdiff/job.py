@@ -13,7 +13,7 @@ from torch.nn import functional
 from invdiff.calibration.finding import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, block_side, build_sampler
 from invdiff.errors import InputError
-from invdiff.evaluation.intervals import centre_and_spread, ends
+from invdiff.evaluation.intervals import bounds_of
 from invdiff.evaluation.metrics import enlarged, psnr, ssim
 from invdiff.evaluation.provenance import Provenance, Shift, prior_shift
 from invdiff.figures import colorize, comparison, heatmap
@@ -113,7 +113,8 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     appraisal = appraise(problem.to(find_device(config.device)), prior, result.samples, reference_of(calibration),
                          inner=posed.inner)
     interval = interval_of(calibration, found, samples.shape[1], problem.sigma_y)
-    bounds = _bounds(samples, interval)
+    ends = bounds_of(samples[0], interval) if samples.shape[1] > 1 else None
+    bounds = (ends[0][None], ends[1][None]) if ends else None
     report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
               "sigma_y": problem.sigma_y, **_found(config, posed), **appraisal.report, "interval": interval, **_told(shifts)}
     result = Result(samples, result.measurement, report)
@@ -136,16 +137,6 @@ def _told(shifts: dict[str, Shift]) -> dict[str, Any]:
     """How far other priors move the mean, for the report; nothing without any."""
     found = {name: {"rms": shift.rms, "expected": shift.expected} for name, shift in shifts.items()}
     return {"other_priors": found} if found else {}
-
-
-def _bounds(samples: Tensor, interval: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """The ends (1, C, H, W) of the interval at each pixel, whose mean half-width is added to `interval`; None of one sample."""
-    if samples.shape[1] < 2:
-        return None
-    centre, spread = centre_and_spread(samples[0])
-    interval["half_width"] = interval["factor"] * float(spread.mean())
-    lower, upper = ends(centre, spread, interval["factor"])
-    return lower[None], upper[None]
 
 
 def _start(config: RunConfig, posed: Posed) -> Tensor | None:

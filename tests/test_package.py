@@ -28,7 +28,7 @@ LEVELS = [
     {"sampling", "calibration", "trust"},
     {"sample_config", "illustrations"},
     {"mri"},
-    {"posing", "interop"},
+    {"posing", "interop", "assessing"},
     {"job"},
     {"calibration.known"},
     {"calibration.cases"},

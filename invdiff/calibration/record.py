@@ -68,11 +68,11 @@ class Calibration(BaseModel):
         found = [f"operator.{key}={value}" for key, value in self.operator.items()
                  if key not in SEEDS and f"operator.{key}" not in self.varied and config.operator.get(key) != value
                  and not (config.is_scan and value is None)]
-        if sigma_y is not None and "sigma_y" not in self.varied and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
-            found.append(f"sigma_y={self.sigma_y:g}")
+        found += [] if sigma_y is None else self.noise_differs(sigma_y)
         settings = {f"{part}.{key}": value for part, given in (("operator", config.operator), ("sampler", config.sampler))
-                    for key, value in given.items()} | {"sigma_y": sigma_y}
-        found += [f"{key} {what.words()}" for key, what in self.varied.items() if not what.holds(settings.get(key))]
+                    for key, value in given.items()}
+        found += [f"{key} {what.words()}" for key, what in self.varied.items()
+                  if key != "sigma_y" and not what.holds(settings.get(key))]
         if in_pairs(config) != self.antithetic:
             found.append(f"antithetic={self.antithetic}")
         if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
@@ -80,12 +80,22 @@ class Calibration(BaseModel):
         return found + [f"sampler.{key}={value}" for key, value in self.sampler.items()
                         if f"sampler.{key}" not in self.varied and config.sampler.get(key) != value]
 
+    def noise_differs(self, sigma_y: float) -> list[str]:
+        """The noise level when it was measured, if it was another."""
+        if "sigma_y" in self.varied:
+            return [] if self.varied["sigma_y"].holds(sigma_y) else [f"sigma_y {self.varied['sigma_y'].words()}"]
+        return [f"sigma_y={self.sigma_y:g}"] if abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y else []
+
     def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
         """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
+        return self.entry(self.differences(config, sigma_y), samples, in_pairs(config))
+
+    def entry(self, others: list[str], samples: int, paired: bool) -> dict[str, Any]:
+        """The same for a run of so many samples, with what was otherwise when this was measured."""
         if samples < 2:
             return uncalibrated(samples)
         factors = self.factors
-        others = self.differences(config, sigma_y) + ([] if samples in factors else [f"samples={self.samples}"])
+        others = others + ([] if samples in factors else [f"samples={self.samples}"])
         promise = "on average" if self.delta is None else f"with probability {1 - self.delta:g}"
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
         if others:
@@ -96,7 +106,7 @@ class Calibration(BaseModel):
             source += f"; on {self.check['images']} kept apart it covered {self.check['covered']:.0%}"
             source += ", so it is not to be relied on" if self._contradicted else ""
         nearest = max((count for count in factors if count <= samples), default=min(factors))
-        factor = for_samples(factors[nearest], nearest, samples, self.antithetic and in_pairs(config))
+        factor = for_samples(factors[nearest], nearest, samples, self.antithetic and paired)
         return {"level": self.level, "factor": factor, "calibrated": not others and not self._contradicted, "source": source}
 
     @property

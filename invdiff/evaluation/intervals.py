@@ -21,6 +21,7 @@ from invdiff.diffusion.randomness import sample_variance
 
 LEVEL = 0.9             # of the interval
 POOL = 1.0              # pixels: a handful of samples says little of the variance at one pixel, its neighbours help
+FEW = 8                 # samples; of fewer, Student's t of a spread that is pooled covers more than it says
 FLOOR = 1e-4            # of image units, the least spread: no interval is a point
 
 
@@ -35,6 +36,23 @@ def centre_and_spread(samples: Tensor, pool: float = POOL) -> tuple[Tensor, Tens
 def ends(centre: Tensor, spread: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     """The interval's lower and upper end, of the shape of both."""
     return centre - factor * spread, centre + factor * spread
+
+
+def bounds_of(samples: Tensor, interval: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The ends (C, H, W) of the interval at each pixel, of samples (S, C, H, W), S > 1; its mean half-width is added to its
+    entry in the report."""
+    centre, spread = centre_and_spread(samples)
+    interval["half_width"] = interval["factor"] * float(spread.mean())
+    return ends(centre, spread, interval["factor"])
+
+
+def words_of(interval: dict[str, Any]) -> list[str]:
+    """A sentence of an interval's entry, if there is one."""
+    if not interval.get("factor"):
+        return []
+    width = f", ±{interval['half_width']:.3f} on average" if "half_width" in interval else ""
+    return [f"The {interval['level']:.0%} interval is the mean ±{interval['factor']:.2f} std, pooled over neighbouring pixels"
+            f"{width} ({interval['source']})."]
 
 
 def conformal_factor(ratios: Sequence[np.ndarray], level: float = LEVEL, delta: float | None = None) -> float:
@@ -129,5 +147,6 @@ def uncalibrated(samples: int, antithetic: bool = False) -> dict[str, Any]:
     if samples < 2:
         return {"level": LEVEL, "factor": 0.0, "calibrated": False, "source": "a single sample has none"}
     factor = paired_factor if antithetic else gaussian_factor
+    wide = "too wide for so few samples, " if samples < FEW else ""
     return {"level": LEVEL, "factor": factor(samples), "calibrated": False,
-            "source": "Student's t, not calibrated; too narrow where a prior errs"}
+            "source": f"Student's t, not calibrated; {wide}too narrow where a prior errs"}

@@ -1,0 +1,79 @@
+"""What is said of a restoration from a script is what the command line says of the same run."""
+
+import pytest
+import torch
+
+import invdiff
+import operators
+from invdiff.errors import InputError
+from invdiff.io.images import sample_image
+from invdiff.job import run
+from invdiff.paths import bundled
+from invdiff.posing import pose
+from invdiff.posterior import MomentMatching
+from invdiff.priors.analytic import GaussianPrior
+from invdiff.resolving import run_config
+
+RECORD = bundled("configs") / "deblur.calibration.json"
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return invdiff.load_prior("natural")
+
+
+def test_it_says_what_the_command_line_says(prior, tmp_path):
+    config = run_config("deblur", None, ["samples=2", "sampler.steps=3"])
+    outcome = run(config)
+    problem = pose(config).problem
+    found = invdiff.assess(outcome.result, problem, prior, calibration=RECORD)
+    for part in ("consistency", "provenance", "novelty"):
+        assert found.report[part] == outcome.report[part]
+    assert found.report["interval"]["factor"] == outcome.report["interval"]["factor"]
+    for mine, theirs in zip((found.lower, found.upper), outcome.bounds, strict=True):
+        assert torch.equal(mine, theirs[0])
+    said = found.words().split("\n")
+    assert len(said) == 4
+    assert said[0] == outcome.report["consistency"]["words"]
+    assert said[3].startswith("The 90% interval is the mean ±")
+
+
+def test_each_of_several_measurements_and_without_a_calibration(prior):
+    x = torch.cat([sample_image("astronaut", 128)[..., i : i + 32, i : i + 32] for i in (0, 40)])
+    problem = invdiff.simulate(operators.Inpainting((3, 32, 32), operators.random_mask((3, 32, 32), 0.5)), x, 0.05)
+    result = invdiff.restore(problem, prior, MomentMatching(steps=3), samples=2)
+    both = [invdiff.assess(result, problem, prior, item=i) for i in (0, -1)]
+    assert both[0].report["consistency"] != both[1].report["consistency"]
+    assert "novelty" not in both[0].report
+    assert "Student's t, not calibrated; too wide for so few samples" in both[0].words()
+    single = invdiff.assess(invdiff.restore(problem, prior, MomentMatching(steps=2)), problem, prior)
+    assert (single.lower, single.upper) == (None, None)
+    assert "interval" not in single.words()
+
+
+def test_bad_requests_get_a_sentence(prior, tmp_path):
+    physics = operators.Inpainting((1, 8, 8), torch.rand(2, 1, 8, 8) < 0.5)
+    own = GaussianPrior(torch.zeros(1, 8, 8), torch.eye(64))
+    problem = invdiff.simulate(physics, torch.rand(2, 1, 8, 8), 0.1)
+    result = invdiff.restore(problem, own, MomentMatching(steps=2), samples=2)
+    with pytest.raises(InputError, match="parameters of its own for each of 2"):
+        invdiff.assess(result, problem, own)
+    one = invdiff.simulate(operators.Denoising((1, 8, 8)), torch.rand(1, 1, 8, 8), 0.1)
+    with pytest.raises(InputError, match="result: expected samples of 1 images"):
+        invdiff.assess(result, one, own)
+    result = invdiff.restore(one, own, MomentMatching(steps=2), samples=2)
+    with pytest.raises(InputError, match="item: expected one of 1 measurements, got 1"):
+        invdiff.assess(result, one, own, item=1)
+    with pytest.raises(InputError, match="measured with another prior, called natural"):
+        invdiff.assess(result, one, own, calibration=RECORD)
+
+
+def test_the_interval_of_an_exact_sampler_covers():
+    """Eight independent samples of a white Gaussian posterior: Student's t of a pooled spread covers 90 % or somewhat more."""
+    own = GaussianPrior(torch.full((1, 24, 24), 0.5), 0.04 * torch.eye(576))
+    x = 0.5 + 0.2 * torch.randn(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    problem = invdiff.simulate(operators.Denoising((1, 24, 24)), x, 0.1, seed=10)
+    result = invdiff.restore(problem, own, MomentMatching(steps=20), samples=8)
+    found = invdiff.assess(result, problem, own)
+    covered = float(((x[0] >= found.lower) & (x[0] <= found.upper)).double().mean())
+    assert 0.9 - 3 * 0.3 / 24 < covered < 0.94 + 3 * 0.24 / 24
