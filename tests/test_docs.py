@@ -1,4 +1,4 @@
-"""The examples of docs/operators.md and docs/mri.md run as they stand."""
+"""The examples of docs/operators.md, docs/mri.md and docs/uncertainty.md run as they stand."""
 
 import re
 from pathlib import Path
@@ -48,9 +48,10 @@ def test_every_public_operator_is_in_the_table():
     assert len(EXAMPLES) == 4
 
 
-def test_the_python_of_the_mri_page_runs():
-    page = PAGE.with_name("mri.md")
+@pytest.mark.parametrize("name", ["mri.md", "uncertainty.md"])
+def test_the_python_of_a_page_runs(name):
+    page = PAGE.with_name(name)
     (code,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
     names: dict = {}
     exec(compile(code, str(page), "exec"), names)
-    assert names["result"].mean.shape == (1, 2, 256, 256)
+    assert names["result"].mean.shape == (1, 2, 256, 256) if name == "mri.md" else "explains" in names["found"].words()
