@@ -19,6 +19,7 @@ from invdiff.posterior.covariance import (
     StationaryCovariance,
     condition,
     has_closed_form,
+    is_window,
     prox,
     selects_pixels,
     spectrum_for,
@@ -42,7 +43,7 @@ class MomentMatching(Sampler):
     C(sigma, f), scaled up for images whose misfit says so, one network call a step; exact (up to the integrator) for a
     stationary Gaussian prior. "local": the spectrum, and more of it where the estimate has contrast, if the prior's card
     tells how much; the same as "spectral" where the operator has a closed form for that, and for missing pixels, in whose
-    place an estimate's contrast tells little. "exact": Tweedie's sigma^2 dD/dx, by Jacobian products; exact for every
+    place an estimate's contrast tells little, and for blurs with borders. "exact": Tweedie's sigma^2 dD/dx, by Jacobian products; exact for every
     Gaussian prior. "low-rank": the spectrum, made exact along the `rank` directions that matter most, for a call and `rank`
     backward passes a step.
     """
@@ -85,7 +86,7 @@ class MomentMatching(Sampler):
 def weighs_contrast(spectrum: ErrorSpectrum, problem: Problem) -> bool:
     """Is more known of errors where an estimate has contrast, and is that of use with this operator?"""
     return (getattr(spectrum, "local", None) is not None and not has_closed_form(problem)
-            and not selects_pixels(problem.physics))
+            and not selects_pixels(problem.physics) and not is_window(problem))
 
 
 def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: float | None,

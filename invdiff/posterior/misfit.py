@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import StationaryCovariance, has_closed_form, selects_pixels
+from invdiff.posterior.covariance import StationaryCovariance, has_closed_form, is_window, selects_pixels
 from invdiff.problem import Problem
 from operators import CompressedSensing
 
@@ -20,8 +20,8 @@ class Surplus:
     scale, or Morozov's discrepancy principle (1966) for the weight of the data. Without it samples of such images leave more
     than noise.
 
-    It is for operators that treat all of an image alike, with closed forms or for random pixels and sums (`suits`): only for
-    those is so little known of A C A^T enough.
+    It is for operators that treat all of an image alike, with closed forms, windows of such or random pixels and sums (`suits`):
+    only for those is so little known of A C A^T enough.
     """
 
     def __init__(self, problem: Problem):
@@ -34,7 +34,7 @@ class Surplus:
 
     @staticmethod
     def suits(problem: Problem) -> bool:
-        return has_closed_form(problem) or _at_random(problem)
+        return has_closed_form(problem) or _at_random(problem) or is_window(problem)
 
     def __call__(self, power: Tensor, residual: Tensor) -> Tensor:
         """(B, 1, 1, 1) for C of spectrum `power` (K, H, W // 2 + 1) or (B, K, ...), of which the residuals (B, ...) are
@@ -51,7 +51,7 @@ class Surplus:
         draws, seen = 1, power
         if self.gain is not None:
             seen = power * self.gain
-            trace = self._over_plane(seen)
+            trace = self._over_plane(seen) * self.values / self.probe[0].numel()        # of a window, its share
         elif _at_random(self.problem):
             channels = self.probe.shape[1] // power.shape[-3]       # that share a spectrum
             trace = self.values * channels / self.probe[0].numel() * self._over_plane(power)
