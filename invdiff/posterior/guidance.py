@@ -42,14 +42,14 @@ class MomentMatching(Sampler):
     covariance: what stands for C, the covariance of x0 given x. "spectral": the prior's measured error spectrum
     C(sigma, f), scaled up for images whose misfit says so, one network call a step; exact (up to the integrator) for a
     stationary Gaussian prior. "local": the spectrum, and more of it where the estimate has contrast, if the prior's card
-    tells how much; the same as "spectral" where the operator has a closed form for that, and for missing pixels, in whose
-    place an estimate's contrast tells little, and for blurs with borders. "exact": Tweedie's sigma^2 dD/dx, by Jacobian products; exact for every
-    Gaussian prior. "low-rank": the spectrum, made exact along the `rank` directions that matter most, for a call and `rank`
-    backward passes a step.
+    tells how much; the same as "spectral" where the operator has a closed form for that, for blurs with borders, and for
+    missing pixels, in whose place an estimate's contrast tells little. "exact": Tweedie's sigma^2 dD/dx, by Jacobian products;
+    exact for every Gaussian prior. "low-rank": the spectrum, made exact along the `rank` directions that matter most, for a
+    call and `rank` backward passes a step.
     """
 
     uses_spectrum: ClassVar[bool] = True
-    about: ClassVar[str] = "default; measured error spectrum, one network call a step, no knobs"
+    about: ClassVar[str] = "default; Gaussian conditioning with the prior's measured errors, no knobs"
     covariance: Literal["local", "spectral", "exact", "low-rank"] = "local"
     rank: PositiveInt = 3
     cg_iterations: PositiveInt | None = None

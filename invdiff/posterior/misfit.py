@@ -20,8 +20,8 @@ class Surplus:
     scale, or Morozov's discrepancy principle (1966) for the weight of the data. Without it samples of such images leave more
     than noise.
 
-    It is for operators that treat all of an image alike, with closed forms, windows of such or random pixels and sums (`suits`):
-    only for those is so little known of A C A^T enough.
+    It is for operators that treat all of an image alike, with closed forms, windows of such or random pixels and sums
+    (`suits`): only for those is so little known of A C A^T enough.
     """
 
     def __init__(self, problem: Problem):
