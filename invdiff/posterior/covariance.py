@@ -61,7 +61,8 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
     if has_closed_form(problem) and covariance.scale is None:
         problem.calls.operator += 2 * len(r)
         return rotate_colours_back(problem.physics.solve_stationary(covariance.power, rotate_colours(r), sigma))
-    return conjugate_gradients(lambda v: problem.A(covariance(problem.A_adjoint(v))) + sigma**2 * v, r, start,
+    seen = seen_in_one_pass(problem, covariance) or (lambda v: problem.A(covariance(problem.A_adjoint(v))))
+    return conjugate_gradients(lambda v: seen(v) + sigma**2 * v, r, start,
                                precondition=preconditioner(problem, covariance), tolerance=tolerance,
                                iterations=iterations).x
 
@@ -108,12 +109,31 @@ def is_window(problem: Problem) -> bool:
 def _preconditioner_of_window(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor]:
     """R (H C H^T + sigma_y^2 I)^-1 R^T for A = R H, H circular and R a window; with some noise at least, as which the window's
     edge counts."""
-    gain, (rows, columns) = problem.physics.response_power, problem.physics.border
+    gain = problem.physics.response_power
     power = covariance.power if covariance.scale is None else covariance.power * covariance.scale.square().mean((1, 2, 3), True)
     noise = max(problem.noise_variance, EDGE**2 * float(gain.max()))
-    inverse = StationaryCovariance(1 / (power * gain + noise), covariance.size)
+    return _within(problem, 1 / (power * gain + noise))
+
+
+def seen_in_one_pass(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor] | None:
+    """v -> A C A^T v where A = R H as above, and C is stationary: by one filter, H C H^T; None elsewhere."""
+    if not is_window(problem) or covariance.scale is not None or getattr(problem.physics, "boundary", None) != "valid":
+        return None
+    filtered = _within(problem, covariance.power * problem.physics.response_power)
+
+    def seen(v: Tensor) -> Tensor:
+        problem.calls.operator += 2 * len(v)            # counted as if they were called
+        return filtered(v)
+
+    return seen
+
+
+def _within(problem: Problem, power: Tensor) -> Callable[[Tensor], Tensor]:
+    """R F R^T for the circular filter F of a spectrum, and R the window that is measured."""
+    rows, columns = problem.physics.border
     (height, width), (top, _), (left, _) = problem.y.shape[-2:], rows, columns
-    return lambda v: inverse(functional.pad(v, (*columns, *rows)))[..., top : top + height, left : left + width]
+    filtered = StationaryCovariance(power, (problem.image_shape[-2], problem.image_shape[-1]))
+    return lambda v: filtered(functional.pad(v, (*columns, *rows)))[..., top : top + height, left : left + width]
 
 
 def condition(problem: Problem, covariance: StationaryCovariance, x0: Tensor, start: Tensor | None = None, *,
@@ -144,13 +164,13 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Te
     """The correction for a residual r, and w = `solve(...)`, by conjugate gradients on w, for measurements smaller than the
     image.
 
-    Each direction is filtered by C A^T on the way: summed up like w, those are C A^T w, which saves the last product. Nor
-    is a direction prepared that is not taken.
+    Each direction is filtered by C A^T on the way, but where A C A^T is one pass: summed up like w, those are C A^T w, which
+    saves the last product. Nor is a direction prepared that is not taken.
     """
     def pull(v: Tensor) -> Tensor:
         return covariance(problem.A_adjoint(v))
 
-    noise, prepare = problem.noise_variance, preconditioner(problem, covariance)
+    noise, prepare, seen = problem.noise_variance, preconditioner(problem, covariance), seen_in_one_pass(problem, covariance)
     w = torch.zeros_like(r) if start is None else start
     u = r.new_zeros(len(r), *problem.image_shape) if start is None else pull(start)
     left = r if start is None else r - problem.A(u) - noise * w
@@ -162,15 +182,19 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Te
         z = prepare(left) if prepare else left
         old, rz = rz, dots(left, z)
         p = z + torch.where(active, rz / old, 0) * p
-        pulled = pull(p)
-        q = problem.A(pulled) + noise * p
+        if seen:
+            q = seen(p) + noise * p
+        else:
+            pulled = pull(p)
+            q = problem.A(pulled) + noise * p
         curvature = dots(p, q)
         active = active & (curvature > 0)
         step = torch.where(active, rz / torch.where(active, curvature, 1), 0)
         w, left = w + step * p, left - step * q
-        u = u + step.reshape(-1, 1, 1, 1) * pulled
+        if not seen:
+            u = u + step.reshape(-1, 1, 1, 1) * pulled
         rz = torch.where(active, rz, 1)
-    return u, w
+    return (pull(w) if seen else u), w
 
 
 def _condition_in_closed_form(problem: Problem, covariance: StationaryCovariance, r: Tensor) -> Tensor:

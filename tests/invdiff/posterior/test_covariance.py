@@ -4,7 +4,7 @@ from toys import KERNEL, OPERATORS, SIZE, coloured_prior, natural_prior, pose, s
 
 import operators
 from invdiff.io.images import sample_image
-from invdiff.posterior.covariance import StationaryCovariance, condition, has_closed_form, solve
+from invdiff.posterior.covariance import StationaryCovariance, condition, has_closed_form, seen_in_one_pass, solve
 from invdiff.posterior.image_space import Whitened
 from invdiff.problem import Problem, simulate
 from operators import conjugate_gradients
@@ -179,3 +179,20 @@ def test_a_blur_within_its_borders_is_prepared_as_the_circular_one(make, boundar
     prepared = solve(problem, covariance, problem.y, tolerance=1e-3, iterations=500)
     assert problem.calls.operator - before < int(plain.iterations) + 2        # two calls an iteration
     torch.testing.assert_close(prepared, plain.x, rtol=0, atol=0.01 * float(plain.x.abs().max()))
+
+
+@pytest.mark.parametrize("make", [operators.PaddedBlur, operators.SeparableBlur])
+@pytest.mark.parametrize("size", [(1, 20, 17), (3, 21, 16)])
+def test_what_a_blur_within_its_borders_sees_of_a_covariance_is_one_filter(make, size):
+    """A C A^T, for kernels of even and odd sides and with colours; of other boundaries or a C that is weighted it is not."""
+    kernel = torch.outer(torch.tensor([0.1, 0.5, 0.3, 0.1]), torch.tensor([0.2, 0.3, 0.5]))
+    problem = simulate(make(size, kernel, "valid"), torch.rand(2, *size), 0.02)
+    covariance = StationaryCovariance(spectrum(*size[1:]) * torch.tensor([1.0, 0.5, 0.2])[: size[0], None, None], size[1:])
+    v = torch.randn(problem.y.shape)
+    expected = problem.A(covariance(problem.A_adjoint(v)))
+    got = seen_in_one_pass(problem, covariance)(v)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    weighted = StationaryCovariance(covariance.power, size[1:], torch.rand(1, 1, *size[1:]))
+    padded = simulate(make(size, kernel, "replicate"), torch.rand(2, *size), 0.02)
+    assert seen_in_one_pass(problem, weighted) is None
+    assert seen_in_one_pass(padded, covariance) is None
