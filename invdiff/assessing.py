@@ -51,8 +51,8 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
         result: of `restore`.
         problem, prior: that it was given.
         calibration: a file of `invdiff calibrate`, for the interval and to tell unusual images. That it was measured with this
-            operator and sampler is for you to see to: prior, noise level and number of samples are looked at. Without one the
-            interval is Student's t, and whether the image is unusual is not said.
+            operator and sampler is for you to see to: prior, noise level, pairs and number of samples are looked at. Without
+            one the interval is Student's t, and whether the image is unusual is not said.
         item: which of the problem's measurements.
 
     Raises:
@@ -74,6 +74,6 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
     samples, paired = result.samples[item % count][None], bool(result.report.get("antithetic"))
     found = appraise(one, prior, samples, reference_of(record))
     interval = (uncalibrated(samples.shape[1], paired) if record is None else
-                record.entry(record.noise_differs(problem.sigma_y), samples.shape[1], paired))
+                record.entry(record.drawing_differs(problem.sigma_y, paired), samples.shape[1], paired))
     lower, upper = (None, None) if samples.shape[1] < 2 else bounds_of(samples[0], interval)
     return Assessment({**found.report, "interval": interval}, lower, upper, found.provenance)

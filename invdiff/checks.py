@@ -1,16 +1,41 @@
 """What restore() asks of what it is given. All raise InputError."""
 
 import warnings
+from pathlib import Path
 
+import numpy as np
 import torch
 from deepinv.models import Denoiser
 from deepinv.physics import DecomposablePhysics, LinearPhysics
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.posterior import Sampler
 from invdiff.problem import Problem, other_noise
 
 DOT_TOLERANCE = 0.1     # deepinv's tomography with filtered back-projection's adjoint is 0.02 off, one that is none about 1
+
+
+def check_kinds(problem: object, prior: object, sampler: object) -> None:
+    """Each argument is of its kind, and no name or class of one, nor are two of them swapped."""
+    named = prior if isinstance(prior, str | Path) else "natural"
+    made = sampler.__name__ if isinstance(sampler, type) and issubclass(sampler, Sampler) else "MomentMatching"
+    for argument, given, kind, right in (("problem", problem, Problem, "Problem(physics, y, sigma_y)"),
+                                         ("prior", prior, Denoiser, f"load_prior('{named}')"),
+                                         ("sampler", sampler, Sampler, f"{made}() of invdiff.posterior")):
+        if not isinstance(given, kind):
+            got = f"the class {given.__name__}" if isinstance(given, type) else \
+                repr(given) if isinstance(given, str | Path) else type(given).__name__
+            raise InputError(f"{argument}: expected a {kind.__name__}, such as {right}, got {got}; the order is "
+                             "restore(problem, prior, sampler)")
+
+
+def check_values(samples: object, seed: object, batch_size: object, precision: object) -> None:
+    """Whole numbers that are not too small, and a precision that there is."""
+    whole = ((samples, 1), (seed, 0), (1 if batch_size is None else batch_size, 1))
+    if precision not in ("fp32", "bf16") or any(not isinstance(n, int | np.integer) or n < least for n, least in whole):
+        raise InputError(f"restore: expected whole numbers samples >= 1, seed >= 0 and batch_size >= 1, and precision fp32 or "
+                         f"bf16, got {samples=}, {seed=}, {batch_size=}, {precision=}")
 
 
 def check_images(prior: Denoiser, problem: Problem) -> None:

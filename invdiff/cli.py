@@ -106,11 +106,12 @@ def tasks() -> None:
     from invdiff.validation import read_yaml
 
     console = plain_console()
-    table = Table(*(Column(name, overflow="fold") for name in ("task", "operator", "sigma_y", "config")))
+    table = Table(*(Column(name, overflow="fold") for name in ("task", "operator", "sigma_y", "sampler")))
     for name, path in bundled_tasks().items():
         data = read_yaml(path)
-        table.add_row(name, ", ".join(f"{v}" if k == "name" else f"{k}={v}" for k, v in data["operator"].items()),
-                      f"{data['sigma_y']}", path.name)
+        operator, sampler = (", ".join(f"{v}" if k == "name" else f"{k}={v}" for k, v in data[part].items())
+                             for part in ("operator", "sampler"))
+        table.add_row(name, operator, f"{data['sigma_y']}", sampler)
     console.print(table)
     console.print(f"configs in {path.parent}", soft_wrap=True)
     table = Table(*(Column(name, overflow="fold") for name in ("sampler", "steps", "what it does")))

@@ -1,14 +1,12 @@
 """The schema of configs/*.yaml, and the only place where a name becomes a class."""
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from deepinv.physics import Physics
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter, create_model
-from pydantic.errors import PydanticUserError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 import operators
 from invdiff import forward, posterior
@@ -17,7 +15,8 @@ from invdiff.errors import InputError
 from invdiff.machine import out_of_memory
 from invdiff.mri.settings import ScanSettings
 from invdiff.posterior import Sampler
-from invdiff.validation import nearest, validate
+from invdiff.priors.foreign.programs import PYTHON, imported
+from invdiff.validation import model_of, nearest, validate
 
 OPERATORS: dict[str, Callable[..., Physics]] = {
     "denoising": operators.Denoising,
@@ -140,7 +139,10 @@ def build_operator(spec: Mapping[str, Any], img_size: Sequence[int]) -> Physics:
     if spec["name"] in SCANS:
         raise InputError(f"operator {spec['name']}: is made from a scan, slice by slice, and not from an image's size")
     with faults_told("operator"):
-        return make(img_size, **dict(parameters))
+        made = make(img_size, **dict(parameters))
+    if not isinstance(made, Physics):
+        raise InputError(f"operator {spec['name']}: expected it to make a deepinv Physics, got {type(made).__name__}")
+    return made
 
 
 @contextmanager
@@ -223,31 +225,24 @@ def operator_parameters(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 def _operator(spec: Mapping[str, Any]) -> tuple[Callable[..., Any], BaseModel]:
     """What makes the operator of a spec, and its parameters."""
-    make, given = _named(spec, OPERATORS | SCANS, "operator")
+    make, given = _named(spec, known_operators(spec.get("name")), "operator", [f"{PYTHON}MODULE:NAME"])
     return make, validate(model_of(make), given, f"operator {spec['name']}")
 
 
-@functools.cache
-def model_of(make: Callable[..., Any]) -> type[BaseModel]:
-    """A sampler's or a scan's parameters are its own, an operator's those of its constructor after the first, the image's size,
-    but for keyword-only ones. Raises InputError for one that no config can hold."""
-    if isinstance(make, type) and issubclass(make, BaseModel):
-        return make
-    parameters = list(inspect.signature(make, eval_str=True).parameters.values())[1:]
-    fields: dict[str, Any] = {parameter.name: _field(make, parameter) for parameter in parameters
-                              if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    return create_model("Operator", __config__=ConfigDict(extra="forbid"), **fields)
+def known_operators(name: object) -> dict[str, Callable[..., Any]]:
+    """What makes an operator, by name: of ours, of scans', and of `name` itself if that is python:MODULE:NAME, a user's own,
+    whose module is imported. Raises InputError."""
+    own = str(name)
+    return OPERATORS | SCANS | ({own: _own(own)} if own.startswith(PYTHON) else {})
 
 
-def _field(make: Callable[..., Any], parameter: inspect.Parameter) -> tuple[Any, Any]:
-    """Type and default of a constructor's parameter."""
-    where, empty = f"{make.__qualname__}: parameter {parameter.name}", inspect.Parameter.empty
-    if parameter.name == "name":
-        raise InputError(f"{where}: is what a config calls the operator by; expected another name")
+def _own(name: str) -> Callable[..., Any]:
+    make = imported(name.removeprefix(PYTHON))
     try:
-        TypeAdapter(parameter.annotation)
-    except PydanticUserError as error:
-        found = "no type" if parameter.annotation is empty else f"the type {inspect.formatannotation(parameter.annotation)}"
-        raise InputError(f"{where}: has {found}; expected a number, a word, a path or a tuple of them, as a config holds, "
-                         "or to be keyword-only, which configs leave out") from error
-    return parameter.annotation, ... if parameter.default is empty else parameter.default
+        takes = list(inspect.signature(make).parameters)
+    except (TypeError, ValueError):         # it cannot be called, or does not tell with what
+        takes = []
+    if takes[:1] != ["img_size"]:           # nothing else is called with one
+        found = f"one that takes ({', '.join(takes)})" if callable(make) else type(make).__name__
+        raise InputError(f"operator {name}: expected a class or function that takes img_size, (C, H, W), first, got {found}")
+    return make

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import operators
-from invdiff.config import FOUND, OPERATORS, RunConfig, block_side, build_operator, faults_told
+from invdiff.config import FOUND, RunConfig, block_side, build_operator, faults_told, known_operators
 from invdiff.errors import InputError
 from invdiff.io.images import load_array, load_image, sample_image
 from invdiff.problem import Problem, simulate
@@ -66,7 +66,7 @@ def pose_truth(config: RunConfig, truth: Tensor, seed: int) -> Problem:
 def _measured(config: RunConfig, path: str, block: int) -> Posed:
     """The problem of a measurement in a file, for an image of the size that it, or else `size`, tells."""
     name = config.operator["name"]
-    if config.size is None and not getattr(OPERATORS[name], "measures_images", True):
+    if config.size is None and not getattr(known_operators(name)[name], "measures_images", True):
         raise InputError(f"{path}: what {name} measures does not tell the image's size; say it, --set size=[H,W]")
     sums = "" if config.size else "; of what is no image, such as sums of pixels, say the image's size, --set size=[H,W]"
     y = load_array(path) if config.size and Path(path).suffix.lower() == ".npy" else photo(path, sums)

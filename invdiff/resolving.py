@@ -1,15 +1,15 @@
 """What a task by name, or a config by path, becomes with a command line's additions: a RunConfig, every default filled in."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from invdiff.baselines.mri import BASELINES
-from invdiff.config import FOUND, OPERATORS, SAMPLERS, SCANS, RunConfig, build_sampler, describe, model_of, operator_parameters
+from invdiff.config import FOUND, SAMPLERS, SCANS, RunConfig, build_sampler, describe, known_operators, operator_parameters
 from invdiff.errors import InputError
 from invdiff.paths import bundled
-from invdiff.validation import keys_of, nearest, override, read_yaml, said_of, validate
+from invdiff.priors.foreign.programs import PYTHON
+from invdiff.validation import keys_of, model_of, nearest, override, read_yaml, said_of, validate
 
 DEFAULT_SAMPLER = "moment_matching"
 SAMPLE_ACCELERATION = 4.0
@@ -72,19 +72,25 @@ def _filled(data: Mapping[str, Any]) -> RunConfig:
 
 def _check_prefixes(data: Mapping[str, Any]) -> None:
     """Raise for a parameter of the operator or of the sampler that is given without its prefix."""
-    tables: dict[str, Mapping[str, Any]] = {"operator": OPERATORS | SCANS, "sampler": SAMPLERS}
-    for part, table in tables.items():
+    for part in ("operator", "sampler"):
         spec = data.get(part)
-        make = table.get(str(spec.get("name"))) if isinstance(spec, Mapping) else None
-        known = keys_of(model_of(make)) if make else []
+        known = _keys(part, spec.get("name")) if isinstance(spec, Mapping) else []
         if bare := next((key for key in data if key in known and key not in RunConfig.model_fields), None):
             raise InputError(f"unknown key {bare!r}; did you mean '{part}.{bare}'?")
+
+
+def _keys(part: str, name: object) -> list[str]:
+    """What the operator or the sampler of a name takes; nothing of an unknown one, as others tell of that."""
+    table: Mapping[str, Any] = known_operators(name) if part == "operator" else SAMPLERS
+    make = table.get(str(name))
+    return keys_of(model_of(make)) if make else []
 
 
 def _by_name(assignment: str) -> str:
     """`sampler.name=dps` of `sampler=dps`."""
     key, _, value = (text.strip() for text in assignment.partition("="))
-    return f"{key}.name={value}" if key in ("operator", "sampler") and value.isidentifier() else assignment
+    named = key in ("operator", "sampler") and (value.isidentifier() or value.startswith(PYTHON))
+    return f"{key}.name={value}" if named else assignment
 
 
 def _for_another(part: str, given: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
@@ -95,7 +101,7 @@ def _for_another(part: str, given: Mapping[str, Any], assignments: Sequence[str]
     spec = given.get(part)
     if not name or not isinstance(spec, Mapping) or name == spec.get("name"):
         return {}
-    known = inspect.signature(OPERATORS[name]).parameters if part == "operator" and name in OPERATORS else {}
+    known = _keys(part, name) if part == "operator" else []
     return {part: {key: value for key, value in spec.items() if key in known}}
 
 

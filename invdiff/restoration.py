@@ -12,7 +12,7 @@ from deepinv.models import Denoiser
 from pydantic import BaseModel
 from torch import Tensor
 
-from invdiff.checks import check_images, check_operator, estimates
+from invdiff.checks import check_images, check_kinds, check_operator, check_values, estimates
 from invdiff.chunks import Chunk, Costs, Drawn, draw_all, plan
 from invdiff.diffusion.integrators import Step
 from invdiff.diffusion.randomness import sample_variance, stream_seed
@@ -116,14 +116,13 @@ def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int
             samples for independent does not.
 
     Raises:
-        InputError: an argument out of range, an operator that makes other measurements than y or whose A_adjoint is not its
-            transpose, a checkpoint of another run, too little memory for one chain, or samples that are not finite.
+        InputError: an argument of another kind or out of range, an operator that makes other measurements than y or whose
+            A_adjoint is not its transpose, a checkpoint of another run, too little memory for one chain, or samples that are
+            not finite.
         ValueError: the sampler cannot use this operator.
     """
-    whole = ((samples, 1), (seed, 0), (1 if batch_size is None else batch_size, 1))
-    if precision not in ("fp32", "bf16") or any(not isinstance(n, int | np.integer) or n < least for n, least in whole):
-        raise InputError(f"restore: expected whole numbers samples >= 1, seed >= 0 and batch_size >= 1, and precision fp32 or "
-                         f"bf16, got {samples=}, {seed=}, {batch_size=}, {precision=}")
+    check_kinds(problem, prior, sampler)
+    check_values(samples, seed, batch_size, precision)
     where = find_device(device)
     if latent_of(prior) and not sampler.latents:
         raise refusal(f"{type(sampler).__name__} was to use it as one")

@@ -1,13 +1,16 @@
 """YAML in, validated models out, and one sentence for whoever mistyped."""
 
 import difflib
+import functools
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
 from invdiff.errors import InputError
 
@@ -153,6 +156,35 @@ def keys_of(model: type[BaseModel], path: Sequence[Any] = ()) -> list[str]:
         tagged = [m for m in models if "kind" in m.model_fields and part in get_args(m.model_fields["kind"].annotation)]
         models = [m for field in fields for m in _models(field.annotation)] if fields else tagged
     return [field.alias or name for m in models for name, field in m.model_fields.items()]
+
+
+@functools.cache
+def model_of(make: Callable[..., Any]) -> type[BaseModel]:
+    """A sampler's or a scan's parameters are its own, an operator's those of its constructor after the first, the image's size,
+    but for keyword-only ones. Raises InputError for one that no config can hold."""
+    if isinstance(make, type) and issubclass(make, BaseModel):
+        return make
+    try:
+        parameters = list(inspect.signature(make, eval_str=True).parameters.values())[1:]
+        fields: dict[str, Any] = {parameter.name: _field(make, parameter) for parameter in parameters
+                                  if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD}
+        return create_model("Operator", __config__=ConfigDict(extra="forbid"), **fields)
+    except NameError as error:          # of a type that is imported for type checkers alone
+        raise InputError(f"{make.__qualname__}: its parameters cannot be read ({error})") from error
+
+
+def _field(make: Callable[..., Any], parameter: inspect.Parameter) -> tuple[Any, Any]:
+    """Type and default of a constructor's parameter."""
+    where, empty = f"{make.__qualname__}: parameter {parameter.name}", inspect.Parameter.empty
+    if parameter.name == "name":
+        raise InputError(f"{where}: is what a config calls the operator by; expected another name")
+    try:
+        TypeAdapter(parameter.annotation)
+    except PydanticUserError as error:
+        found = "no type" if parameter.annotation is empty else f"the type {inspect.formatannotation(parameter.annotation)}"
+        raise InputError(f"{where}: has {found}; expected a number, a word, a path or a tuple of them, as a config holds, "
+                         "or to be keyword-only, which configs leave out") from error
+    return parameter.annotation, ... if parameter.default is empty else parameter.default
 
 
 def _sentence(model: type[BaseModel], error: ValidationError) -> str:

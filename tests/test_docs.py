@@ -1,14 +1,24 @@
-"""The examples of docs/operators.md, docs/mri.md and docs/uncertainty.md run as they stand."""
+"""The examples of docs/operators.md, docs/mri.md and docs/uncertainty.md run as they stand, and the tables of the first are
+what the code says."""
 
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
+from typer.testing import CliRunner
 
 import operators
+from invdiff.cli import app
+from invdiff.config import OPERATORS
+from invdiff.io.images import sample_image, save_image
+from invdiff.io.results import load_arrays
+from invdiff.validation import model_of
 
 PAGE = Path(__file__).parents[1] / "docs" / "operators.md"
 _EXAMPLE = re.compile(r"^## ([^\n]+)\n(?:(?!## )[^\n]*\n)*?```python\n(.*?)^```$", re.M | re.S)
@@ -46,6 +56,33 @@ def test_every_public_operator_is_in_the_table():
                and name not in {"IterativePhysics", "Solution", "PaddedBlur", "ReflectBlur", "SeparableBlur"}]
     assert not missing
     assert len(EXAMPLES) == 4
+
+
+def test_the_names_of_configs_are_in_the_table_with_their_keys():
+    rows = re.findall(r"^\| `([a-z_]+)` \| [^|]* \| ([^|]*) ?\|$", PAGE.read_text(encoding="utf-8"), re.M)
+    assert [name for name, _ in rows] == list(OPERATORS)
+    for name, keys in rows:
+        fields = model_of(OPERATORS[name]).model_fields
+        told = {key: yaml.safe_load(value) if equals else ... for key, equals, value in
+                (text.partition("=") for text in re.findall(r"`([^`]*)`", keys))}
+        assert told == {key: ... if field.is_required() else list(field.default) if isinstance(field.default, tuple)
+                        else field.default for key, field in fields.items()}, name
+
+
+def test_an_operator_of_one_s_own_is_restored_from_and_again_from_its_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("rolling.py").write_text(dict(EXAMPLES)["An operator of your own"].partition("\nphysics =")[0])
+    save_image("truth.png", sample_image(size=32))
+    (command,) = re.findall(r"^invdiff (restore .*python:rolling:.*)$", PAGE.read_text(encoding="utf-8"), re.M)
+    first = [*shlex.split(command), "--truth", "truth.png", "--steps", "1", "--samples", "1", "--output", "out"]
+    for arguments in (first, ["restore", "--config", "out/config.yaml", "--output", "again"]):
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+    sys.modules.pop("rolling")
+    assert yaml.safe_load(Path("out/config.yaml").read_text())["operator"] == {"name": "python:rolling:RollingShutter",
+                                                                              "slope": 0.3}
+    samples = [load_arrays(Path(folder) / "result.h5")["samples"] for folder in ("out", "again")]
+    assert torch.equal(*map(torch.as_tensor, samples))
 
 
 @pytest.mark.parametrize("name", ["mri.md", "uncertainty.md"])

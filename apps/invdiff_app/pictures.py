@@ -64,9 +64,19 @@ def without(strokes: Sequence[Mapping[str, Any]], size: Sequence[int]) -> np.nda
     for stroke in strokes:
         points = [np.array([_within(y, -1, 2) * height, _within(x, -1, 2) * width]) for x, y in stroke["points"]]
         radius = max(_within(stroke["width"], 0, 1) * width / 2, THINNEST)
+        points = _thinned(points, max(radius / 8, 0.5))
         for start, end in zip(points, points[1:] or points, strict=False):
             _blacken(mask, start, end, radius)
     return mask
+
+
+def _thinned(points: list[np.ndarray], least: float) -> list[np.ndarray]:
+    """The first and the last, and of those between no two that are nearer than that: they would change nothing but the time."""
+    kept = points[:1]
+    for point in points[1:-1]:
+        if np.linalg.norm(point - kept[-1]) >= least:
+            kept.append(point)
+    return kept + points[1:][-1:]
 
 
 def _blacken(mask: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float) -> None:

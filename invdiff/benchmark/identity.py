@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.benchmark.cells import Setup
-from invdiff.benchmark.methods import PYTHON
+from invdiff.priors.foreign.programs import PYTHON
 from invdiff.priors.spectrum_records import fingerprint
 
 CONTENT = "content"         # a digest of what a spec does not tell: weights, code, a kernel's file
@@ -28,7 +28,7 @@ def identity(setup: Setup, images: Mapping[str, Tensor]) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=apart) | {
         "metrics": list(setup.metrics),
         "images": {name: _digest(image.contiguous().numpy().tobytes()) for name, image in images.items()},
-        "tasks": {task["name"]: task | _content(*_files(task["operator"])) for task in config.full_tasks},
+        "tasks": {task["name"]: task | _content(*_behind(task["operator"])) for task in config.full_tasks},
         "priors": {name: _content(fingerprint(setup.prior(i)).encode(), *_code(name)) for i, name in enumerate(config.priors)},
         "methods": {method["label"]: method | _content(*_code(method["name"])) for method in config.full_methods}}
 
@@ -79,9 +79,10 @@ def _spec(one: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in one.items() if key != CONTENT}
 
 
-def _files(operator: Mapping[str, Any]) -> list[bytes]:
-    """What is in the files that an operator names: a kernel, a mask."""
-    return [Path(value).read_bytes() for value in operator.values() if isinstance(value, str) and Path(value).is_file()]
+def _behind(operator: Mapping[str, Any]) -> list[bytes]:
+    """What is in the files that an operator names: a kernel, a mask, a module of a user's own."""
+    files = [Path(value).read_bytes() for value in operator.values() if isinstance(value, str) and Path(value).is_file()]
+    return files + _code(operator["name"])
 
 
 def _code(name: str) -> list[bytes]:

@@ -19,12 +19,11 @@ from invdiff.errors import InputError
 from invdiff.interop import DeepinvSampler
 from invdiff.posterior import Sampler
 from invdiff.posterior.likelihood import NONLINEAR
-from invdiff.priors.foreign.programs import imported
+from invdiff.priors.foreign.programs import PYTHON, imported
 from invdiff.problem import Problem, require
 from invdiff.validation import nearest, validate
 
 Build = Callable[[Denoiser, float], Reconstructor]      # from a denoiser for [0, 1] images and sigma_y
-PYTHON = "python:"
 OWN = ("name", "label", "samples")                      # keys of a method's spec that are not its parameters
 
 

@@ -1,5 +1,6 @@
 """Rows of a benchmark, one per image, as one line per method and task."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -109,7 +110,8 @@ def lines(rows: Sequence[Row], known: Sequence[Variant], task: str) -> list[Line
         if mine:
             good = [row for row in mine if row["status"] == DONE]
             said = [f"{row['status']}: {row['reason']}" for row in mine if row["status"] != DONE]
-            scores = {name: [row[name] for row in good] for name in METRICS if good and name in good[0]}
+            scores = {name: [row[name] for row in good] for name in METRICS
+                      if good and all(_known(row.get(name)) for row in good)}
             errors = {name: standard_error(values) for name, values in scores.items() if len(good) > 1}
             reasons = {reason: said.count(reason) for reason in said}
             found.append(Line(variant, _means(good), errors, scores, len(good), len(mine), reasons))
@@ -141,6 +143,11 @@ def standard_error(values: Sequence[float]) -> float:
 def covered(line: Line) -> list[tuple[float, float]]:
     """(level, share) of the coverage curve; empty where there were too few samples."""
     return [(level, line.values[name]) for level in LEVELS if (name := f"coverage_{100 * level:g}") in line.values]
+
+
+def _known(value: Any) -> bool:
+    """A number? Of a perfect estimate PSNR is infinite, and nothing once it has been written."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:

@@ -58,9 +58,9 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int, 
     """Of a measurement of the inner part of an image, that part counts, as it does for a measurement in a file."""
     where = find_device(config.device)
     for number in range(first, len(images)):
-        problem, truth, inner = posed(with_settings(config, drawn(config, law, number)), images.crops[number],
-                                      stream_seed(config.seed, number, 0))
-        result = restore(problem, prior, build_sampler(config.sampler), samples=config.samples, antithetic=config.antithetic,
+        mine = with_settings(config, drawn(config, law, number))
+        problem, truth, inner = posed(mine, images.crops[number], stream_seed(config.seed, number, 0))
+        result = restore(problem, prior, build_sampler(mine.sampler), samples=config.samples, antithetic=config.antithetic,
                          seed=stream_seed(config.seed, number, 1), device=config.device, batch_size=config.batch_size,
                          precision=config.precision)
         looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features

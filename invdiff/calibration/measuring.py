@@ -16,7 +16,7 @@ from invdiff.calibration.finding import reference_of
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import Calibration, in_pairs
 from invdiff.calibration.varying import Law, at_ends, drawn
-from invdiff.config import RunConfig, faults_told
+from invdiff.config import RunConfig, build_sampler, faults_told
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import LEVEL, conformal_factor, coverage, coverage_curve
 from invdiff.evaluation.novelty import Reference
@@ -50,9 +50,12 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     _check_count(len(images), level, delta)
     prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
     law = law or {}
+    if law and config.is_scan:
+        raise InputError("--vary: scans bring their own noise and mask; what can vary is a photograph's")
     for ends in at_ends(config, law):
         with faults_told("--vary"):
             posed(ends, images.crops[0], 0)
+            build_sampler(ends.sampler)
     cases = restored(config, prior, images, checkpoint, on_image, law)
     half, rest = cases[::2], cases[1::2]
     factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)

@@ -68,23 +68,24 @@ class Calibration(BaseModel):
         found = [f"operator.{key}={value}" for key, value in self.operator.items()
                  if key not in SEEDS and f"operator.{key}" not in self.varied and config.operator.get(key) != value
                  and not (config.is_scan and value is None)]
-        found += [] if sigma_y is None else self.noise_differs(sigma_y)
+        found += self.drawing_differs(sigma_y, in_pairs(config))
         settings = {f"{part}.{key}": value for part, given in (("operator", config.operator), ("sampler", config.sampler))
                     for key, value in given.items()}
         found += [f"{key} {what.words()}" for key, what in self.varied.items()
                   if key != "sigma_y" and not what.holds(settings.get(key))]
-        if in_pairs(config) != self.antithetic:
-            found.append(f"antithetic={self.antithetic}")
         if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
             found.append(f"prior={self.prior}" if asked else "a prior without options")
         return found + [f"sampler.{key}={value}" for key, value in self.sampler.items()
                         if f"sampler.{key}" not in self.varied and config.sampler.get(key) != value]
 
-    def noise_differs(self, sigma_y: float) -> list[str]:
-        """The noise level when it was measured, if it was another."""
-        if "sigma_y" in self.varied:
-            return [] if self.varied["sigma_y"].holds(sigma_y) else [f"sigma_y {self.varied['sigma_y'].words()}"]
-        return [f"sigma_y={self.sigma_y:g}"] if abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y else []
+    def drawing_differs(self, sigma_y: float | None, paired: bool) -> list[str]:
+        """The noise level and the pairing when it was measured, if they were others."""
+        found = [] if paired == self.antithetic else [f"antithetic={self.antithetic}"]
+        if sigma_y is not None and "sigma_y" in self.varied:
+            found += [] if self.varied["sigma_y"].holds(sigma_y) else [f"sigma_y {self.varied['sigma_y'].words()}"]
+        elif sigma_y is not None and abs(sigma_y - self.sigma_y) > 0.02 * self.sigma_y:
+            found.append(f"sigma_y={self.sigma_y:g}")
+        return found
 
     def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
         """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
@@ -105,7 +106,7 @@ class Calibration(BaseModel):
         if "covered" in self.check:
             source += f"; on {self.check['images']} kept apart it covered {self.check['covered']:.0%}"
             source += ", so it is not to be relied on" if self._contradicted else ""
-        nearest = max((count for count in factors if count <= samples), default=min(factors))
+        nearest = min((count for count in factors if count >= samples), default=max(factors))
         factor = for_samples(factors[nearest], nearest, samples, self.antithetic and paired)
         return {"level": self.level, "factor": factor, "calibrated": not others and not self._contradicted, "source": source}
 

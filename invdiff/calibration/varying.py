@@ -16,12 +16,16 @@ from invdiff.validation import nearest
 
 
 class Range(BaseModel):
-    """Numbers from `low` to `high`, by their logarithm where all are above zero: as many from 0.01 to 0.1 as from 0.1 to 1."""
+    """Numbers from `low` to `high`, by their logarithm where all are above zero: as many from 0.01 to 0.1 as from 0.1 to 1.
+
+    whole: of a setting that is a whole number, which they are then, too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: float = Field(allow_inf_nan=False)
     high: float = Field(allow_inf_nan=False)
+    whole: bool = False
 
     @model_validator(mode="after")
     def _in_order(self) -> "Range":
@@ -31,15 +35,19 @@ class Range(BaseModel):
 
     def draw(self, rng: np.random.Generator) -> float:
         if self.low <= 0:
-            return float(rng.uniform(self.low, self.high))
-        return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            return self._made(rng.uniform(self.low, self.high))
+        return self._made(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
 
     def holds(self, value: Any) -> bool:
-        return isinstance(value, int | float) and 0.98 * self.low <= value <= 1.02 * self.high
+        room = [0.0 if self.whole else 0.02 * abs(end) for end in (self.low, self.high)]
+        return isinstance(value, int | float) and self.low - room[0] <= value <= self.high + room[1]
+
+    def _made(self, value: float) -> float:
+        return round(value) if self.whole else float(value)
 
     @property
     def ends(self) -> list[Any]:
-        return [self.low, self.high]
+        return [self._made(self.low), self._made(self.high)]
 
     def words(self) -> str:
         return f"from {self.low:.4g} to {self.high:.4g}"
@@ -47,7 +55,7 @@ class Range(BaseModel):
     @property
     def parts(self) -> list[str]:
         """Its halves."""
-        return [Range(low=low, high=high).words() for low, high in ((self.low, self._middle), (self._middle, self.high))]
+        return [f"from {low:.4g} to {high:.4g}" for low, high in ((self.low, self._middle), (self._middle, self.high))]
 
     def part(self, value: Any) -> str:
         return self.parts[int(value >= self._middle)]
@@ -95,19 +103,23 @@ def read_law(config: RunConfig, texts: Sequence[str]) -> Law:
     law: Law = {}
     for text in texts:
         key, equals, said = (part.strip() for part in text.partition("="))
-        if not equals or key not in known:
-            raise InputError(f"--vary: expected KEY=LOW:HIGH or KEY=A,B,... got {text!r}; {nearest(key, known)}")
+        if not equals or key not in known or key in law:
+            again = "it is said twice" if key in law else nearest(key, known)
+            raise InputError(f"--vary: expected KEY=LOW:HIGH or KEY=A,B,... got {text!r}; {again}")
         try:
             low, colon, high = said.partition(":")
-            law[key] = (Range(low=float(low), high=float(high)) if colon else
+            law[key] = (Range(low=float(low), high=float(high), whole=_is_whole(config, key)) if colon else
                         Choice(values=[yaml.safe_load(value) for value in said.split(",")]))
         except (ValueError, yaml.YAMLError) as error:
             raise InputError(f"--vary {key}: expected two numbers LOW:HIGH in order, or values A,B,... got {said!r}") from error
-    if law and config.is_scan:
-        raise InputError("--vary: scans bring their own noise and mask; what can vary is a photograph's")
-    if "sigma_y" in law and not all(isinstance(end, int | float) and end >= 0 for end in law["sigma_y"].ends):
+    if "sigma_y" in law and not all(type(end) in (int, float) and end >= 0 for end in law["sigma_y"].ends):
         raise InputError(f"--vary sigma_y: expected noise levels of at least 0, got {law['sigma_y'].words()}")
     return law
+
+
+def _is_whole(config: RunConfig, key: str) -> bool:
+    part, _, name = key.partition(".")
+    return type(getattr(config, part).get(name)) is int if name else False
 
 
 def at_ends(config: RunConfig, law: Law) -> list[RunConfig]:

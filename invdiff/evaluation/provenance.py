@@ -7,13 +7,13 @@ R = (A^T A + lambda)^-1 A^T A, which is close to the projection on what is measu
     denoised  c + R (x - c) - data                      what the prior changed of what was measured: noise it took away, mostly,
     prior     (1 - R) (x - c)                           what no measurement speaks of: filled in by the prior.
 
-c is the flat image that explains y best, one value for each channel: what is not measured counts as it differs from that, and
-not from black. Where singular values s of A are kept or lost is where s meets sigma_y / spread, and the noise equals what
-details of an image are worth. Without noise R is the projection on the row space, and A cannot see the prior's part at all
-(Schwab, Antholzer & Haltmeier 2019, "Deep null space learning").
+c is the flat image that explains y best, one value for each channel, alike where nothing tells them apart: what is not measured
+counts as it differs from that, and not from black. Where singular values s of A are kept or lost is where s meets
+sigma_y / spread, and the noise equals what details of an image are worth. Without noise R is the projection on the row space,
+and A cannot see the prior's part at all (Schwab, Antholzer & Haltmeier 2019, "Deep null space learning").
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,14 +107,27 @@ def provenance(problem: Problem, x: Tensor, spread: float | None = None, probes:
 
 
 def _flat(problem: Problem, noise: float) -> Tensor:
-    """c, the flat images that explain y best, (B, C, H, W): by least squares, damped by `noise`."""
-    count, (channels, height, width) = len(problem.y), problem.image_shape
-    units = torch.eye(channels).to(problem.y)[..., None, None].expand(-1, -1, height, width)
-    seen = torch.stack([problem.A(unit.expand(count, -1, -1, -1)).flatten(1) for unit in units], 2)        # (B, m, C)
-    gram = torch.stack([(seen * column[..., None]).sum(1, dtype=torch.float64) for column in seen.unbind(2)], 2).cpu()
-    pulled = (seen * problem.y.flatten(1)[..., None]).sum(1, dtype=torch.float64).cpu()
-    inverse = torch.linalg.pinv(gram + noise * torch.eye(channels), rtol=1e-6, hermitian=True)
-    return (inverse @ pulled[..., None])[..., None].to(problem.y).expand(-1, -1, height, width)
+    """c, the flat images that explain y best, (B, C, H, W): by least squares, damped by `noise`. First the level of all
+    channels alike, then what they differ by, so that no colour is made up where none is seen; but of complex images."""
+    count, channels = len(problem.y), problem.image_shape[0]
+    shape = (count, *problem.image_shape)
+
+    def seen(image: Tensor) -> Tensor:
+        return problem.A(image.reshape(1, channels, 1, 1).expand(shape)).flatten(1)
+
+    units = torch.eye(channels).to(problem.y)
+    level = _fitted([seen(units.sum(0))], problem.y, noise) if channels != 2 else torch.zeros(count, 1)
+    rest = problem.y - problem.A(level[:, :, None, None].to(problem.y).expand(shape))
+    colour = level + (_fitted([seen(unit) for unit in units], rest, noise) if channels > 1 else 0)
+    return colour[:, :, None, None].to(problem.y).expand(shape)
+
+
+def _fitted(columns: Sequence[Tensor], y: Tensor, noise: float) -> Tensor:
+    """Weights (B, J) of columns (B, m) that make y (B, ...) best, in float32 on the CPU."""
+    gram = torch.stack([torch.stack([(a * b).sum(1, dtype=torch.float64) for a in columns], 1) for b in columns], 2).cpu()
+    pulled = torch.stack([(a * y.flatten(1)).sum(1, dtype=torch.float64) for a in columns], 1).cpu()
+    inverse = torch.linalg.pinv(gram + noise * torch.eye(len(columns)), rtol=1e-6, hermitian=True)
+    return (inverse @ pulled[..., None])[..., 0].float()
 
 
 def _pull_back(problem: Problem, y: Tensor, noise: float, tolerance: float = TOLERANCE) -> Tensor:

@@ -226,8 +226,8 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
 
 
 def selects_pixels(physics: object) -> bool:
-    """A = P, a selection of pixels, ours or deepinv's."""
-    return isinstance(physics, Inpainting | deepinv.physics.Inpainting)
+    """A = P, a selection of pixels, ours or deepinv's, whose masks may also be weights."""
+    return isinstance(physics, Inpainting | deepinv.physics.Inpainting) and selects_orthonormal_rows(physics)
 
 
 def selects_orthonormal_rows(physics: object) -> bool:

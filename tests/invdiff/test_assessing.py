@@ -51,6 +51,15 @@ def test_each_of_several_measurements_and_without_a_calibration(prior):
     assert "interval" not in single.words()
 
 
+def test_pairs_are_not_what_a_record_of_independent_samples_is_for(prior):
+    problem = pose(run_config("deblur", None, [])).problem.rows(torch.tensor([0]))
+    for paired in (True, False):
+        result = invdiff.restore(problem, prior, MomentMatching(steps=2), samples=2, antithetic=paired)
+        interval = invdiff.assess(result, problem, prior, calibration=RECORD).report["interval"]
+        assert interval["calibrated"] == paired
+        assert ("antithetic=True: here" in interval["source"]) != paired
+
+
 def test_bad_requests_get_a_sentence(prior, tmp_path):
     physics = operators.Inpainting((1, 8, 8), torch.rand(2, 1, 8, 8) < 0.5)
     own = GaussianPrior(torch.zeros(1, 8, 8), torch.eye(64))

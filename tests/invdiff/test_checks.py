@@ -10,9 +10,29 @@ import operators
 from invdiff.checks import check_operator
 from invdiff.errors import InputError
 from invdiff.interop import DeepinvSampler
-from invdiff.posterior import MomentMatching
+from invdiff.posterior import DPS, MomentMatching
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
+
+
+def plain():
+    return Problem(operators.Denoising(SIZE), torch.zeros(1, *SIZE), 0.1)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ((plain(), "natural", DPS()), "prior: expected a Denoiser, such as load_prior('natural'), got 'natural'"),
+    ((plain(), "mine.safetensors", DPS()), "prior: expected a Denoiser, such as load_prior('mine.safetensors'), got 'mine"),
+    ((plain(), torch.nn.Identity(), DPS()), "prior: expected a Denoiser, such as load_prior('natural'), got Identity"),
+    ((plain(), prior(), "dps"), "sampler: expected a Sampler, such as MomentMatching() of invdiff.posterior, got 'dps'"),
+    ((plain(), prior(), DPS), "sampler: expected a Sampler, such as DPS() of invdiff.posterior, got the class DPS"),
+    ((prior(), plain(), DPS()), "problem: expected a Problem, such as Problem(physics, y, sigma_y), got "),
+    ((plain().physics, prior(), DPS()), "got Denoising; the order is restore(problem, prior, sampler)"),
+])
+def test_an_argument_of_another_kind_is_told(arguments, said):
+    with pytest.raises(InputError) as caught:
+        restore(*arguments)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("count", [1, 6])

@@ -54,7 +54,7 @@ def test_a_config_has_its_calibration_beside_it(tmp_path, tiny_prior):
     done = CliRunner().invoke(app, ["calibrate", "--config", str(config), "--data", str(tmp_path / "photos"), "--size", "24",
                                     "--sampler", "moment_matching", *options])
     assert done.exit_code == 0, done.output
-    resolved = run_config(None, config, ["sampler={name: moment_matching}", f"prior={options[-1]}", options[1]])
+    resolved = run_config(None, config, ["sampler=moment_matching", f"prior={options[-1]}", options[1]])
     assert read_calibration(tmp_path / "mine.calibration.json").sampler == resolved.sampler         # as with restore --sampler
     assert resolved.calibration == str(tmp_path / "mine.calibration.json")
     assert find_calibration(resolved, load_prior(options[-1])).task == "mine"

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from invdiff.cli_options import resolve
 from invdiff.config import SAMPLERS, build_sampler, describe
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine
@@ -91,8 +92,14 @@ def test_another_sampler_takes_its_own_defaults():
     steps = run_config("deblur", None, ["sampler.steps=7", "sampler.name=diffpir"])
     assert build_sampler(steps.sampler) == DiffPIR(steps=7)
     assert run_config("deblur", None, ["sampler.steps=7", "sampler=diffpir"]) == steps
-    same = run_config("deblur", None, ["sampler.name=moment_matching"])
-    assert build_sampler(same.sampler) == build_sampler(run_config("deblur").sampler)
+
+
+@pytest.mark.parametrize("task", tasks())
+def test_a_task_s_own_sampler_and_operator_keep_its_settings(task):
+    own = run_config(task)
+    assert resolve(task, None, None, {"sampler.name": own.sampler["name"]}) == own
+    assert run_config(task, None, [f"sampler={own.sampler['name']}", f"operator={own.operator['name']}"]) == own
+    assert run_config(task, None, [f"operator.name={own.operator['name']}"]) == own
 
 
 def test_another_operator_takes_what_it_knows_of_the_task_s():

@@ -19,6 +19,7 @@ from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.foreign.options import integer
 
+PYTHON = "python:"          # begins the name of what is in a module of a user's own
 TORCHSCRIPT_OPTIONS = ("channels", "stride")
 
 

@@ -10,6 +10,12 @@ from invdiff.benchmark.settings import benchmark_config
 MODULE = '''
 import torch
 from deepinv.models import Denoiser, Reconstructor
+from deepinv.physics import Inpainting
+
+def left(img_size, width: int = 16):
+    mask = torch.zeros(tuple(img_size))
+    mask[..., :width] = 1
+    return Inpainting(tuple(img_size), mask)
 
 class Stationary(Denoiser):
     """E[x0 | x] of Gaussian images whose power falls with frequency."""

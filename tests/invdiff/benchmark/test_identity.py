@@ -145,3 +145,13 @@ def test_a_run_that_was_stopped_goes_on_as_the_same(again, tmp_path, monkeypatch
     assert len(again()) == 4
     (made,) = record(tmp_path)["runs"]
     assert made["finished"]
+
+
+def test_an_operator_of_a_user_s_own_is_a_task_s_and_its_code_counts(again, tmp_path):
+    own = ["tasks=[{name: left, operator: {name: 'python:own_parts:left', width: 20}, sigma_y: 0.05}]",
+           "methods=[{name: tv, iterations: 2}]"]
+    assert len(again(*own)) == 2
+    assert again(*own) == []
+    sys.modules["own_parts"].__file__ = str(tmp_path / "changed.py")
+    (tmp_path / "changed.py").write_text("# other code")
+    assert len(again(*own)) == 2

@@ -91,7 +91,7 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
     assert entry["factor"] == record.factor
     assert entry["source"].endswith(f"; on 2 kept apart it covered {record.check['covered']:.0%}")
     fewer = record.interval(config, 3, 0.05)
-    assert (fewer["factor"], fewer["calibrated"]) == (record.fewer[2], False)
+    assert (fewer["factor"] > record.fewer[4], fewer["calibrated"]) == (True, False)
     assert ", with samples=6: here it may cover more or less" in fewer["source"]
     assert record.interval(config, 1)["factor"] == 0
     other = config_of("operator.sigma=3.0")
@@ -116,7 +116,7 @@ def test_fewer_samples_have_factors_of_their_own(gaussian):
         assert (entry["factor"], entry["calibrated"]) == (factor, True)
         assert record.check["fewer"][str(count)] == pytest.approx(0.9, abs=4 * record.check["standard_error"] + 1 / 25)
     assert record.fewer[2] < 2 < paired_factor(2)
-    assert record.interval(config, 5, 0.05)["factor"] == pytest.approx(record.fewer[4] * 0.8**0.5)       # odd, a larger spread
+    assert record.interval(config, 3, 0.05)["factor"] > record.fewer[4] * (2 / 3) ** 0.5     # odd: of a larger spread
 
 
 def test_a_record_whose_own_check_belies_it_promises_nothing(gaussian):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import invdiff.calibration.cases
 import invdiff.calibration.measuring
 from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.calibration.finding import find_calibration, place
@@ -88,18 +89,27 @@ def test_one_of_these_settings_alone_goes_before_one_of_many(gaussian):
     assert find_calibration(config, prior, 0.1).varied == law
 
 
-def test_the_sampler_may_vary_too(gaussian):
+def test_the_sampler_may_vary_too(gaussian, monkeypatch):
     config = config_of()
     law = read_law(config, ["sampler.steps=4,8"])
+    samplers, restore = [], invdiff.calibration.cases.restore
+
+    def seen(problem, prior, sampler, **options):
+        samplers.append(sampler)
+        return restore(problem, prior, sampler, **options)
+
+    monkeypatch.setattr(invdiff.calibration.cases, "restore", seen)
     record = calibrate(config, Known(gaussian.crops[:6], None, "six"), law=law)
     assert record.interval(config_of("sampler.steps=8"), 4, 0.05)["calibrated"]
+    assert {sampler.num_steps for sampler in samplers} == {4, 8}
     assert "with sampler.steps 4 or 8: here" in record.interval(config_of("sampler.steps=9"), 4, 0.05)["source"]
 
 
 @pytest.mark.parametrize(("text", "said"), [
     ("sigma_y", "expected KEY=LOW:HIGH"), ("operator.width=1:2", "expected KEY=LOW:HIGH"), ("sigma_y=0.2:0.1", "in order"),
     ("sigma_y=0.1:nan", "in order"), ("sigma_y=-1:1", "at least 0"), ("operator.boundary=valid", "or values A,B"),
-    ("samples=2,4", "expected KEY"), ("sigma_y=a:b", "expected two numbers")])
+    ("samples=2,4", "expected KEY"), ("sigma_y=true,false", "at least 0"), ("sampler.steps=20:10", "in order"),
+    ("sigma_y=a:b", "expected two numbers")])
 def test_bad_laws_get_a_sentence(text, said):
     with pytest.raises(InputError, match=said):
         read_law(config_of(), [text])
@@ -110,8 +120,23 @@ def test_settings_that_no_operator_takes_are_refused_before_any_image_is_restore
     for law in ({"operator.boundary": Choice(values=["circular", "round"])}, {"operator.sigma": Range(low=-1.0, high=1.0)}):
         with pytest.raises(InputError, match="--vary"):
             calibrate(config, gaussian, law=law, on_image=lambda done, of: pytest.fail("began"))
+    with pytest.raises(InputError, match="--vary|steps"):
+        calibrate(config, gaussian, law={"sampler.steps": Choice(values=[4, 0])}, on_image=lambda *_: pytest.fail("began"))
+    scans = run_config("mri", None, ["sigma_y=0.01"])
     with pytest.raises(InputError, match="scans bring their own"):
-        read_law(run_config("mri", None, []), ["sigma_y=0.01:0.1"])
+        calibrate(scans, gaussian, law=read_law(scans, ["sigma_y=0.01:0.1"]))
+    with pytest.raises(InputError, match="said twice"):
+        read_law(config, ["sigma_y=0.01:0.1", "sigma_y=0.1:0.2"])
+
+
+def test_whole_numbers_stay_whole_and_ends_are_held():
+    config = config_of()
+    steps = read_law(config, ["sampler.steps=10:30"])["sampler.steps"]
+    assert steps.ends == [10, 30]
+    assert {type(steps.draw(np.random.default_rng(i))) for i in range(20)} == {int}
+    assert (steps.holds(30), steps.holds(31)) == (True, False)
+    angle = read_law(config, ["operator.angle=-45:45"])["operator.angle"]
+    assert (angle.holds(-45), angle.holds(45), angle.holds(-50)) == (True, True, False)
 
 
 def test_words():

@@ -68,8 +68,10 @@ def test_the_parts_are_those_of_dense_algebra(name, sigma_y):
     kept = s > 1e-5 * s[0]
     gain = torch.where(kept, s / (s.square() + (sigma_y / SPREAD) ** 2), 0)
     units = torch.eye(x.shape[1]).repeat_interleave(x[0, 0].numel(), 1).double()                  # flat images, (C, n)
-    level = torch.linalg.pinv(units @ a.T @ a @ units.T + (sigma_y / SPREAD) ** 2 * torch.eye(len(units)), rtol=1e-6)
-    flat = problem.y.flatten(1).double() @ a @ units.T @ level.T @ units
+    flat = torch.zeros_like(x.flatten(1), dtype=torch.float64)
+    for of in ([units] if len(units) <= 2 else [units.sum(0, keepdim=True), units]):                # all alike first
+        level = torch.linalg.pinv(of @ a.T @ a @ of.T + (sigma_y / SPREAD) ** 2 * torch.eye(len(of)), rtol=1e-6)
+        flat = flat + (problem.y.flatten(1).double() - flat @ a.T) @ a @ of.T @ level.T @ of
     data = flat + (problem.y.flatten(1).double() - flat @ a.T) @ u * gain @ vt
     rest = x.flatten(1).double() - flat
     filled = rest - rest @ vt.T * (gain * s) @ vt
@@ -122,11 +124,20 @@ def test_brightness_is_not_filled_in(name, sigma_y):
     assert moved.abs().max() < 10 * unsure + 1e-4
 
 
+def test_no_colour_is_made_up_where_none_is_seen():
+    """Of a grey image whose colours are not measured, nothing is filled in; and many channels cost no more than they must."""
+    physics = operators.Colorization((3, 8, 8))
+    flat = torch.full((1, 3, 8, 8), 0.6)
+    got = provenance(Problem(physics, physics.A(flat), 0.0), flat, probes=1)
+    assert got.prior.abs().max() < 1e-4
+    torch.testing.assert_close(got.data, flat, rtol=0, atol=1e-4)
+
+
 def test_a_mask_is_measured_where_it_says_and_two_probes_tell():
     problem, x = case("inpainting", 0.05)
     before = problem.calls.operator
     got = provenance(problem, x).measured
-    assert problem.calls.operator - before <= (3 + 1 + 3) * len(x)          # flat images, their own, x and two probes
+    assert problem.calls.operator - before <= (6 + 3) * len(x)            # flat images; x and two probes
     torch.testing.assert_close(got[0, 0].double(), resolution(problem, x.shape[1:]), rtol=0, atol=1e-6)
 
 

@@ -8,6 +8,7 @@ from toys import assert_moments_close, natural_prior, pose, sample
 import operators
 from invdiff.io.images import sample_image
 from invdiff.posterior import MomentMatching
+from invdiff.posterior.covariance import selects_pixels
 from invdiff.priors import load_prior
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
@@ -74,6 +75,7 @@ def test_deepinv_s_inpainting_is_ours():
     results = [restore(Problem(physics, y, 0.02), load_prior("natural"), MomentMatching(steps=5))
                for physics in (ours, deepinv.physics.Inpainting((3, 48, 48), mask=mask.float()))]
     torch.testing.assert_close(results[0].samples, results[1].samples, rtol=0, atol=1e-4)
+    assert not selects_pixels(deepinv.physics.Inpainting((3, 48, 48), mask=0.5 * mask.float()))       # weights, not a selection
 
 
 def test_solves_for_dense_random_sums_go_on_until_they_have_converged():
