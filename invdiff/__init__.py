@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from invdiff.problem import Problem, simulate
     from invdiff.restoration import Result, Stop, restore
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = ["InputError", "Problem", "Result", "Stop", "assess", "load_prior", "restore", "simulate"]
 
 _HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "Result": "restoration", "load_prior": "priors",

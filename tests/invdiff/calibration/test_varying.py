@@ -120,7 +120,7 @@ def test_settings_that_no_operator_takes_are_refused_before_any_image_is_restore
     for law in ({"operator.boundary": Choice(values=["circular", "round"])}, {"operator.sigma": Range(low=-1.0, high=1.0)}):
         with pytest.raises(InputError, match="--vary"):
             calibrate(config, gaussian, law=law, on_image=lambda done, of: pytest.fail("began"))
-    with pytest.raises(InputError, match="--vary|steps"):
+    with pytest.raises(InputError, match=r"--vary|steps"):
         calibrate(config, gaussian, law={"sampler.steps": Choice(values=[4, 0])}, on_image=lambda *_: pytest.fail("began"))
     scans = run_config("mri", None, ["sigma_y=0.01"])
     with pytest.raises(InputError, match="scans bring their own"):
