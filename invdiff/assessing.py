@@ -64,7 +64,7 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
         raise InputError(f"result: expected samples of {count} images {problem.image_shape}, got {tuple(result.samples.shape)}")
     if not -count <= item < count:
         raise InputError(f"item: expected one of {count} measurements, got {item}")
-    if count > 1 and (problem.seen_of_one is None or len(problem.seen_of_one) != 1):
+    if problem.together:
         raise InputError(f"assess: this {type(problem.physics).__name__} has parameters of its own for each of {count} "
                          "measurements; restore and assess them one by one")
     record = None if calibration is None else read_calibration(calibration)

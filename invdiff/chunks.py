@@ -70,15 +70,14 @@ def plan(problem: Problem, sampler: Sampler, samples: int, size: int, drawn: Seq
     count, adapts = len(problem.y), sampler.integrates and sampler.integrator.adaptive
     name = type(sampler.integrator if adapts else sampler).__name__
     done = {chain for chunk in drawn for chain in chunk.samples}
-    together = count > 1 and (problem.seen_of_one is None or len(problem.seen_of_one) != 1)
-    if together and (sampler.population or sampler.singly or adapts):
+    if problem.together and (sampler.population or sampler.singly or adapts):
         raise InputError(f"{name} takes one measurement at a time, and this {type(problem.physics).__name__} has "
                          f"parameters of its own for each of {count}; restore them one by one")
     if sampler.population:
         why = f"{name} needs all samples of a measurement at once"
         chunks = [Chunk([(j, i) for i in range(samples)], why) for j in range(count)]
         return [chunk for chunk in chunks if not done.issuperset(chunk.chains)]
-    if together:
+    if problem.together:
         why = f"the operator has parameters of its own for each of {count} measurements, and takes them together"
         chunks = [Chunk([(j, i) for j in range(count)], why) for i in range(samples)]
         return [chunk for chunk in chunks if not done.issuperset(chunk.chains)]

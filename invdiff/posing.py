@@ -49,18 +49,25 @@ def pose(config: RunConfig) -> Posed:
     if config.input is not None:
         return _measured(config, config.input, block)
     truth = sample_image() if config.truth is None else photo(config.truth)
-    height, width = (n // block * block for n in truth.shape[-2:])
-    if min(height, width) == 0:
+    if min(truth.shape[-2:]) < block:
         raise InputError(f"{config.truth}: is smaller than one block of {block} x {block} pixels; give a larger image")
-    truth = truth[..., :height, :width]
-    return Posed(pose_truth(config, truth, config.seed), truth, config.operator)
+    return pose_image(config, truth, config.seed)
 
 
-def pose_truth(config: RunConfig, truth: Tensor, seed: int) -> Problem:
-    """The problem that a config makes of a clean image (1, C, H, W), with noise of a seed. Raises InputError."""
+def pose_image(config: RunConfig, image: Tensor, seed: int, *, within: bool = False) -> Posed:
+    """The problem that a config makes of a clean image (1, C, H, W), cut to whole blocks, with noise of a seed. within: what
+    the measurement does not reach is spare, as it is of one in a file. Raises InputError."""
+    truth = in_blocks(image, config.operator)
     physics = build_operator(config.operator, truth.shape[1:])
     with faults_told(f"operator {config.operator['name']}: measures no image of {tuple(truth.shape[1:])}"):
-        return simulate(physics, truth, float(config.sigma_y or 0), seed)
+        problem = simulate(physics, truth, float(config.sigma_y or 0), seed)
+    return Posed(problem, truth, config.operator, getattr(physics, "border", NOTHING) if within else NOTHING)
+
+
+def in_blocks(image: Tensor, operator: dict[str, Any]) -> Tensor:
+    """As much of an image (..., H, W) as is whole blocks of an operator's spec."""
+    height, width = (n // (block := block_side(operator)) * block for n in image.shape[-2:])
+    return image[..., :height, :width]
 
 
 def _measured(config: RunConfig, path: str, block: int) -> Posed:

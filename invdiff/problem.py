@@ -111,6 +111,11 @@ class Problem:
         except Exception:
             return None
 
+    @property
+    def together(self) -> bool:
+        """Has the operator parameters of its own for each of several measurements?"""
+        return len(self.y) > 1 and (self.seen_of_one is None or len(self.seen_of_one) != 1)
+
     @cached_property
     def pulled(self) -> Tensor:
         """A^T y, (B, C, H, W), of a linear operator."""

@@ -44,7 +44,8 @@ def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> str:
 _Loader.add_constructor("tag:yaml.org,2002:str", _text)
 
 
-def _parse(text: str, where: str) -> Any:
+def parse(text: str, where: str) -> Any:
+    """The plain value of a YAML text. Raises InputError for keys as `_Loader` does, and yaml.YAMLError for what is none."""
     try:
         return yaml.load(text, _Loader)     # safe: it makes plain values alone
     except InputError as error:
@@ -56,7 +57,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     is there twice."""
     path = Path(path)
     try:
-        data = _parse(path.read_text(encoding="utf-8"), str(path))
+        data = parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); expected a YAML file") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -80,7 +81,7 @@ def override(data: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, A
         if not equals or not key.strip():
             raise InputError(f"--set {assignment}: expected KEY=VALUE, for example operator.sigma=1.6")
         try:
-            values.append((key.strip(), _parse(value, f"--set {assignment}")))
+            values.append((key.strip(), parse(value, f"--set {assignment}")))
         except yaml.YAMLError as error:
             raise InputError(f"--set {assignment}: {value!r} is not a YAML value") from error
     return assign(data, values, "--set ")

@@ -221,7 +221,7 @@ def choose_method(cards: dict[str, dict[str, Any]], task: str) -> dict[str, Any]
         prior = st.selectbox(text.PRIOR, list(cards), key="prior", bind="query-params")
         offered = [name for name in text.SAMPLERS if name in SAMPLERS]
         sampler = st.selectbox(text.SAMPLER, offered, format_func=text.SAMPLERS.__getitem__, key="sampler", bind="query-params")
-        st.caption(text.SAMPLER_NOTES.get(sampler, SAMPLERS[sampler].about))
+        st.caption(SAMPLERS[sampler].about)
         own = run_config(task).sampler
         usual = SAMPLERS[sampler]().num_steps
         first = own["steps"] if own.get("name") == sampler else usual

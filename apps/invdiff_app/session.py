@@ -19,6 +19,8 @@ from invdiff_app.jobs import Job, Jobs
 
 Made = TypeVar("Made")
 
+UNSET = ("start", "compare", "reconstruct", "file", "scan_file")        # keys of buttons and uploads, which nobody may set
+
 
 class Visit:
     """A visit's folder goes with this."""
@@ -52,7 +54,7 @@ def take_settings_along(page: str) -> None:
     touched since it came with a link."""
     before, address = st.session_state.get("_address", (page, {}))
     if before != page:
-        taken = [key for key in address if key in st.session_state]
+        taken = [key for key in address if key in st.session_state and key not in UNSET]
         for key in taken:
             st.session_state[key] = st.session_state[key]
         st.query_params.update({key: address[key] for key in taken})

@@ -77,9 +77,6 @@ SAMPLERS = {
     "ddnm": "DDNM", "dds": "DDS", "ilvr": "ILVR", "daps": "DAPS", "split_gibbs": "Split Gibbs", "red_diff": "RED-diff",
     "annealed_langevin": "Annealed Langevin", "twisted_smc": "Twisted SMC",
 }
-SAMPLER_NOTES = {       # beside the library's own
-    "moment_matching": "weighs prior and data by the prior's measured errors; for some tasks by the network's gradients too",
-}
 
 # prior cards
 CARD = "About the prior “{}”"

@@ -10,7 +10,7 @@ from torch import Tensor
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import in_pairs
 from invdiff.calibration.varying import Law, drawn, with_settings
-from invdiff.config import RunConfig, block_side, build_sampler
+from invdiff.config import RunConfig, build_sampler
 from invdiff.diffusion.randomness import sample_variance, stream_seed
 from invdiff.evaluation.intervals import centre_and_spread
 from invdiff.evaluation.mri_metrics import head_mask
@@ -21,9 +21,8 @@ from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Recipe, Slices, restore_slices
-from invdiff.posing import NOTHING, Posed, pose_truth
+from invdiff.posing import in_blocks, pose_image
 from invdiff.priors.spectrum_records import fingerprint
-from invdiff.problem import Problem
 from invdiff.restoration import restore
 from invdiff.trust import appraise
 from operators import mri
@@ -59,22 +58,14 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int, 
     where = find_device(config.device)
     for number in range(first, len(images)):
         mine = with_settings(config, drawn(config, law, number))
-        problem, truth, inner = posed(mine, images.crops[number], stream_seed(config.seed, number, 0))
-        result = restore(problem, prior, build_sampler(mine.sampler), samples=config.samples, antithetic=config.antithetic,
-                         seed=stream_seed(config.seed, number, 1), device=config.device, batch_size=config.batch_size,
-                         precision=config.precision)
-        looked = appraise(problem.to(where), prior, result.samples, look=True, probes=0).features
-        samples = inner(result.samples[0])
-        other = inner(images.crops[number - 1][:, : truth.shape[-2], : truth.shape[-1]])    # for the distances
-        yield _case(_centre_and_spread, samples, inner(truth[0]), _std(samples), _independent(samples, config), other, looked)
-
-
-def posed(config: RunConfig, image: Tensor, seed: int) -> tuple[Problem, Tensor, Callable[[Tensor], Tensor]]:
-    """The problem made of an image (C, H, W), the image in whole blocks (1, C, H, W), and what takes the inner part of one."""
-    block = block_side(config.operator)
-    truth = image[None, :, : image.shape[-2] // block * block, : image.shape[-1] // block * block]
-    problem = pose_truth(config, truth, seed)
-    return problem, truth, Posed(problem, truth, config.operator, getattr(problem.physics, "border", NOTHING)).inner
+        posed = pose_image(mine, images.crops[number][None], stream_seed(config.seed, number, 0), within=True)
+        result = restore(posed.problem, prior, build_sampler(mine.sampler), samples=config.samples,
+                         antithetic=config.antithetic, seed=stream_seed(config.seed, number, 1), device=config.device,
+                         batch_size=config.batch_size, precision=config.precision)
+        looked = appraise(posed.problem.to(where), prior, result.samples, look=True, probes=0).features
+        samples = posed.inner(result.samples[0])
+        truth, other = (posed.inner(in_blocks(images.crops[i], mine.operator)) for i in (number, number - 1))
+        yield _case(_centre_and_spread, samples, truth, _std(samples), _independent(samples, config), other, looked)
 
 
 def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:

@@ -17,7 +17,7 @@ from invdiff.errors import InputError
 from invdiff.evaluation.intervals import uncalibrated
 from invdiff.evaluation.novelty import Reference
 from invdiff.paths import cache_folder
-from invdiff.resolving import tasks
+from invdiff.resolving import calibration_beside, tasks
 
 
 def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None = None) -> Calibration | None:
@@ -70,7 +70,7 @@ def _candidates(config: RunConfig) -> Iterator[Path]:
     known = tasks()
     if config.task in known:
         yield from sorted(place(config).parent.glob("*.json"))
-        yield from sorted(known[config.task].parent.glob(f"{config.task}.*calibration.json"))
+        yield from (path for path in (calibration_beside(known[config.task]),) if path.is_file())
 
 
 def place(config: RunConfig, law: Law | None = None) -> Path:

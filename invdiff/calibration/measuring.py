@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from invdiff.calibration.cases import Case, fewer_than, posed, restored
+from invdiff.calibration.cases import Case, fewer_than, restored
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import Calibration, in_pairs
@@ -23,6 +23,7 @@ from invdiff.evaluation.novelty import Reference
 from invdiff.evaluation.ranks import expected_coverage
 from invdiff.machine import versions
 from invdiff.mri.job import scan_prior
+from invdiff.posing import pose_image
 from invdiff.priors import load_prior
 from invdiff.priors.spectrum_records import fingerprint
 
@@ -54,7 +55,7 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
         raise InputError("--vary: scans bring their own noise and mask; what can vary is a photograph's")
     for ends in at_ends(config, law):
         with faults_told("--vary"):
-            posed(ends, images.crops[0], 0)
+            pose_image(ends, images.crops[0][None], 0)
             build_sampler(ends.sampler)
     cases = restored(config, prior, images, checkpoint, on_image, law)
     half, rest = cases[::2], cases[1::2]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from deepinv.models import Denoiser
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
-from invdiff.calibration.varying import Law, told
+from invdiff.calibration.varying import Law, settings_of, told
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
@@ -65,18 +65,22 @@ class Calibration(BaseModel):
 
     def differences(self, config: RunConfig, sigma_y: float | None) -> list[str]:
         """What was otherwise when it was measured, one entry each. Scans bring their own noise, and many their own mask."""
-        found = [f"operator.{key}={value}" for key, value in self.operator.items()
-                 if key not in SEEDS and f"operator.{key}" not in self.varied and config.operator.get(key) != value
-                 and not (config.is_scan and value is None)]
-        found += self.drawing_differs(sigma_y, in_pairs(config))
-        settings = {f"{part}.{key}": value for part, given in (("operator", config.operator), ("sampler", config.sampler))
-                    for key, value in given.items()}
-        found += [f"{key} {what.words()}" for key, what in self.varied.items()
-                  if key != "sigma_y" and not what.holds(settings.get(key))]
+        theirs = settings_of(config)
+
+        def of(part: str, mine: dict[str, Any], silent: bool = False) -> list[str]:
+            """silent: what was not said of a scan may be anything."""
+            found = []
+            for key, value in ((f"{part}.{name}", value) for name, value in mine.items() if name not in ("name", *SEEDS)):
+                if key in self.varied:
+                    found += [] if self.varied[key].holds(theirs.get(key)) else [f"{key} {self.varied[key].words()}"]
+                elif theirs.get(key) != value and not (silent and value is None):
+                    found.append(f"{key}={value}")
+            return found
+
+        found = of("operator", self.operator, config.is_scan) + self.drawing_differs(sigma_y, in_pairs(config))
         if (asked := self.prior.partition("?")[2]) != config.prior.partition("?")[2]:       # a class, and guidance towards it
             found.append(f"prior={self.prior}" if asked else "a prior without options")
-        return found + [f"sampler.{key}={value}" for key, value in self.sampler.items()
-                        if f"sampler.{key}" not in self.varied and config.sampler.get(key) != value]
+        return found + of("sampler", self.sampler)
 
     def drawing_differs(self, sigma_y: float | None, paired: bool) -> list[str]:
         """The noise level and the pairing when it was measured, if they were others."""

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from yaml import YAMLError
 
 from invdiff.config import RunConfig
 from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
-from invdiff.validation import nearest
+from invdiff.validation import assign, nearest, parse
 
 
 class Range(BaseModel):
@@ -50,12 +50,12 @@ class Range(BaseModel):
         return [self._made(self.low), self._made(self.high)]
 
     def words(self) -> str:
-        return f"from {self.low:.4g} to {self.high:.4g}"
+        return _from_to(self.low, self.high)
 
     @property
     def parts(self) -> list[str]:
         """Its halves."""
-        return [f"from {low:.4g} to {high:.4g}" for low, high in ((self.low, self._middle), (self._middle, self.high))]
+        return [_from_to(self.low, self._middle), _from_to(self._middle, self.high)]
 
     def part(self, value: Any) -> str:
         return self.parts[int(value >= self._middle)]
@@ -63,6 +63,10 @@ class Range(BaseModel):
     @property
     def _middle(self) -> float:
         return math.sqrt(self.low * self.high) if self.low > 0 else (self.low + self.high) / 2
+
+
+def _from_to(low: float, high: float) -> str:
+    return f"from {low:.4g} to {high:.4g}"
 
 
 class Choice(BaseModel):
@@ -98,9 +102,7 @@ Law = dict[str, Range | Choice]
 
 def read_law(config: RunConfig, texts: Sequence[str]) -> Law:
     """What is to vary: "sigma_y=0.005:0.1", "operator.boundary=circular,valid". Raises InputError."""
-    known = ["sigma_y", *(f"{part}.{name}" for part, given in (("operator", config.operator), ("sampler", config.sampler))
-                          for name in given if name != "name")]
-    law: Law = {}
+    known, law = settings_of(config), Law()
     for text in texts:
         key, equals, said = (part.strip() for part in text.partition("="))
         if not equals or key not in known or key in law:
@@ -108,18 +110,28 @@ def read_law(config: RunConfig, texts: Sequence[str]) -> Law:
             raise InputError(f"--vary: expected KEY=LOW:HIGH or KEY=A,B,... got {text!r}; {again}")
         try:
             low, colon, high = said.partition(":")
-            law[key] = (Range(low=float(low), high=float(high), whole=_is_whole(config, key)) if colon else
-                        Choice(values=[yaml.safe_load(value) for value in said.split(",")]))
-        except (ValueError, yaml.YAMLError) as error:
+            law[key] = (Range(low=float(low), high=float(high), whole=type(known[key]) is int) if colon else
+                        Choice(values=[_number(value) for value in parse(f"[{said}]", f"--vary {key}")]))
+        except (ValueError, YAMLError) as error:
             raise InputError(f"--vary {key}: expected two numbers LOW:HIGH in order, or values A,B,... got {said!r}") from error
     if "sigma_y" in law and not all(type(end) in (int, float) and end >= 0 for end in law["sigma_y"].ends):
         raise InputError(f"--vary sigma_y: expected noise levels of at least 0, got {law['sigma_y'].words()}")
     return law
 
 
-def _is_whole(config: RunConfig, key: str) -> bool:
-    part, _, name = key.partition(".")
-    return type(getattr(config, part).get(name)) is int if name else False
+def _number(value: Any) -> Any:
+    """1e-1 is a text to YAML."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """What may vary, by dotted key: the noise level, and the parameters of operator and sampler."""
+    parts = (("operator", config.operator), ("sampler", config.sampler))
+    return {"sigma_y": config.sigma_y} | {f"{part}.{name}": value for part, given in parts for name, value in given.items()
+                                          if name != "name"}
 
 
 def at_ends(config: RunConfig, law: Law) -> list[RunConfig]:
@@ -135,12 +147,8 @@ def drawn(config: RunConfig, law: Law, number: int) -> dict[str, Any]:
 
 def with_settings(config: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
     """The config with some of its settings replaced."""
-    parts: dict[str, dict[str, Any]] = {"operator": dict(config.operator), "sampler": dict(config.sampler)}
-    for key, value in settings.items():
-        part, dot, name = key.partition(".")
-        if dot:
-            parts[part][name] = value
-    return config.model_copy(update={**parts, "sigma_y": settings.get("sigma_y", config.sigma_y)})
+    now = {"operator": config.operator, "sampler": config.sampler}
+    return config.model_copy(update=assign(now, settings.items(), "--vary "))
 
 
 def told(law: Mapping[str, Range | Choice]) -> str:

@@ -25,6 +25,7 @@ from torch.nn.functional import conv2d
 
 from invdiff.diffusion.randomness import stream_seed, variance_of_mean
 from invdiff.errors import InputError
+from invdiff.posterior.low_rank import gram, inner
 from invdiff.problem import Problem
 from operators import conjugate_gradients
 
@@ -113,7 +114,7 @@ def _flat(problem: Problem, noise: float) -> Tensor:
     shape = (count, *problem.image_shape)
 
     def seen(image: Tensor) -> Tensor:
-        return problem.A(image.reshape(1, channels, 1, 1).expand(shape)).flatten(1)
+        return problem.A(image.reshape(1, channels, 1, 1).expand(shape))
 
     units = torch.eye(channels).to(problem.y)
     level = _fitted([seen(units.sum(0))], problem.y, noise) if channels != 2 else torch.zeros(count, 1)
@@ -123,11 +124,9 @@ def _flat(problem: Problem, noise: float) -> Tensor:
 
 
 def _fitted(columns: Sequence[Tensor], y: Tensor, noise: float) -> Tensor:
-    """Weights (B, J) of columns (B, m) that make y (B, ...) best, in float32 on the CPU."""
-    gram = torch.stack([torch.stack([(a * b).sum(1, dtype=torch.float64) for a in columns], 1) for b in columns], 2).cpu()
-    pulled = torch.stack([(a * y.flatten(1)).sum(1, dtype=torch.float64) for a in columns], 1).cpu()
-    inverse = torch.linalg.pinv(gram + noise * torch.eye(len(columns)), rtol=1e-6, hermitian=True)
-    return (inverse @ pulled[..., None])[..., 0].float()
+    """Weights (B, J) of columns (B, ...) that make y best, in float32 on the CPU."""
+    inverse = torch.linalg.pinv(gram(columns, columns) + noise * torch.eye(len(columns)), rtol=1e-6, hermitian=True)
+    return (inverse @ inner(columns, y)[..., None])[..., 0].float()
 
 
 def _pull_back(problem: Problem, y: Tensor, noise: float, tolerance: float = TOLERANCE) -> Tensor:

@@ -49,7 +49,7 @@ class MomentMatching(Sampler):
     """
 
     uses_spectrum: ClassVar[bool] = True
-    about: ClassVar[str] = "default; Gaussian conditioning with the prior's measured errors, no knobs"
+    about: ClassVar[str] = "default; weighs prior and data by the prior's measured errors"
     covariance: Literal["local", "spectral", "exact", "low-rank"] = "local"
     rank: PositiveInt = 3
     cg_iterations: PositiveInt | None = None

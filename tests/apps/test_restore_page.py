@@ -9,6 +9,7 @@ import pytest
 from app_pages import APP, command, finished, job_of, page, png, quick, upload
 from invdiff_app import outcome, text
 from invdiff_app.outcome import archive
+from invdiff_app.session import UNSET
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +100,12 @@ def test_a_result_says_what_it_is_of_and_whether_the_page_has_changed_since(done
 
 
 def test_settings_of_a_link_go_along_to_another_page_and_into_its_address():
-    at = page(gaussian_blur_sigma="2.1", deblur_noise="0.05")
+    """And of what no link can set, nothing: buttons and uploads."""
+    at = page(gaussian_blur_sigma="2.1", deblur_noise="0.05", **dict.fromkeys(UNSET, "1"))
     for name in ("compare", "mri", "restore"):
         at.switch_page(f"views/{name}.py").run()
+        assert not at.error
+        assert {button.key for button in at.button} <= {*UNSET, None}
         assert at.query_params["gaussian_blur_sigma"] in ("2.1", ["2.1"])
         assert name == "mri" or "--set sigma_y=0.05 --set operator.sigma=2.1" in command(at)
     at.slider(key="gaussian_blur_sigma").set_value(1.6).run()

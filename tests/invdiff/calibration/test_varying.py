@@ -139,6 +139,13 @@ def test_whole_numbers_stay_whole_and_ends_are_held():
     assert (angle.holds(-45), angle.holds(45), angle.holds(-50)) == (True, True, False)
 
 
+def test_choices_are_yaml():
+    config = config_of()
+    assert read_law(config, ["operator.sigma=1, 8e-1, [0.8, 2]"])["operator.sigma"].values == [1, 0.8, [0.8, 2]]
+    with pytest.raises(InputError, match="expected two numbers"):
+        read_law(config, ["operator.sigma=[1,"])
+
+
 def test_words():
     law = {"a": Range(low=0.002, high=0.1), "b": Choice(values=[2, 3, 4])}
     assert told(law) == "a from 0.002 to 0.1 and b 2, 3 or 4"
