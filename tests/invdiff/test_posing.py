@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from deepinv.physics import LinearPhysics
+from scipy.fft import next_fast_len
 
 import operators
 from invdiff.config import OPERATORS, build_operator
 from invdiff.errors import InputError
 from invdiff.io.images import load_image, sample_image, save_image
-from invdiff.posing import as_image, pose
+from invdiff.posing import as_image, pose, with_fast_sides
 from invdiff.problem import simulate
 from invdiff.resolving import run_config
 
@@ -90,7 +91,8 @@ def test_a_measurement_may_be_smaller_than_its_kernel(boundary, photo):
     height, width = load_image(photo).shape[-2:]
     border = y.image_shape[1] - height
     assert border >= height
-    assert y.image_shape == (3, height + border, width + border)
+    fast = next_fast_len(width + border, real=True) if boundary == "auto" else width + border
+    assert y.image_shape == (3, height + border, fast)
 
 
 def test_a_refusal_says_what_helps(photo, tmp_path):
@@ -229,8 +231,22 @@ def test_a_measurement_tells_whether_its_blur_wraps_around(name, boundary, sigma
     found = pose(run_config("deblur", None, given))
     assert found.operator["boundary"] == ("circular" if boundary == "circular" else "valid")
     spare = [sum(margin) for margin in found.spare]
+    sides = found.problem.image_shape[1:]
+    assert boundary == "circular" or tuple(sides) == tuple(next_fast_len(n, real=True) for n in sides)
     assert found.problem.image_shape == (3, y.shape[-2] + spare[0], y.shape[-1] + spare[1])
     assert (sum(spare) == 0) == (boundary == "circular")
+
+
+@pytest.mark.parametrize("size", [(37, 46), (38, 43), (36, 48)])
+@pytest.mark.parametrize("kernel", [(5, 5), (4, 4), (5, 4), (3, 8)])
+def test_an_image_with_fast_sides_has_the_same_measurement(kernel, size):
+    generator = torch.Generator().manual_seed(0)
+    plain = operators.blur((2, *size), torch.rand(kernel, generator=generator), "valid")
+    larger = with_fast_sides(plain)
+    assert larger.img_size[1:] == (40 if size[0] > 36 else 36, 48 if size[1] != 43 else 45)
+    x = torch.rand(1, *larger.img_size, generator=generator)
+    top, left = (more - less for (more, _), (less, _) in zip(larger.border, plain.border, strict=True))
+    torch.testing.assert_close(larger.A(x), plain.A(x[..., top : top + size[0], left : left + size[1]]))
 
 
 def test_a_boundary_is_found_unless_it_is_said(photo):
