@@ -31,7 +31,8 @@ from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.errors import InputError
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)     # noise levels, in image units
-DRAWS = 2                           # noises at each
+DRAWS = 2                           # noises at each; one where an image has
+LARGE = 2**17                       # pixels or more, over which it averages
 PATCH = 16                          # pixels, the side of a patch; a quarter of the image's where that is less
 AIR = 0.2                           # patches of less root mean square, in that of the brightest twentieth, are air
 ROUGHEST = 0.9                      # quantile over patches
@@ -45,7 +46,8 @@ KEYS = ("mean", "scale", "precision", "scores")
 def features(prior: Denoiser, x: Tensor, seed: int = 0) -> Tensor:
     """What a prior makes of images, (B, 8) float64 on the CPU.
 
-    Costs LEVELS * DRAWS = 8 network calls an image, one at a time: in one batch they would take the most memory of a run.
+    Costs LEVELS * DRAWS = 8 network calls an image, half as many if it is large, one at a time: in one batch they would take
+    the most memory of a run.
 
     Args:
         prior: any Denoiser, of colour, grey or complex images.
@@ -56,8 +58,9 @@ def features(prior: Denoiser, x: Tensor, seed: int = 0) -> Tensor:
     """
     if x.ndim != 4 or len(x) == 0 or not x.isfinite().all():
         raise InputError(f"x: expected finite images (B, C, H, W), got {tuple(x.shape)}")
-    seeds = [stream_seed(seed, i, j) for i in range(len(LEVELS)) for j in range(DRAWS)]
-    noise = Streams(seeds).normal(x.shape[1:]).to(x).unflatten(0, (len(LEVELS), DRAWS))
+    draws = DRAWS if x.shape[-2:].numel() < LARGE else 1
+    seeds = [stream_seed(seed, i, j) for i in range(len(LEVELS)) for j in range(draws)]
+    noise = Streams(seeds).normal(x.shape[1:]).to(x).unflatten(0, (len(LEVELS), draws))
     return torch.stack([_of_one(prior, image, noise) for image in x])
 
 

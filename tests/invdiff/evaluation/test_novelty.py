@@ -106,7 +106,8 @@ def test_an_image_does_not_depend_on_what_is_beside_it_and_seeds_differ():
     assert not torch.allclose(features(prior, x, seed=1), rows)
 
 
-def test_calls_are_few_and_one_at_a_time():
+@pytest.mark.parametrize(("size", "draws"), [((20, 24), 2), ((200, 700), 1)])
+def test_calls_are_few_and_one_at_a_time(size, draws):
     batches = []
 
     class Spy(Denoiser):
@@ -114,8 +115,8 @@ def test_calls_are_few_and_one_at_a_time():
             batches.append((tuple(x.shape), sigma.tolist()))
             return x
 
-    features(Spy(), torch.rand(1, 2, 20, 24))
-    assert batches == [((1, 2, 20, 24), pytest.approx([level])) for level in LEVELS for _ in range(2)]
+    features(Spy(), torch.rand(1, 2, *size))
+    assert batches == [((1, 2, *size), pytest.approx([level])) for level in LEVELS for _ in range(draws)]
 
 
 def test_a_perfect_guess_is_finite():
