@@ -74,6 +74,7 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
     samples, paired = result.samples[item % count][None], bool(result.report.get("antithetic"))
     found = appraise(one, prior, samples, reference_of(record))
     interval = (uncalibrated(samples.shape[1], paired) if record is None else
-                record.entry(record.drawing_differs(problem.sigma_y, paired), samples.shape[1], paired))
+                record.entry(record.drawing_differs(problem.sigma_y, paired), samples.shape[1], paired,
+                             {"sigma_y": problem.sigma_y}))
     lower, upper = (None, None) if samples.shape[1] < 2 else bounds_of(samples[0], interval)
     return Assessment({**found.report, "interval": interval}, lower, upper, found.provenance)

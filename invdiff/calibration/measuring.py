@@ -15,6 +15,7 @@ from invdiff.calibration.cases import Case, fewer_than, restored
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import Calibration, in_pairs
+from invdiff.calibration.trend import Trend, fitted, relative_factor
 from invdiff.calibration.varying import Law, at_ends, drawn
 from invdiff.config import RunConfig, build_sampler, faults_told
 from invdiff.errors import InputError
@@ -36,7 +37,8 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
               on_image: Callable[[int, int], object] = lambda done, of: None) -> Calibration:
     """Restore each image as the config says, and make the record of it.
 
-    level, delta: of the interval, see `conformal_factor`. law: settings that differ from image to image. checkpoint: a folder
+    level, delta: of the interval, see `conformal_factor`. law: settings that differ from image to image, with which the factor
+    changes, see `trend`; not with a `delta`, whose guarantee is for one factor. checkpoint: a folder
     that keeps the finished images; the next call with it goes on from there. on_image: called with how many are done, of how
     many.
 
@@ -58,7 +60,7 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
             pose_image(ends, images.crops[0][None], 0)
             build_sampler(ends.sampler)
     cases = restored(config, prior, images, checkpoint, on_image, law)
-    half, rest = cases[::2], cases[1::2]
+    trend, half, rest = _by_trend(cases, config, law, level) if law and delta is None else ({}, cases[::2], cases[1::2])
     factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)
     fewer = {count: conformal_factor([case[f"ratio of {count}"].numpy() for case in half], level, delta)
              for count in fewer_than(config.samples)}
@@ -68,9 +70,27 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
                        samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
                        precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
                        factor=factor, fewer=fewer, delta=delta, antithetic=in_pairs(config), varied=law,
+                       trend=trend,
                        check=_check(rest, factor, config, reference) | _with_fewer(rest, fewer)
                        | _by_setting(rest, factor, config, law),
                        novelty=reference.to_dict() if reference else None, versions=versions())
+
+
+def _by_trend(cases: Sequence[Case], config: RunConfig, law: Law, level: float) -> tuple[Trend, list[Case], list[Case]]:
+    """How the factor changes with what varied, by the images that calibrate; these and the rest, relative to that."""
+    settings = [drawn(config, law, i) for i in range(len(cases))]
+    needed = np.array([np.quantile(case["ratio"].numpy(), level) for case in cases[::2]])
+    trend, own = fitted(law, settings[::2], needed)
+    fresh = [relative_factor(trend, law, setting) for setting in settings[1::2]]
+    half, rest = ([_relative_to(case, times) for case, times in zip(some, factors, strict=True)]
+                  for some, factors in ((cases[::2], own), (cases[1::2], fresh)))
+    return trend, half, rest
+
+
+def _relative_to(case: Case, times: float) -> Case:
+    """The case of a spread that many times as large."""
+    ratios = {name: values / times for name, values in case.items() if name.startswith("ratio")}
+    return {**case, **ratios, "spread": case["spread"] * times}
 
 
 def _check_count(images: int, level: float, delta: float | None) -> None:

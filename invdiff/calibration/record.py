@@ -1,14 +1,16 @@
 """What was measured of a prior, a task and a sampler together, and its file."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from deepinv.models import Denoiser
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from invdiff.calibration.trend import Trend, relative_factor
 from invdiff.calibration.varying import Law, settings_of, told
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
@@ -29,7 +31,7 @@ class Calibration(BaseModel):
     `invdiff.evaluation.intervals.conformal_factor`. check: what it did on images kept apart. novelty: what restorations of
     images like these look like to the prior, as `invdiff.evaluation.novelty.Reference` has it. weights: the prior's
     fingerprint. images: what it was measured on. varied: settings that differed from image to image. fewer: the factors for
-    the first so many of the samples alone.
+    the first so many of the samples alone. trend: how the factors change with what varied, see `relative_factor`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +41,7 @@ class Calibration(BaseModel):
     operator: dict[str, Any]
     sigma_y: float = Field(ge=0, allow_inf_nan=False)
     varied: Law = {}
+    trend: Trend = {}
     sampler: dict[str, Any]
     samples: int = Field(ge=2)
     antithetic: bool = False
@@ -54,6 +57,14 @@ class Calibration(BaseModel):
     check: dict[str, Any] = {}
     novelty: dict[str, Any] | None = None
     versions: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _trend_of_what_varied(self) -> "Calibration":
+        for key, slopes in self.trend.items():
+            known = self.varied.get(key)
+            if known is None or len(slopes) != len(known.place(None)) or not all(map(math.isfinite, slopes)):
+                raise ValueError(f"trend: expected finite slopes of what varied, got {key}: {slopes}")
+        return self
 
     def refusal(self, config: RunConfig, prior: Denoiser) -> str | None:
         """Why this says nothing of a run, if it does not."""
@@ -93,10 +104,12 @@ class Calibration(BaseModel):
 
     def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
         """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
-        return self.entry(self.differences(config, sigma_y), samples, in_pairs(config))
+        settings = settings_of(config) | ({} if sigma_y is None else {"sigma_y": sigma_y})
+        return self.entry(self.differences(config, sigma_y), samples, in_pairs(config), settings)
 
-    def entry(self, others: list[str], samples: int, paired: bool) -> dict[str, Any]:
-        """The same for a run of so many samples, with what was otherwise when this was measured."""
+    def entry(self, others: list[str], samples: int, paired: bool, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for a run of so many samples, with what was otherwise when this was measured, and as much of what varied
+        as is known of the run."""
         if samples < 2:
             return uncalibrated(samples)
         factors = self.factors
@@ -112,6 +125,7 @@ class Calibration(BaseModel):
             source += ", so it is not to be relied on" if self._contradicted else ""
         nearest = min((count for count in factors if count >= samples), default=max(factors))
         factor = for_samples(factors[nearest], nearest, samples, self.antithetic and paired)
+        factor *= relative_factor(self.trend, self.varied, settings)
         return {"level": self.level, "factor": factor, "calibrated": not others and not self._contradicted, "source": source}
 
     @property

@@ -49,6 +49,14 @@ class Range(BaseModel):
     def ends(self) -> list[Any]:
         return [self._made(self.low), self._made(self.high)]
 
+    def place(self, value: Any) -> list[float]:
+        """From -1 to 1, where in the range a number is; 0 for what is none."""
+        if not isinstance(value, int | float):
+            return [0.0]
+        value = min(max(value, self.low), self.high)
+        low, high, value = map(math.log, (self.low, self.high, value)) if self.low > 0 else (self.low, self.high, value)
+        return [2 * (value - low) / (high - low) - 1]
+
     def words(self) -> str:
         return _from_to(self.low, self.high)
 
@@ -85,6 +93,13 @@ class Choice(BaseModel):
     @property
     def ends(self) -> list[Any]:
         return self.values
+
+    def place(self, value: Any) -> list[float]:
+        """Of numbers, as of a range of them; else one entry for each value, which are 0 on average."""
+        if all(type(known) in (int, float) for known in self.values) and len(set(self.values)) > 1:
+            return Range(low=min(self.values), high=max(self.values)).place(value)
+        return [float(value == known) - 1 / len(self.values) for known in self.values] if self.holds(value) else \
+            [0.0] * len(self.values)
 
     def words(self) -> str:
         return f"{', '.join(map(str, self.values[:-1]))} or {self.values[-1]}"

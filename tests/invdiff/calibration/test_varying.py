@@ -1,5 +1,6 @@
 """Records of which settings varied: what is drawn, which runs they speak of, and what they cover."""
 
+import json
 import math
 
 import numpy as np
@@ -65,6 +66,8 @@ def test_a_record_speaks_of_all_that_varied_and_of_nothing_else(gaussian, tmp_pa
     write_calibration(tmp_path / "r.json", record)
     record = read_calibration(tmp_path / "r.json")
     assert record.varied == law
+    quiet, loud = (record.interval(config, 4, sigma_y)["factor"] for sigma_y in (0.02, 0.2))
+    assert math.log(loud / quiet) == pytest.approx(2 * record.trend["sigma_y"][0])
     for changes in ([], ["operator.boundary=valid", "operator.sigma=1.0"], ["operator.sigma=0.6"]):
         told_of = record.interval(config_of(*changes), 4, 0.15)
         assert told_of["calibrated"]
@@ -77,6 +80,21 @@ def test_a_record_speaks_of_all_that_varied_and_of_nothing_else(gaussian, tmp_pa
         told_of = record.interval(config_of(*changes), 4, sigma_y)
         assert not told_of["calibrated"]
         assert said in told_of["source"]
+
+
+@pytest.mark.parametrize("trend", [{"operator.keep": [0.1]}, {"sigma_y": [0.1, 0.2]}, {"sigma_y": [math.inf]}])
+def test_a_trend_of_something_else_is_damage(trend, gaussian, tmp_path):
+    config = config_of()
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"), law=read_law(config, LAW[:1]))
+    assert record.trend == {}                                   # of two images
+    (tmp_path / "r.json").write_text(json.dumps(record.model_dump(mode="json") | {"trend": trend}))
+    with pytest.raises(InputError, match="trend: expected finite slopes of what varied, got"):
+        read_calibration(tmp_path / "r.json")
+
+
+def test_a_guarantee_is_for_one_factor(gaussian):
+    config = config_of()
+    assert calibrate(config, gaussian, law=read_law(config, LAW[:1]), level=0.6, delta=0.3).trend == {}
 
 
 def test_one_of_these_settings_alone_goes_before_one_of_many(gaussian):
