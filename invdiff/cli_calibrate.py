@@ -1,5 +1,6 @@
 """`invdiff calibrate`: intervals that cover what they say, for a task, a prior and a sampler."""
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,8 +24,8 @@ def calibrate(
     delta: Annotated[float | None, typer.Option(help="Cover it with probability 1 - DELTA over the calibration images, and "
                                                      "not just on average.")] = None,
     vary: Annotated[list[str] | None, typer.Option(help="KEY=LOW:HIGH or KEY=A,B,...: a setting that differs from image to "
-                                                        "image, so that the record is for any of them, on average, as in "
-                                                        "sigma_y=0.005:0.1. Repeatable.")] = None,
+                                                        "image, so that the record is for any of them, with a factor that "
+                                                        "changes with it, as in sigma_y=0.005:0.1. Repeatable.")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="PATH or PATH:KEY of images of another kind: how many of 10 does the "
                                                           "warning find? Repeatable.")] = None,
     assign: Assign = None,
@@ -43,13 +44,10 @@ def calibrate(
     from invdiff.calibration.finding import place
     from invdiff.calibration.known import known_images
     from invdiff.calibration.measuring import calibrate as run
-    from invdiff.calibration.measuring import check_unlike, detected
+    from invdiff.calibration.measuring import check_unlike
     from invdiff.calibration.record import write_calibration
     from invdiff.calibration.varying import read_law
     from invdiff.io.partial import remove_partial
-    from invdiff.io.results import check_kept
-    from invdiff.paths import cache_folder
-    from invdiff.priors.foreign.options import file_of
     from invdiff.resolving import calibration_beside
 
     for option, value, least in (("count", count, 2), ("size", size, 16)):
@@ -61,27 +59,48 @@ def calibrate(
     if resolved.sigma_y in (None, "auto"):
         raise InputError("sigma_y: the noise to simulate is to be given, for example --set sigma_y=0.01")
     if output:
-        pictures: list[str | Path] = [data, *(_path_and_key(name)[0] for name in unlike or [])]
-        check_kept(output, [*pictures, *resolved.files, *filter(None, [config]), file_of(resolved.prior)])
+        _check_output(output, resolved, [data, *(_path_and_key(name)[0] for name in unlike or []), *filter(None, [config])])
     law = read_law(resolved, vary or [])
     images = known_images(resolved, data, key, count, size)
-    others = {name: known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []}
+    others = [known_images(resolved, *_path_and_key(name), OTHERS, size) for name in unlike or []]
     if others:
         check_unlike(images)
     path = output or (calibration_beside(config) if config else place(resolved, law))
-    partial = cache_folder() / "calibrations" / f"{path.stem}.partial"
+    partial = _partial(path)
     record = _with_bar(resolved.task, lambda show: run(resolved, images, level=level, delta=delta, law=law,
                                                        checkpoint=partial, on_image=show))
     write_calibration(path, record)
     remove_partial(partial)
     if others:
-        found = {other.source: _with_bar(other.source, lambda show, other=other: detected(record, resolved, other, show))
-                 for other in others.values()}
-        record = record.model_copy(update={"check": {**record.check, "detected": found}})
+        record = _with_detected(record, resolved, others)
         write_calibration(path, record)
-    _show(record.model_dump())
+    _show(record)
     use = f"restore --set calibration={path} uses it" if output else "restore and the app find it there"
     typer.echo(f"{path}: the calibration; {use}")
+
+
+def _check_output(output: Path, config: Any, named: list[Any]) -> None:
+    """Raises InputError where the record would replace one of the files that the command reads."""
+    from invdiff.io.results import check_kept
+    from invdiff.priors.foreign.options import file_of
+
+    check_kept(output, [*named, *config.files, file_of(config.prior)])
+
+
+def _partial(path: Path) -> Path:
+    """Where the finished images of a record are kept until all are: each record's own, also of one name in two folders."""
+    from invdiff.paths import cache_folder
+
+    return cache_folder() / "calibrations" / f"{path.stem}-{sha256(str(path.resolve()).encode()).hexdigest()[:8]}.partial"
+
+
+def _with_detected(record: Any, config: Any, others: list[Any]) -> Any:
+    """The record, with the share of images of other kinds that are called unusual."""
+    from invdiff.calibration.measuring import detected
+
+    found = {other.source: _with_bar(other.source, lambda show, other=other: detected(record, config, other, show))
+             for other in others}
+    return record.model_copy(update={"check": {**record.check, "detected": found}})
 
 
 def _path_and_key(text: str) -> tuple[str, str | None]:
@@ -95,23 +114,27 @@ def _with_bar(name: str, work: Any) -> Any:
         return work(lambda done, total: bar.update(line, completed=done, total=total))
 
 
-def _show(record: dict[str, Any]) -> None:
-    check = record["check"]
+def _show(record: Any) -> None:
+    from invdiff.calibration.trend import relative_factor
+
+    check = record.check
     error = f" ± {check['standard_error']:.1%}" if check["standard_error"] is not None else ""
-    plain = dict(zip(check["levels"], check["uncalibrated"], strict=True)).get(record["level"])
-    lines = [f"factor {record['factor']:.3f} on the standard deviation of {record['samples']} samples, from {record['count']} "
-             "images",
-             f"on {check['images']} fresh images it covers {check['covered']:.1%}{error} of the pixels"
-             + (f" (uncalibrated: {plain:.1%})" if plain is not None else "") + f"; {record['level']:.0%} were asked",
-             f"mean half-width {check['half_width']:.4f}, mean error {check['error']:.4f}, rank correlation of spread and "
-             f"error {check['spearman']:.2f}"]
-    lines += [f"  with {count} samples, factor {record['fewer'][int(count)]:.3f}: {covered:.1%}"
+    plain = dict(zip(check["levels"], check["uncalibrated"], strict=True)).get(record.level)
+    lines = [f"factor {record.factor:.3f} on the standard deviation of {record.samples} samples, from {record.count} images"]
+    for key in record.trend:
+        times = [f"{relative_factor(record.trend, record.varied, {key: end}):.2f} at {end}" for end in record.varied[key].ends]
+        lines.append(f"  {key}: times {', '.join(times)}")
+    lines += [f"on {check['images']} fresh images it covers {check['covered']:.1%}{error} of the pixels"
+              + (f" (uncalibrated: {plain:.1%})" if plain is not None else "") + f"; {record.level:.0%} were asked",
+              f"mean half-width {check['half_width']:.4f}, mean error {check['error']:.4f}, rank correlation of spread and "
+              f"error {check['spearman']:.2f}"]
+    lines += [f"  with {count} samples, factor {record.fewer[int(count)]:.3f}: {covered:.1%}"
               for count, covered in check.get("fewer", {}).items()]
     lines += [f"  {key} {part}: {found['covered']:.1%} of {found['images']} images"
               for key, parts in check.get("by", {}).items() for part, found in parts.items()]
     if "alarms" in check:
         lines.append(f"{check['alarms']:.1%} of the fresh images were called unusual")
         lines += [f"{share:.0%} of {source} were" for source, share in check.get("detected", {}).items()]
-    elif record["novelty"] is None:
+    elif record.novelty is None:
         lines.append("too few images to learn what is usual: with 38 or more, restore can warn of images unlike these")
     typer.echo("\n".join(lines))

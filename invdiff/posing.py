@@ -67,7 +67,8 @@ def pose_image(config: RunConfig, image: Tensor, seed: int, *, within: bool = Fa
 
 def in_blocks(image: Tensor, operator: dict[str, Any]) -> Tensor:
     """As much of an image (..., H, W) as is whole blocks of an operator's spec."""
-    height, width = (n // (block := block_side(operator)) * block for n in image.shape[-2:])
+    block = block_side(operator)
+    height, width = (n // block * block for n in image.shape[-2:])
     return image[..., :height, :width]
 
 
@@ -93,9 +94,7 @@ def _measured(config: RunConfig, path: str, block: int) -> Posed:
             continue
         if physics is not None:
             problem = Problem(physics, y, _noise_level(config, physics, y)).measured()      # for all to see, too
-            if operator == config.operator:
-                return Posed(problem, None, operator)
-            if config.size is not None:         # for which one boundary alone gives y
+            if operator == config.operator or config.size is not None:      # for which one boundary alone gives y
                 return Posed(problem, None, operator)
             if operator["boundary"] == "circular" and wraps_around(problem):
                 return Posed(problem, None, operator)

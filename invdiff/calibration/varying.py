@@ -1,5 +1,4 @@
-"""Settings that differ from image to image while a record is measured, so that it speaks of a run with any of them: not of
-each, but of what they cover on average."""
+"""Settings that differ from image to image while a record is measured, so that it speaks of a run with any of them."""
 
 import math
 from collections.abc import Mapping, Sequence
