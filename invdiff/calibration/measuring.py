@@ -1,6 +1,7 @@
 """Calibrating: restore images that are known, and find how wide intervals must be, and what is usual.
 
-Every other image calibrates; the rest are kept apart, and tell what the intervals cover on fresh ones.
+Every other image calibrates; the rest are kept apart, and tell what the intervals cover on fresh ones. How the factor changes with
+settings that vary is learned of all, but for each of the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from invdiff.calibration.cases import Case, fewer_than, restored
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.known import Known
 from invdiff.calibration.record import Calibration, in_pairs
-from invdiff.calibration.trend import Trend, fitted, relative_factor
+from invdiff.calibration.trend import Trend, fitted
 from invdiff.calibration.varying import Law, at_ends, drawn
 from invdiff.config import RunConfig, build_sampler, faults_told
 from invdiff.errors import InputError
@@ -60,7 +61,8 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
             pose_image(ends, images.crops[0][None], 0)
             build_sampler(ends.sampler)
     cases = restored(config, prior, images, checkpoint, on_image, law)
-    trend, half, rest = _by_trend(cases, config, law, level) if law and delta is None else ({}, cases[::2], cases[1::2])
+    trend, cases = _by_trend(cases, config, law, level) if law and delta is None else ({}, cases)
+    half, rest = cases[::2], cases[1::2]
     factor = conformal_factor([case["ratio"].numpy() for case in half], level, delta)
     fewer = {count: conformal_factor([case[f"ratio of {count}"].numpy() for case in half], level, delta)
              for count in fewer_than(config.samples)}
@@ -76,15 +78,12 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
                        novelty=reference.to_dict() if reference else None, versions=versions())
 
 
-def _by_trend(cases: Sequence[Case], config: RunConfig, law: Law, level: float) -> tuple[Trend, list[Case], list[Case]]:
-    """How the factor changes with what varied, by the images that calibrate; these and the rest, relative to that."""
+def _by_trend(cases: Sequence[Case], config: RunConfig, law: Law, level: float) -> tuple[Trend, list[Case]]:
+    """How the factor changes with what varied; and the cases relative to that, each to what the others alone tell."""
     settings = [drawn(config, law, i) for i in range(len(cases))]
-    needed = np.array([np.quantile(case["ratio"].numpy(), level) for case in cases[::2]])
-    trend, own = fitted(law, settings[::2], needed)
-    fresh = [relative_factor(trend, law, setting) for setting in settings[1::2]]
-    half, rest = ([_relative_to(case, times) for case, times in zip(some, factors, strict=True)]
-                  for some, factors in ((cases[::2], own), (cases[1::2], fresh)))
-    return trend, half, rest
+    needed = np.array([np.quantile(case["ratio"].numpy(), level) for case in cases])
+    trend, relative = fitted(law, settings, needed)
+    return trend, [_relative_to(case, float(times)) for case, times in zip(cases, relative, strict=True)]
 
 
 def _relative_to(case: Case, times: float) -> Case:

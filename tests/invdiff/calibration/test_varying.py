@@ -85,8 +85,8 @@ def test_a_record_speaks_of_all_that_varied_and_of_nothing_else(gaussian, tmp_pa
 @pytest.mark.parametrize("trend", [{"operator.keep": [0.1]}, {"sigma_y": [0.1, 0.2]}, {"sigma_y": [math.inf]}])
 def test_a_trend_of_something_else_is_damage(trend, gaussian, tmp_path):
     config = config_of()
-    record = calibrate(config, Known(gaussian.crops[:4], None, "four"), law=read_law(config, LAW[:1]))
-    assert record.trend == {}                                   # of two images
+    record = calibrate(config, Known(gaussian.crops[:6], None, "six"), law=read_law(config, LAW[:1]))
+    assert record.trend == {}                                   # of six images
     (tmp_path / "r.json").write_text(json.dumps(record.model_dump(mode="json") | {"trend": trend}))
     with pytest.raises(InputError, match="trend: expected finite slopes of what varied, got"):
         read_calibration(tmp_path / "r.json")
