@@ -1,7 +1,7 @@
 """Calibrating: restore images that are known, and find how wide intervals must be, and what is usual.
 
-Every other image calibrates; the rest are kept apart, and tell what the intervals cover on fresh ones. How the factor changes with
-settings that vary is learned of all, but for each of the others.
+Every other image calibrates; the rest are kept apart, and tell what the intervals cover on fresh ones. How the factor changes
+with settings that vary is learned of all, but for each of the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
