@@ -1,5 +1,6 @@
 """What a restoration made in a script is worth, without its truth: all that the command line says of its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from invdiff.evaluation.intervals import bounds_of, uncalibrated, words_of
 from invdiff.evaluation.provenance import Provenance
 from invdiff.priors.spectrum_records import fingerprint
 from invdiff.problem import Problem
-from invdiff.restoration import Result
+from invdiff.result import Result
 from invdiff.trust import appraise
 
 
@@ -43,7 +44,7 @@ class Assessment:
 
 
 def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: str | Path | None = None,
-           item: int = 0) -> Assessment:
+           settings: Mapping[str, Any] | None = None, item: int = 0) -> Assessment:
     """Does a restoration explain its measurement, what of it is the prior's, how far off may a pixel be, and is the prior out
     of its depth? docs/uncertainty.md says how each is found.
 
@@ -53,11 +54,14 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
         calibration: a file of `invdiff calibrate`, for the interval and to tell unusual images. That it was measured with this
             operator and sampler is for you to see to: prior, noise level, pairs and number of samples are looked at. Without
             one the interval is Student's t, and whether the image is unusual is not said.
+        settings: of what varied while it was measured, what you know of this run, by the same names, as in
+            {"sampler.steps": 10, "operator.sigma": 1.6}: its factor changes with them. For others the middle of their range
+            is taken.
         item: which of the problem's measurements.
 
     Raises:
         InputError: results of another problem, an operator with parameters of its own for each of several measurements, or a
-            calibration that is damaged or another prior's.
+            calibration that is damaged or another prior's, or settings that did not vary in it.
     """
     count = len(problem.y)
     if result.samples.shape[0] != count or tuple(result.samples.shape[2:]) != tuple(problem.image_shape):
@@ -72,9 +76,8 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
         raise InputError(f"{calibration}: was measured with another prior, called {record.prior}")
     one = problem.rows(torch.tensor([item % count], device=problem.y.device))
     samples, paired = result.samples[item % count][None], bool(result.report.get("antithetic"))
-    found = appraise(one, prior, samples, reference_of(record))
     interval = (uncalibrated(samples.shape[1], paired) if record is None else
-                record.entry(record.drawing_differs(problem.sigma_y, paired), samples.shape[1], paired,
-                             {"sigma_y": problem.sigma_y}))
+                record.interval_given(settings or {}, samples.shape[1], problem.sigma_y, paired))
+    found = appraise(one, prior, samples, reference_of(record))
     lower, upper = (None, None) if samples.shape[1] < 2 else bounds_of(samples[0], interval)
     return Assessment({**found.report, "interval": interval}, lower, upper, found.provenance)

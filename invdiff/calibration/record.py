@@ -105,9 +105,17 @@ class Calibration(BaseModel):
     def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
         """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
         settings = settings_of(config) | ({} if sigma_y is None else {"sigma_y": sigma_y})
-        return self.entry(self.differences(config, sigma_y), samples, in_pairs(config), settings)
+        return self._entry(self.differences(config, sigma_y), samples, in_pairs(config), settings)
 
-    def entry(self, others: list[str], samples: int, paired: bool, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def interval_given(self, settings: Mapping[str, Any], samples: int, sigma_y: float, paired: bool) -> dict[str, Any]:
+        """The same of a run without a config, and what is known of the settings that varied. Raises InputError: others."""
+        if others := settings.keys() - self.varied.keys():
+            raise InputError(f"settings: expected some of what varied, {', '.join(self.varied) or 'which is nothing'}; got "
+                             f"{', '.join(sorted(others))}")
+        beyond = [f"{key} {self.varied[key].words()}" for key, value in settings.items() if not self.varied[key].holds(value)]
+        return self._entry(self.drawing_differs(sigma_y, paired) + beyond, samples, paired, {"sigma_y": sigma_y, **settings})
+
+    def _entry(self, others: list[str], samples: int, paired: bool, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The same for a run of so many samples, with what was otherwise when this was measured, and as much of what varied
         as is known of the run."""
         if samples < 2:

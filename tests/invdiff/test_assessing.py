@@ -26,13 +26,19 @@ def test_it_says_what_the_command_line_says(prior, tmp_path):
     config = run_config("deblur", None, ["samples=2", "sampler.steps=3"])
     outcome = run(config)
     problem = pose(config).problem
-    found = invdiff.assess(outcome.result, problem, prior, calibration=RECORD)
+    settings = {"operator.sigma": 1.6, "operator.boundary": "circular", "sampler.steps": 3}
+    found = invdiff.assess(outcome.result, problem, prior, calibration=RECORD, settings=settings)
     for part in ("consistency", "provenance", "novelty"):
         assert found.report[part] == outcome.report[part]
     assert found.report["interval"]["factor"] == outcome.report["interval"]["factor"]
     for mine, theirs in zip((found.lower, found.upper), outcome.bounds, strict=True):
         assert torch.equal(mine, theirs[0])
     said = found.words().split("\n")
+    assert "with sampler.steps from 8 to 50: here" in said[3]
+    silent = invdiff.assess(outcome.result, problem, prior, calibration=RECORD)
+    assert silent.report["interval"]["factor"] < found.report["interval"]["factor"]         # of few steps
+    with pytest.raises(InputError, match=r"settings: expected some of what varied, sigma_y, .*; got operator.width"):
+        invdiff.assess(outcome.result, problem, prior, calibration=RECORD, settings={"operator.width": 2})
     assert len(said) == 4
     assert said[0] == outcome.report["consistency"]["words"]
     assert said[3].startswith("The 90% interval is the mean ±")
