@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from invdiff.errors import InputError
     from invdiff.priors import load_prior
     from invdiff.problem import Problem, simulate
-    from invdiff.restoration import Result, Stop, restore
+    from invdiff.restoration import Stop, restore
+    from invdiff.result import Result
 
 __version__ = "0.4.0"
 __all__ = ["InputError", "Problem", "Result", "Stop", "assess", "load_prior", "restore", "simulate"]
 
-_HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "Result": "restoration", "load_prior": "priors",
+_HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "Result": "result", "load_prior": "priors",
          "Stop": "restoration", "restore": "restoration", "simulate": "problem"}
 
 

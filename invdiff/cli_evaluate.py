@@ -8,13 +8,17 @@ import typer
 from invdiff.cli_options import Device, Guidance, Precision, Prior, Seed, Solver, Steps, plain_console
 from invdiff.errors import InputError
 
-DEFAULT = "fid,kid,is,pr,dc,accuracy"
-_DRAWING = ("prior", "solver", "steps", "class", "guidance", "seed", "precision")
+DEFAULTS = {"features": "fashion-classifier", "metrics": "fid,kid,is,pr,dc,accuracy"}
+_DRAWING = ("prior", "solver", "steps", "class", "guidance", "seed", "precision", "count", "set")
+_NOT_OF_LIKELIHOOD = tuple(name for name in (*_DRAWING, *DEFAULTS, "batch-size") if name not in ("prior", "seed"))
 
 Data = Annotated[Path, typer.Option(help="Real images: a folder of them or of idx files, or an HDF5 file.")]
 Drawn = Annotated[list[Path] | None, typer.Option(help="Images drawn before, instead of --prior: a folder, .npz or .npy; "
                                                        "repeatable, for sets that belong together.")]
 Class = Annotated[str | None, typer.Option("--class", help="Number or name; each: in turn; any: none is told.")]
+Features = Annotated[str | None, typer.Option(help="A classifier's name or file, inception, or inception:FILE [default: "
+                                                   f"{DEFAULTS['features']}].")]
+Metrics = Annotated[str | None, typer.Option(help=f"Some of them [default: {DEFAULTS['metrics']}].")]
 Key = Annotated[str | None, typer.Option(help="Dataset, idx file or folder (in --data, or a path) of the real images "
                                               "[default: those for training, or all of a folder].")]
 Floor = Annotated[str | None, typer.Option("--floor", help="Likewise, of other real images, whose scores are the floor "
@@ -27,9 +31,8 @@ def evaluate(data: Data,
              samples: Drawn = None,
              count: Annotated[int | None, typer.Option("--count", "-n", help="How many to draw [default: 10000].")] = None,
              solver: Solver = None, steps: Steps = None, klass: Class = None, guidance: Guidance = None,
-             features: Annotated[str, typer.Option(help="A classifier's name or file, inception, or inception:FILE.")]
-             = "fashion-classifier", metrics: Annotated[str, typer.Option(help="Some of them.")] = DEFAULT, key: Key = None,
-             kept_apart: Floor = None, assign: Assign = None,
+             features: Features = None, metrics: Metrics = None, key: Key = None, kept_apart: Floor = None,
+             assign: Assign = None,
              batch_size: Annotated[int | None, typer.Option(help="Images drawn, and looked at, together.")] = None,
              seed: Seed = None, device: Device = None, precision: Precision = None,
              likelihood: Annotated[int | None, typer.Option(help="Instead of drawing: bits a dimension of so many of the "
@@ -40,28 +43,30 @@ def evaluate(data: Data,
 
     With --likelihood: how many bits the prior needs for real images.
     """
+    options = {"prior": prior, "samples": samples, "count": count, "solver": solver, "steps": steps, "class": klass,
+               "guidance": guidance, "seed": seed, "precision": precision, "set": assign or [], "data": data, "key": key,
+               "floor": kept_apart, "features": features, "metrics": metrics, "batch-size": batch_size}
+    _check(options, likelihood is not None, output)
+    if likelihood is not None:
+        _likelihood(options, likelihood, device, output)
+    else:
+        _score(options | {name: usual for name, usual in DEFAULTS.items() if options[name] is None}, device, output)
+
+
+def _score(options: dict[str, Any], device: str | None, output: Path | None) -> None:
+    """Scores of images that were drawn before, or are now."""
     from invdiff.evaluation.generative.evaluate import chosen_metrics, floor
     from invdiff.evaluation.generative.evaluate import evaluate as score
     from invdiff.evaluation.generative.features import Looked, feature_network
     from invdiff.evaluation.generative.references import reference, sample_images
     from invdiff.machine import find_device, versions
 
-    options = {"prior": prior, "samples": samples, "count": count, "solver": solver, "steps": steps, "class": klass,
-               "guidance": guidance, "seed": seed, "precision": precision, "set": assign or [], "data": data, "key": key,
-               "floor": kept_apart, "features": features, "metrics": metrics, "batch-size": batch_size}
-    _check(options, output)
-    if likelihood is not None:
-        drawing = [name for name in ("solver", "steps", "class", "guidance", "precision", "count", "set") if options[name]]
-        if prior is None or drawing:
-            raise InputError("--likelihood: is a prior's; give --prior" if prior is None else
-                             f"--likelihood: nothing is drawn; leave out --{drawing[0]}")
-        _likelihood(prior, likelihood, data, key, kept_apart, seed or 0, device, output)
-        return
-    wanted, network = chosen_metrics(metrics), feature_network(features, find_device(device or "auto"))
-    real, names = reference(network, data, key, kept_apart, batch_size)
+    together, samples = options["batch-size"], options["samples"]
+    wanted, network = chosen_metrics(options["metrics"]), feature_network(options["features"], find_device(device or "auto"))
+    real, names = reference(network, options["data"], options["key"], options["floor"], together)
     sets, report = ([sample_images(path, network.classes) for path in samples], None) if samples else \
         _drawn(options, device, network, real.images.size)
-    seen = Looked.joined([images.seen_by(network, batch_size) for images in sets])
+    seen = Looked.joined([images.seen_by(network, together) for images in sets])
     found, lowest = score(seen, real, wanted), floor(real, len(seen), wanted, classes=seen.classes)
     if "accuracy" in wanted and "class_accuracy" not in found:
         _without_accuracy(network.name, found)
@@ -80,15 +85,19 @@ def _without_accuracy(features: str, found: dict[str, float]) -> None:
     typer.echo(f"accuracy is left out: {why}")
 
 
-def _check(options: dict[str, Any], output: Path | None) -> None:
+def _check(options: dict[str, Any], likelihood: bool, output: Path | None) -> None:
     """Before a long computation."""
     from invdiff.evaluation.generative.evaluate import LEAST
 
     if (options["prior"] is None) == (options["samples"] is None):
         raise InputError("evaluate: give either --prior, to draw images, or --samples, the images")
-    drawing = [name for name in (*_DRAWING, "count", "set") if options[name] not in (None, [])]
-    if options["samples"] and drawing:
-        raise InputError(f"evaluate: --samples are drawn already; leave out --{drawing[0]}")
+    if likelihood and options["prior"] is None:
+        raise InputError("--likelihood: is a prior's; give --prior")
+    for asked, unused, why in ((likelihood, _NOT_OF_LIKELIHOOD, "--likelihood: nothing is drawn or scored"),
+                               (options["samples"], _DRAWING, "evaluate: --samples are drawn already")):
+        given = [name for name in unused if options[name] not in (None, [])]
+        if asked and given:
+            raise InputError(f"{why}; leave out --{given[0]}")
     for name, least in (("batch-size", 1), ("count", LEAST)):
         if options[name] is not None and options[name] < least:
             raise InputError(f"--{name}: expected at least {least}, got {options[name]}")
@@ -104,7 +113,7 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
     from invdiff.sample_config import draw, sample_config
     from invdiff.sampling import image_size
 
-    given = {name: options[name] for name in _DRAWING if name != "solver"}
+    given = {name: options[name] for name in _DRAWING if name != "set"}
     given |= {"solver": options["solver"] and {"name": options["solver"]}, "count": options["count"] or 10_000,
               "batch_size": options["batch-size"], "device": device}
     config, prior = sample_config(given, options["set"])
@@ -126,19 +135,19 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
     return [images], {name: report[name] for name in kept}
 
 
-def _likelihood(prior: str, count: int, data: Path, key: str | None, kept_apart: str | None, seed: int, device: str | None,
-                output: Path | None) -> None:
+def _likelihood(options: dict[str, Any], count: int, device: str | None, output: Path | None) -> None:
     from invdiff.cli_sample import with_progress
     from invdiff.evaluation.generative.references import likelihood_of
     from invdiff.machine import find_device, versions
     from invdiff.priors.denoiser import own_sampling
     from invdiff.sample_config import sample_config
 
-    where = find_device(device or "auto")
+    prior, where = options["prior"], find_device(device or "auto")
     loaded = sample_config({"prior": prior})[1].to(where)
     if own_sampling(loaded):
         raise InputError(f"--likelihood: is a denoiser's, and {prior} is none, but draws in few steps; give its teacher")
-    found = with_progress(lambda show: likelihood_of(loaded, data, key, kept_apart, count, seed, where, show))
+    found = with_progress(lambda show: likelihood_of(loaded, options["data"], options["key"], options["floor"], count,
+                                                     options["seed"] or 0, where, show))
     terms = ", ".join(f"{name} {value:.3f}" for name, value in found["elbo_terms"].items())
     gap = found["elbo_bits_per_dim"] - found["ode_bits_per_dim"]
     errors = {name: "" if value is None else f" ± {value:.3f}" for name, value in found["standard_error"].items()}

@@ -23,7 +23,8 @@ from invdiff.machine import find_device
 from invdiff.mri.job import Reconstruction, run_scan
 from invdiff.posing import Posed, as_image, photo, pose
 from invdiff.priors import load_prior
-from invdiff.restoration import Progress, Result, restore
+from invdiff.restoration import Progress, restore
+from invdiff.result import Result
 from invdiff.trust import appraise, estimated_noise
 
 BOUNDARIES = {          # what is said of one that was found

@@ -78,6 +78,11 @@ class Problem:
         raise ValueError(f"{type(self.physics).__name__}: img_size is not set; expected (C, H, W)")
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.image_shape[-2], self.image_shape[-1]
+
+    @property
     def noise_variance(self) -> float:
         """sigma_y^2, or that of rounding where it is less."""
         return max(self.sigma_y, NOISE_FLOOR) ** 2

@@ -1,12 +1,11 @@
 """restore(): what the command line, the app, the benchmark and the tests all call."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from deepinv.models import Denoiser
 from pydantic import BaseModel
@@ -15,16 +14,16 @@ from torch import Tensor
 from invdiff.checks import check_images, check_kinds, check_operator, check_values, estimates
 from invdiff.chunks import Chunk, Costs, Drawn, draw_all, plan
 from invdiff.diffusion.integrators import Step
-from invdiff.diffusion.randomness import sample_variance, stream_seed
+from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
 from invdiff.io.partial import PartialRun
-from invdiff.io.results import output_folder, save_arrays, write_json
 from invdiff.machine import find_device, versions
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
 from invdiff.priors.counted import Counted, in_single, in_use
 from invdiff.priors.latent import latent_of, refusal
 from invdiff.problem import Problem
+from invdiff.result import Result
 
 
 class Stop(Exception):
@@ -38,54 +37,6 @@ class Progress:
     done: int
     total: int
     step: Step
-
-
-@dataclass(frozen=True)
-class Result:
-    """Posterior samples of B measurements.
-
-    Attributes:
-        samples: (B, S, C, H, W), on the CPU, in image units, not clipped.
-        measurement: y (B, ...).
-        report: plain dict: seconds (of drawing the samples alone), network and operator calls a sample, residual, sampler,
-            seed, versions.
-    """
-
-    samples: Tensor
-    measurement: Tensor
-    report: dict[str, Any]
-
-    @property
-    def mean(self) -> Tensor:
-        """(B, C, H, W)."""
-        return self.samples.mean(1)
-
-    @property
-    def std(self) -> Tensor:
-        """Pixelwise over samples, (B, C, H, W); zero where there is one sample."""
-        return sample_variance(self.samples, 1).sqrt() if self.samples.shape[1] > 1 else torch.zeros_like(self.mean)
-
-    def quantiles(self, *levels: float) -> Tensor:
-        """Pixelwise over samples, (B, len(levels), C, H, W), linear between neighbouring samples; rough where there are few.
-
-        Raises ValueError for no level, or one outside [0, 1].
-        """
-        if not levels or not all(0 <= level <= 1 for level in levels):
-            raise ValueError(f"quantiles: expected levels from 0 to 1, got {levels}")
-        found = np.quantile(self.samples.numpy(), levels, axis=1)          # torch's own refuses more than 2^24 values
-        return torch.from_numpy(found).to(self.samples.dtype).movedim(0, 1)
-
-    def save(self, path: str | Path) -> None:
-        """Write result.h5 and report.json into the folder `path`, whole or not at all. Raises InputError."""
-        with output_folder(path) as folder:
-            self.write_into(folder)
-
-    def write_into(self, folder: Path, **more: Tensor) -> None:
-        """The files of `save`, into a folder that exists; `more` arrays into result.h5. A single sample has no std there."""
-        if self.samples.shape[1] > 1:
-            more["std"] = self.std
-        save_arrays(folder / "result.h5", samples=self.samples, mean=self.mean, measurement=self.measurement, **more)
-        write_json(folder / "report.json", self.report)
 
 
 def restore(problem: Problem, prior: Denoiser, sampler: Sampler, *, samples: int = 1, seed: int = 0,
@@ -172,7 +123,7 @@ class _Run:
             steps = self.sampler.steps_from(self.start[index], self.prior, part, seeds)
         done, total = self.steps, self.steps + self.sampler.num_steps * (after + 1)
         began, before, stop = time.perf_counter(), self._spent(), None
-        for step in steps:
+        for step in in_number(steps, self.sampler):
             done += 1
             try:
                 if self.on_step:
@@ -216,8 +167,7 @@ class _Run:
             traces = {"measurement": self.problem.y, "prior": torch.cat([self.prior.prior(known, s) for s in (0.1, 1.0)]),
                       "operator": self.problem.physics.A(picture.expand(len(self.problem.y), *picture.shape))}
         if self.sampler.uses_spectrum:
-            size = (picture.shape[-2], picture.shape[-1])
-            traces["error spectrum"] = spectrum_for(self.prior, self.problem).at(0.1, size)
+            traces["error spectrum"] = spectrum_for(self.prior, self.problem).at(0.1, self.problem.size)
         if self.start is not None:
             traces["start"] = self.start
         self.partial = PartialRun(path, identity, traces)
@@ -251,6 +201,19 @@ class _Run:
         if self.sampler.uses_spectrum:
             report["error_spectrum"] = spectrum_for(self.prior, self.problem).source
         return report
+
+
+def in_number(steps: Iterable[Step], sampler: Sampler) -> Iterator[Step]:
+    """A sampler's steps. Raises InputError where there are not `num_steps` of them, which tells how far a run is, and whether a
+    step is the last."""
+    number, expected = 0, sampler.num_steps
+    for number, step in enumerate(steps, 1):
+        if number > expected:
+            break
+        yield step
+    if number != expected:
+        raise InputError(f"restore: {type(sampler).__name__}.steps gave {'more' if number > expected else number} steps; "
+                         f"expected as many as its num_steps, {expected}")
 
 
 def described(model: BaseModel) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from invdiff.io.results import output_folder, write_json
 from invdiff.machine import find_device, versions
 from invdiff.priors import Guided
 from invdiff.priors.counted import Counted, in_use
-from invdiff.priors.denoiser import own_sampling
+from invdiff.priors.denoiser import card_range, own_sampling
 from invdiff.priors.spectrum_records import channels_of
 from invdiff.restoration import Progress, Stop, described
 from invdiff.training.samples import save_sheet, sheet
@@ -86,41 +86,27 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
             that are not finite.
         Stop: nothing was finished.
     """
-    if count < 1 or seed < 0 or steps < 1 or (batch_size is not None and batch_size < 1) or precision not in ("fp32", "bf16"):
-        raise InputError(f"sample: expected count, steps and batch_size >= 1, seed >= 0 and precision fp32 or bf16, got "
-                         f"{count}, {steps}, {batch_size}, {seed}, {precision!r}")
-    if guidance_interval and guidance_interval[0] > guidance_interval[1]:
-        raise InputError(f"guidance_interval: expected the lowest noise level and then the highest, got {guidance_interval}")
+    _check(count, steps, batch_size, seed, precision, guidance_interval)
     check_solver(prior, integrator)
-    where = find_device(device)
+    where, schedule = find_device(device), schedule or Karras()
     labels = _labels(prior, classes, count, guidance)
     low, high = card_range(prior)
     fewest = 2 if integrator.adaptive else 1            # which goes from the first level to the last in steps of its own
     low, high = low if sigma_min is None else sigma_min, high if sigma_max is None else sigma_max
-    sigmas = _levels(schedule or Karras(), max(steps, fewest), low, high)
+    sigmas = _levels(schedule, max(steps, fewest), low, high)
     guided = partial(Guided, scale=guidance, interval=guidance_interval or (0.0, math.inf))
     draw = _Draw(prior.to(where), integrator, sigmas, _shape(prior, size, channels), guided, seed, where, precision, on_step)
     height, width = draw.shape[-2:]
     together = batch_size or max(1, (_PIXELS_ON_CPU if where.type == "cpu" else _PIXELS) // (height * width))
-    images: list[Tensor] = []
-    began, calls = time.perf_counter(), 0
-    try:
-        with in_use(prior):
-            for first in range(0, count, together):
-                numbers = range(first, min(first + together, count))
-                draw.ahead = -(-(count - first) // together)
-                images.append(draw(numbers, None if labels is None else labels[first : first + together]))
-                calls = draw.prior.calls        # of a batch that a Stop breaks off nothing is counted
-    except Stop:
-        if not images:
-            raise
-    drawn = torch.cat(images)
+    began = time.perf_counter()
+    with in_use(prior):
+        drawn, calls = draw.all(count, labels, together)
     if bad := int((~drawn.isfinite().flatten(1).all(1)).sum()):
         nearer = "" if guidance == 1 else f", or a guidance nearer to 1 than {guidance:g}"
         raise InputError(f"sample: {bad} of {len(drawn)} images are not finite; take more steps or another solver{nearer}")
     report = {"solver": described(integrator),
               "steps": None if integrator.adaptive else steps,
-              "schedule": described(schedule or Karras()),
+              "schedule": described(schedule),
               "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance,
               "guidance_interval": guidance_interval and list(guidance_interval), "seed": seed,
               "classes": None if labels is None else getattr(prior, "card", {}).get("classes"),
@@ -128,6 +114,15 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
               "network_calls": calls / len(drawn), "device": str(where), "precision": precision,
               **_warning(drawn), "versions": versions()}
     return Samples(drawn, None if labels is None else labels[: len(drawn)], report)
+
+
+def _check(count: int, steps: int, batch_size: int | None, seed: int, precision: str,
+           interval: tuple[float, float] | None) -> None:
+    if count < 1 or seed < 0 or steps < 1 or (batch_size is not None and batch_size < 1) or precision not in ("fp32", "bf16"):
+        raise InputError(f"sample: expected count, steps and batch_size >= 1, seed >= 0 and precision fp32 or bf16, got "
+                         f"{count}, {steps}, {batch_size}, {seed}, {precision!r}")
+    if interval and interval[0] > interval[1]:
+        raise InputError(f"guidance_interval: expected the lowest noise level and then the highest, got {interval}")
 
 
 def _warning(images: Tensor) -> dict[str, str]:
@@ -159,12 +154,6 @@ def _solver_name(integrator: Integrator) -> str:
     return name_of(integrator, PARTS["integrator"])
 
 
-def card_range(prior: Denoiser) -> tuple[float, float]:
-    """The noise levels that a prior was trained on, as its card says; 0.002 and 40 for an end that it leaves open."""
-    low, high = getattr(prior, "card", {}).get("sigma_range") or (None, None)
-    return float(low or 0.002), float(high or 40.0)
-
-
 def image_size(prior: Denoiser, size: tuple[int, int] | None = None) -> tuple[int, int]:
     """(H, W) of the images that `sample` draws: `size`, that of the images the prior was trained on, or 64 x 64."""
     height, width = size or getattr(prior, "card", {}).get("image_size") or (64, 64)
@@ -172,7 +161,7 @@ def image_size(prior: Denoiser, size: tuple[int, int] | None = None) -> tuple[in
 
 
 class _Draw:
-    """Draws a batch of images."""
+    """Draws images, batch by batch."""
 
     def __init__(self, prior: Denoiser, integrator: Integrator, sigmas: Tensor, shape: tuple[int, ...],
                  guided: Callable[[Denoiser, Tensor], Guided], seed: int, device: torch.device, precision: str,
@@ -183,8 +172,24 @@ class _Draw:
         self.centre = float(getattr(prior, "centre", 0.0 if shape[0] == 2 or self.latent else 0.5))
         self.done, self.ahead = 0, 1
 
+    def all(self, count: int, labels: Tensor | None, together: int) -> tuple[Tensor, int]:
+        """Images (N, C, H, W) with labels (count,), so many `together`, and the network calls they took; less than `count`, of
+        the batches that were finished, where a `Stop` ends it. Raises Stop where none was."""
+        images: list[Tensor] = []
+        calls = 0
+        try:
+            for first in range(0, count, together):
+                numbers = range(first, min(first + together, count))
+                self.ahead = -(-(count - first) // together)
+                images.append(self.batch(numbers, None if labels is None else labels[first : first + together]))
+                calls = self.prior.calls
+        except Stop:
+            if not images:
+                raise
+        return torch.cat(images), calls
+
     @torch.no_grad()
-    def __call__(self, numbers: Sequence[int], classes: Tensor | None) -> Tensor:
+    def batch(self, numbers: Sequence[int], classes: Tensor | None) -> Tensor:
         """The images of these numbers (N, C, H, W), on the CPU."""
         streams = Streams([stream_seed(self.seed, 0, i) for i in numbers], self.device)
         denoise = self.prior if classes is None else self.guided(self.prior, classes.to(self.device))

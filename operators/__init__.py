@@ -21,7 +21,8 @@ from operators.gaussian_sensing import GaussianSensing
 from operators.inpainting import Inpainting, box_mask, half_mask, image_mask, random_mask, row_mask
 from operators.iterative import IterativePhysics, Solution, conjugate_gradients, least_squares
 from operators.jpeg import JPEG
-from operators.kernels import disc_kernel, gaussian_kernel, load_kernel, motion_kernel, uniform_kernel
+from operators.kernel_files import load_kernel
+from operators.kernels import disc_kernel, gaussian_kernel, motion_kernel, uniform_kernel
 from operators.mri import MRI, MultiCoilMRI, NonCartesianMRI
 from operators.noise import (
     GaussianNoise,

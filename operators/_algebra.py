@@ -16,15 +16,21 @@ RANK_TOLERANCE = 1e-5
 def per_image(value: float | Tensor, like: Tensor) -> Tensor:
     """A scalar, (B,) or (B, 1, ..., 1) as a tensor that broadcasts against `like` (B, ...), in its dtype.
 
-    Raises ValueError on a negative number, and on another length. Tensors are not searched for negative ones: to look at one
+    It may have been made for another number of axes than those of `like`: only its first counts.
+    Raises ValueError on a negative number, and on another shape. Tensors are not searched for negative ones: to look at one
     on a GPU takes as long as to use it.
     """
     if isinstance(value, int | float) and not value >= 0:
         raise ValueError(f"gamma or sigma: expected a number >= 0, got {value}")
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
-    if value.ndim and len(value) not in (1, len(like)):
+    if value.ndim and (len(value) not in (1, len(like)) or value.numel() > len(value)):
         raise ValueError(f"gamma or sigma: expected one, or one for each of {len(like)} images, got {tuple(value.shape)}")
-    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim == 1 else value
+    return value.reshape(-1, *[1] * (like.ndim - 1)) if value.ndim else value
+
+
+def inner(u: Tensor, v: Tensor) -> Tensor:
+    """The inner product of each item of u and v (B, ...), (B, 1, ..., 1)."""
+    return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
 
 
 def starting_point(physics: LinearPhysics, z: Tensor | float | None, y: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from deepinv.physics import LinearPhysics
@@ -38,10 +38,7 @@ def conjugate_gradients(
     An item stops at |b - M x| <= tolerance |b| and is left alone from then on, so its result does not depend on its
     neighbours. On a GPU the host asks only every eighth iteration whether all have stopped.
     """
-
-    def dot(u: Tensor, v: Tensor) -> Tensor:
-        return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
-
+    dot = _algebra.inner
     prepare = precondition or (lambda v: v)
     patience = 1 if b.device.type == "cpu" else 8
     x = torch.zeros_like(b) if start is None else start
@@ -106,9 +103,7 @@ class IterativePhysics(LinearPhysics):
 
     def A_dagger(self, y, x_init=None, *, max_iter: int | None = None, tol: float | None = None, **kwargs) -> Tensor:
         """Least-squares solution, the one of least norm if x_init is None."""
-        return least_squares(
-            self, y, start=x_init, tolerance=tol or self.tol, iterations=max_iter or self.max_iter
-        ).x
+        return least_squares(self, y, start=x_init, **self._limits(max_iter, tol)).x
 
     def prox_l2(
         self, z, y, gamma, x_init=None, *, max_iter: int | None = None, tol: float | None = None, **kwargs
@@ -116,6 +111,8 @@ class IterativePhysics(LinearPhysics):
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
         if isinstance(z, Tensor) and getattr(self, "img_size", None) is not None:
             _check.images(self, "z", z, self.img_size)
-        return least_squares(
-            self, y, z=z, gamma=gamma, start=x_init, tolerance=tol or self.tol, iterations=max_iter or self.max_iter
-        ).x
+        return least_squares(self, y, z=z, gamma=gamma, start=x_init, **self._limits(max_iter, tol)).x
+
+    def _limits(self, max_iter: int | None, tol: float | None) -> dict[str, Any]:
+        """Of the solver, those of a call where it has its own."""
+        return {"iterations": self.max_iter if max_iter is None else max_iter, "tolerance": self.tol if tol is None else tol}

@@ -14,6 +14,8 @@ from torch import Tensor
 from operators import _check, _parameters
 from operators.blur import Blur
 
+TOE = 1e-6  # light below which the gamma curve is a line, whose slope is finite at zero
+
 
 class HighDynamicRange(Physics):
     """y = clip(pivot + gain · (x - pivot), 0, 1) + n: a photograph with blown highlights.
@@ -153,10 +155,10 @@ class NonlinearBlur(Physics):
         return _grey_levels(self.blur.prox_l2(self.blur.A_adjoint(light), light, 100.0), self._gamma)
 
 
-def _grey_levels(light: Tensor, gamma: float, toe: float = 1e-6) -> Tensor:
-    """light^(1/gamma), a straight line through the origin below `toe`, zero below zero."""
-    curve = light.clamp(min=toe) ** (1 / gamma)
-    return torch.where(light > toe, curve, light.clamp(min=0) * toe ** (1 / gamma - 1))
+def _grey_levels(light: Tensor, gamma: float) -> Tensor:
+    """light^(1/gamma), a straight line through the origin below TOE, zero below zero."""
+    curve = light.clamp(min=TOE) ** (1 / gamma)
+    return torch.where(light > TOE, curve, light.clamp(min=0) * TOE ** (1 / gamma - 1))
 
 
 def _as_blur(kernel: Tensor | np.ndarray | LinearPhysics, img_size: tuple[int, int, int]) -> LinearPhysics:

@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 # a part may import the parts of the rows above its own, and nothing of its own row but itself
 LEVELS = [
     {"operators"},
-    {"errors", "paths"},
+    {"errors", "paths", "differences"},
     {"problem", "diffusion", "io", "validation", "machine"},
-    {"priors", "forward", "datasets", "mri.settings"},
+    {"priors", "forward", "datasets", "mri.settings", "result"},
     {"posterior", "figures"},
     {"evaluation", "baselines", "checks", "chunks"},
     {"training"},

@@ -17,7 +17,7 @@ from invdiff.problem import Problem
 DUAL_STEPS = 5
 
 
-def l1_wavelet(problem: Problem, weight: float, iterations: int, shift: bool = True, seed: int = 0) -> Tensor:
+def l1_wavelet(problem: Problem, weight: float, iterations: int, shift: bool = True) -> Tensor:
     """argmin_x 1/2 |y - A x|² + weight Σ |W x|, (B, 2 M, ..., H, W), W complex orthogonal wavelets.
 
     shift: before each prox the image is moved at random against the wavelets (random cycle spinning, Figueiredo & Nowak
@@ -26,7 +26,7 @@ def l1_wavelet(problem: Problem, weight: float, iterations: int, shift: bool = T
     """
     start = scaled_adjoint(problem.physics, problem.y)
     wavelets = Wavelets(start.shape[-2:], start)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
 
     def prox(v: Tensor, step: Tensor) -> Tensor:
         by = [int(torch.randint(n, (), generator=generator)) if shift else 0 for n in v.shape[-2:]]
@@ -66,7 +66,8 @@ def magnitude(x: Tensor) -> Tensor:
 
 
 def gradient(x: Tensor) -> Tensor:
-    """Forward differences (..., H, W, 2) along H and W of x (..., H, W), zero over the last edge: deepinv's ∇."""
+    """Forward differences (..., H, W, 2) along H and W of x (..., H, W), zero over the last edge. deepinv's ∇ is the same for
+    four axes; of five it makes a volume, with differences along three."""
     g = x.new_zeros((*x.shape, 2))
     g[..., :-1, :, 0] = x[..., 1:, :] - x[..., :-1, :]
     g[..., :, :-1, 1] = x[..., :, 1:] - x[..., :, :-1]

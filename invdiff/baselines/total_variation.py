@@ -12,15 +12,9 @@ RELAXATION = 1.9        # in (0, 2); more than 1 nearly halves the iterations (C
 TYPICAL_ERROR = 0.1     # of the starting image, in image units: it balances the primal and the dual step
 
 
-def tv_objective(problem: Problem, x: Tensor, weight: float) -> Tensor:
-    """1/2 |y - A x|^2 + weight TV(x) for each image, (B,); isotropic TV, the channels on their own, x (B, C, H, W)."""
-    misfit = (problem.physics.A(x) - problem.y).square().flatten(1).sum(1)
-    return misfit / 2 + weight * _length(TVDenoiser.nabla(x)).flatten(1).sum(1)
-
-
 @torch.no_grad()
 def total_variation(problem: Problem, weight: float, iterations: int = 300) -> Tensor:
-    """argmin_x 1/2 |y - A x|^2 + weight TV(x), (B, C, H, W), for any deepinv LinearPhysics.
+    """argmin_x 1/2 |y - A x|^2 + weight TV(x), (B, C, H, W), for any deepinv LinearPhysics; isotropic TV of each channel.
 
     Over-relaxed primal-dual splitting (Chambolle & Pock 2011, Algorithm 1; Condat 2013): an iteration is one
     `physics.prox_l2` and one gradient, with no inner loop beyond what the operator's prox needs. For images in [0, 1] on

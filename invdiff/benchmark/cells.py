@@ -25,7 +25,8 @@ from invdiff.machine import find_device
 from invdiff.priors import load_prior
 from invdiff.priors.latent import latent_of
 from invdiff.problem import Problem, simulate
-from invdiff.restoration import Result, restore
+from invdiff.restoration import restore
+from invdiff.result import Result
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 FEWEST = 4              # samples whose spread says something

@@ -1,7 +1,6 @@
 """What makes a benchmark this one: may the rows of an earlier run stand beside new ones?"""
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from invdiff.benchmark.cells import Setup
+from invdiff.differences import first_difference
 from invdiff.priors.foreign.programs import PYTHON
 from invdiff.priors.spectrum_records import fingerprint
 
@@ -38,8 +38,8 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     and there may be more images, tasks, priors or methods, behind those before: their places are in seeds and in file names."""
     for name, value in now.items():
         if name not in ONE_OF:
-            if before[name] != value:
-                return _said(before[name], value, name) + ("; scores want all images anew" if name == "metrics" else "")
+            if said := first_difference({name: before[name]}, {name: value}):
+                return said + ("; scores want all images anew" if name == "metrics" else "")
             continue
         old = before[name]
         if missing := [one for one in old if one not in value]:
@@ -51,8 +51,8 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
         for one in old:
             if name == "images" and old[one] != value[one]:
                 return f"{name}: {one} is another picture"
-            if name != "images" and _spec(old[one]) != _spec(value[one]):
-                return _said(_spec(old[one]), _spec(value[one]), f"{name}: {one}")
+            if name != "images" and (said := first_difference(_spec(old[one]), _spec(value[one]))):
+                return f"{name}: {one}: {said}"
     return None
 
 
@@ -60,19 +60,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str
     """("method", name) and the like of all whose specs are the same and contents are not: their rows are no longer true."""
     return [(kind, one) for name, kind in ONE_OF.items() for one in before[name]
             if one in now[name] and before[name][one] != now[name][one]]
-
-
-def _said(before: Any, now: Any, where: str) -> str:
-    """The first part in which two values differ."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        part = next(key for key in [*before, *now] if before.get(key) != now.get(key))
-        return _said(before.get(part), now.get(part), f"{where}: {part}")
-    return f"{where}: {_short(before)}, and now {_short(now)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _spec(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from invdiff.benchmark.cells import FAILED, LEVELS
+from invdiff.benchmark.cells import FAILED, LEVELS, Cell
 from invdiff.benchmark.identity import changes, difference
 from invdiff.errors import InputError
 from invdiff.io.files import replacing, unwritable
@@ -127,6 +127,20 @@ class Record:
             for key in stale:
                 del rows[key]
         self.rows, self.runs = rows, runs
+
+
+def truth_name(image: int) -> str:
+    """What the picture of a truth is called; the next two are those of a measurement and an estimate."""
+    return f"truth-{image + 1}"
+
+
+def measurement_name(task: int, image: int) -> str:
+    return f"task{task + 1}-measurement-{image + 1}"
+
+
+def estimate_name(cell: Cell) -> str:
+    prior = "none" if cell.prior is None else cell.prior + 1
+    return f"task{cell.task + 1}-prior{prior}-method{cell.method + 1}-{cell.image + 1}"
 
 
 def how_made(command: str, device: str, workers: int) -> dict[str, Any]:

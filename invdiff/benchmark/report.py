@@ -10,8 +10,9 @@ from typing import Any
 from PIL import Image
 
 from invdiff.benchmark import figures
+from invdiff.benchmark.cells import Cell
 from invdiff.benchmark.page import page
-from invdiff.benchmark.record import Record
+from invdiff.benchmark.record import Record, estimate_name, measurement_name, truth_name
 from invdiff.benchmark.settings import BenchmarkConfig
 from invdiff.benchmark.summary import COLUMNS, Line, Variant, best, caveats, cost, described, facts, sections
 from invdiff.evaluation.metrics import METRICS
@@ -104,13 +105,13 @@ def _figures(known: Sequence[Line], metric: str, name: str) -> str:
 
 
 def _pictures(record: Record, config: BenchmarkConfig, task: int, known: Sequence[Line], image: int) -> str:
-    shown = [_picture(record.picture(f"truth-{image + 1}"), "truth"),
-             _picture(record.picture(f"task{task + 1}-measurement-{image + 1}"), "measurement")]
+    shown = [_picture(record.picture(truth_name(image)), "truth"),
+             _picture(record.picture(measurement_name(task, image)), "measurement")]
     labels = [method["label"] for method in config.full_methods]
     for line in known:
-        prior = config.priors.index(line.variant.prior) + 1 if line.variant.prior in config.priors else "none"
-        path = record.picture(f"task{task + 1}-prior{prior}-method{labels.index(line.variant.method) + 1}-{image + 1}")
-        shown.append(_picture(path, _named(line.variant)))
+        prior = config.priors.index(line.variant.prior) if line.variant.prior in config.priors else None
+        cell = Cell(task, prior, labels.index(line.variant.method), image)
+        shown.append(_picture(record.picture(estimate_name(cell)), _named(line.variant)))
     return f'<h3>Image {escape(record.images[image])}</h3><div class="images">{"".join(shown)}</div>'
 
 

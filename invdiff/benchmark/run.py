@@ -17,7 +17,7 @@ from invdiff.benchmark.cells import DONE, Cell, Setup, cells, run_cell
 from invdiff.benchmark.identity import identity
 from invdiff.benchmark.images import clean_images
 from invdiff.benchmark.markdown import write_markdown
-from invdiff.benchmark.record import Record, how_made
+from invdiff.benchmark.record import Record, estimate_name, how_made, measurement_name, truth_name
 from invdiff.benchmark.report import write_report
 from invdiff.benchmark.settings import BenchmarkConfig
 from invdiff.errors import InputError
@@ -81,29 +81,24 @@ def usable_metrics(names: Sequence[str], size: int) -> tuple[list[str], list[str
 def _save_inputs(setup: Setup, record: Record) -> None:
     """Pictures of truths and measurements."""
     for image in range(min(setup.config.pictures, len(setup.images))):
-        record.save_picture(f"truth-{image + 1}", to_uint8(setup.images[image]))
+        record.save_picture(truth_name(image), to_uint8(setup.images[image]))
         for task in range(len(setup.config.tasks)):
             picture = enlarged(as_image(setup.problem(task, image)), setup.images[image].shape[-2:])
-            record.save_picture(f"task{task + 1}-measurement-{image + 1}", to_uint8(picture[0]))
+            record.save_picture(measurement_name(task, image), to_uint8(picture[0]))
 
 
 def _kept(setup: Setup, record: Record, cell: Cell) -> bool:
     """Is a cell's row there, and its picture, if one is to be shown? It takes the estimate, which is not kept."""
     row = record.get(setup.row(cell))
     shown = row is not None and row["status"] == DONE and cell.image < setup.config.pictures
-    return row is not None and (not shown or record.picture(picture_name(cell)).is_file())
-
-
-def picture_name(cell: Cell) -> str:
-    prior = "none" if cell.prior is None else cell.prior + 1
-    return f"task{cell.task + 1}-prior{prior}-method{cell.method + 1}-{cell.image + 1}"
+    return row is not None and (not shown or record.picture(estimate_name(cell)).is_file())
 
 
 def _work(setup: Setup, pending: Sequence[Cell], workers: int, record: Record, on_cell: OnCell | None, total: int) -> None:
     done = total - len(pending)
     for cell, (row, picture) in _results(setup, pending, workers):
         if picture is not None and cell.image < setup.config.pictures:
-            record.save_picture(picture_name(cell), picture)
+            record.save_picture(estimate_name(cell), picture)
         record.add(row)
         done += 1
         if on_cell:

@@ -14,7 +14,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from invdiff.diffusion.ode import dpm_solver
-from invdiff.diffusion.schedules import DDPM_UNITS
+from invdiff.diffusion.sdes import UNIT
 from invdiff.diffusion.stepping import Denoise, DrawNoise, Integrator, Step
 
 FIRST = 0.05            # step in lambda = -log sigma
@@ -81,12 +81,12 @@ class DPMSolverAdaptive(Integrator):
         def attempt(x: Tensor, sigma: Tensor, after: Tensor, before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             x0 = counted(x, sigma)
             *_, low, high = dpm_solver(counted, x, x0, sigma, after, self.order)
-            preserving = (1 + (after / DDPM_UNITS) ** 2).rsqrt()
+            preserving = (1 + (after / UNIT) ** 2).rsqrt()
             low, error = preserving * low, preserving * (high - low)
             return high, error / (self.rtol * torch.maximum(low.abs(), before.abs())).clamp_min(self.atol), x0, low
 
         first = float(sigmas[0])
-        yield from _controlled(attempt, counted, sigmas, x, lambda: x / math.hypot(1, first / DDPM_UNITS), order=self.order)
+        yield from _controlled(attempt, counted, sigmas, x, lambda: x / math.hypot(1, first / UNIT), order=self.order)
 
 
 class _Counted:

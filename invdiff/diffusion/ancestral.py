@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from invdiff.diffusion.schedules import DDPM_UNITS
+from invdiff.diffusion.sdes import UNIT
 from invdiff.diffusion.stepping import Denoise, DrawNoise, Integrator, Step, towards
 from invdiff.errors import InputError
 
@@ -39,7 +39,7 @@ class DDPM(Integrator):
             x0, share = self._estimate(denoise, x, sigma)
             x = x0 + (after / sigma) ** 2 * (x - x0)
             if after > 0:
-                lower, upper = ((u**2 + after**2) * (sigma**2 - after**2) / (u**2 + sigma**2) for u in (0.0, DDPM_UNITS))
+                lower, upper = ((u**2 + after**2) * (sigma**2 - after**2) / (u**2 + sigma**2) for u in (0.0, UNIT))
                 x = x + lower ** ((1 - share) / 2) * upper ** (share / 2) * noise()
             yield Step(after, x, x0)
 

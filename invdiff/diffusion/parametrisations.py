@@ -132,8 +132,3 @@ class ProcessDenoiser(Denoiser):
         a, s = over(self.process.a(t), z), over(self.process.s(t), z)
         u = self.parametrisation.image(self.network(z, t.to(z.dtype), **kwargs), z, a, s)
         return self.process.centre + self.process.unit * u
-
-
-def as_denoiser(model: Network, parametrisation: Parametrisation, process: Process, classes: int = 0) -> ProcessDenoiser:
-    """A network on z_t and t, as a prior of ours; one that knows classes can be guided."""
-    return ProcessDenoiser(model, parametrisation, process, classes)

@@ -12,9 +12,6 @@ from torch import Tensor
 from invdiff.diffusion.rates import LinearRate, SigmoidRate
 from invdiff.diffusion.sdes import UNIT, VP, Flow, even_in_time
 
-# DDPM's schedules were made for images in [-1, 1]; ours are in [0, 1]
-DDPM_UNITS = UNIT
-
 
 class Schedule(BaseModel):
     """Base of the schedules: a frozen set of parameters, callable."""
@@ -55,8 +52,8 @@ class Cosine(Schedule):
     """alpha_bar = cos^2 of an angle that falls linearly (Nichol & Dhariwal 2021, Eq. 17)."""
 
     def levels(self, ramp: Tensor, low: float, high: float) -> Tensor:
-        a, b = math.atan(high / DDPM_UNITS), math.atan(low / DDPM_UNITS)
-        return DDPM_UNITS * torch.tan(a + ramp * (b - a))
+        a, b = math.atan(high / UNIT), math.atan(low / UNIT)
+        return UNIT * torch.tan(a + ramp * (b - a))
 
 
 class Sigmoid(Schedule):
@@ -104,12 +101,6 @@ def cosine_chain(steps: int = 1000) -> Tensor:
     return (f[1:] / f[:-1]).clamp_min(0.001).cumprod(0)
 
 
-def sigmoid_chain(steps: int = 1000) -> Tensor:
-    """alpha_bar (steps,) of the sigmoid chain, float64, beta at most 0.999 (Chen 2023, Algorithm 1)."""
-    log = -SigmoidRate().integral(torch.arange(steps + 1, dtype=torch.float64) / steps)
-    return log.diff().exp().clamp_min(0.001).cumprod(0)
-
-
 def chain_sigmas(alpha_bar: Tensor) -> Tensor:
     """Noise levels of a chain's steps, in image units."""
-    return DDPM_UNITS * ((1 - alpha_bar) / alpha_bar).sqrt()
+    return UNIT * ((1 - alpha_bar) / alpha_bar).sqrt()

@@ -25,6 +25,7 @@ from invdiff.diffusion.decoders import bits_per_dim, check_grid
 from invdiff.diffusion.likelihood import HeunSteps, log_likelihood
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.stepping import Denoise
+from invdiff.priors.denoiser import card_range
 
 CHECKED = 8         # images whose flow is followed once more, in twice the steps
 
@@ -60,7 +61,8 @@ def evaluate_likelihood(denoiser: Denoise, images: Tensor, *, sigma_min: float |
     Raises InputError for images that are not 8-bit, or levels that do not fit.
     """
     check_grid(images)
-    low, high = _levels(denoiser, sigma_min, sigma_max)
+    known = card_range(denoiser)
+    low, high = known[0] if sigma_min is None else sigma_min, known[1] if sigma_max is None else sigma_max
     model = _Model(denoiser, low, high, getattr(denoiser, "centre", 0.5) if centre is None else centre,
                    getattr(denoiser, "sigma_data", 0.25) if spread is None else spread, histogram)
     rows: list[dict[str, Tensor]] = []
@@ -111,11 +113,6 @@ class _Model:
         nats = {"prior": bound.prior, "diffusion": bound.diffusion, "decoder": bound.decoder, "density": -flow - drawn,
                 "flow": flow, "by_level": bound.by_level}
         return {name: bits_per_dim(value, x0).cpu() for name, value in nats.items()} | {"levels": bound.levels.cpu()}, z
-
-
-def _levels(denoiser: Any, sigma_min: float | None, sigma_max: float | None) -> tuple[float, float]:
-    low, high = (getattr(denoiser, "card", None) or {}).get("sigma_range") or (None, None)
-    return sigma_min or low or 0.002, sigma_max or high or 40.0
 
 
 def _summary(bits: dict[str, Tensor]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ METRICS has them all by name.
 
 from __future__ import annotations
 
-import hashlib
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from invdiff.errors import InputError
-from invdiff.io.files import replacing
+from invdiff.io.files import checksum, replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -198,10 +197,4 @@ def _weights(name: str) -> Path:
     return file
 
 
-@cache
-def _checksum(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+_checksum = cache(checksum)       # of hundreds of MiB

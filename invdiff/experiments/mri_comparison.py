@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.markdown import Markdown
 from torch import Tensor
 
 import operators
 from invdiff.baselines.mri import baseline, tuned
 from invdiff.config import build_sampler
 from invdiff.datasets.complex_images import load_complex, to_channels
-from invdiff.errors import InputError
+from invdiff.experiments.running import show
 from invdiff.io.files import make_folder, write_text
 from invdiff.io.markdown import table
 from invdiff.machine import find_device, hardware, versions
@@ -42,7 +41,7 @@ MASKS = {
 
 def magnitude(x: Tensor) -> Tensor:
     """(B, H, W) of complex images (B, 2, H, W)."""
-    return x.square().sum(1).sqrt()
+    return operators.mri.combine_sets(x)[:, 0]
 
 
 def psnr(estimate: Tensor, truth: Tensor) -> float:
@@ -151,17 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="auto")
     add("--output", type=Path, default=Path("comparison-mri.md"), help="the table; the record is beside it, as .json")
     options = parser.parse_args(arguments)
-    try:
-        make_folder(options.output.parent)
-        record = measure(options, Console())
-    except InputError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        return 2
+    return show(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> str:
+    make_folder(options.output.parent)
+    record = measure(options, Console())
     page = to_markdown(record)
-    for path, text in ((options.output.with_suffix(".json"), json.dumps(record, indent=1)), (options.output, page)):
-        write_text(path, text)
-    Console().print(Markdown(page))
-    return 0
+    write_text(options.output.with_suffix(".json"), json.dumps(record, indent=1))
+    write_text(options.output, page)
+    return page
 
 
 if __name__ == "__main__":

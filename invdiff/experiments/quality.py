@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markdown import Markdown
 from torch import Tensor
 
 from invdiff.errors import InputError
@@ -22,6 +21,7 @@ from invdiff.evaluation.generative.features import FeatureNetwork, feature_netwo
 from invdiff.evaluation.generative.references import drawn_images, reference
 from invdiff.experiments.quality_plot import save_plot
 from invdiff.experiments.quality_tables import quality_markdown
+from invdiff.experiments.running import show
 from invdiff.io.files import make_folder, write_text
 from invdiff.io.results import write_json
 from invdiff.machine import find_device, hardware, versions
@@ -137,17 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="auto")
     add("--output", type=Path, default=Path("quality.md"))
     options = parser.parse_args(arguments)
-    console = Console()
-    try:
-        record = _run(options, console)
-    except InputError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        return 2
-    console.print(Markdown(quality_markdown(record, options.output.with_suffix(".svg").name)))
-    return 0
+    return show(lambda: _run(options, Console()))
 
 
-def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _run(options: argparse.Namespace, console: Console) -> str:
     given = {key: getattr(options, key) for key in ("prior", "count", "guidance", "guidance_interval", "precision",
                                                     "device")}
     rows, metrics = parse_rows(options.rows, given), chosen_metrics(options.metrics)
@@ -156,11 +149,12 @@ def _run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     made = {"prior": Path(options.prior).stem, "guidance": options.guidance, "interval": options.guidance_interval,
             "precision": options.precision, **names, "hardware": hardware(torch.device(device)), "versions": versions()}
 
-    def show(name: str, row: dict[str, Any]) -> None:
+    def say(name: str, row: dict[str, Any]) -> None:
         line = f"{name}: {row['calls']:g} calls, {row['seconds']:.1f} s, {row['scores']}"
         console.print(line, highlight=False, soft_wrap=True)
 
-    return quality_table(rows, real, network, options.output, made, metrics, show)
+    record = quality_table(rows, real, network, options.output, made, metrics, say)
+    return quality_markdown(record, options.output.with_suffix(".svg").name)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markdown import Markdown
 from torch import Tensor
 
 from invdiff.baselines.mri import tuned
 from invdiff.config import build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.mri_metrics import score
+from invdiff.experiments.running import show
 from invdiff.io.files import make_folder, write_text
 from invdiff.io.markdown import table
 from invdiff.io.scans import open_scan
@@ -174,17 +174,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="auto")
     add("--output", type=Path, default=Path("comparison-scans.md"), help="the table; the record is beside it, as .json")
     options = parser.parse_args(arguments)
-    try:
-        options.parameters = _parameters(options.parameters)
-        make_folder(options.output.parent)
-        record = measure(options, Console())
-    except InputError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        return 2
-    page = to_markdown(record, options.label)
+    return show(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> str:
+    options.parameters = _parameters(options.parameters)
+    make_folder(options.output.parent)
+    page = to_markdown(measure(options, Console()), options.label)
     write_text(options.output, page)
-    Console().print(Markdown(page))
-    return 0
+    return page
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""Writing a file whole or not at all."""
+"""Writing a file whole or not at all, and telling one from another."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -62,3 +63,12 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 file, complete or absent."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def checksum(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

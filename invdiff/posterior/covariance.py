@@ -132,7 +132,7 @@ def _within(problem: Problem, power: Tensor) -> Callable[[Tensor], Tensor]:
     """R F R^T for the circular filter F of a spectrum, and R the window that is measured."""
     rows, columns = problem.physics.border
     (height, width), (top, _), (left, _) = problem.y.shape[-2:], rows, columns
-    filtered = StationaryCovariance(power, (problem.image_shape[-2], problem.image_shape[-1]))
+    filtered = StationaryCovariance(power, problem.size)
     return lambda v: filtered(functional.pad(v, (*columns, *rows)))[..., top : top + height, left : left + width]
 
 

@@ -25,9 +25,9 @@ from invdiff.posterior.covariance import (
     spectrum_for,
 )
 from invdiff.posterior.likelihood import NONLINEAR, length
-from invdiff.posterior.misfit import Surplus
 from invdiff.posterior.saddlepoint import saddlepoint_rule
 from invdiff.posterior.sampler import Sampler
+from invdiff.posterior.surplus import Surplus
 from invdiff.posterior.tweedie import exact_rule, low_rank_rule
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem, require
@@ -71,12 +71,12 @@ class MomentMatching(Sampler):
         what data that are noise alone add to it. The "exact" form has no draws of its C."""
         if self.covariance == "exact":
             return torch.zeros_like(x0)
-        spectrum, size = spectrum_for(prior, problem), (problem.image_shape[-2], problem.image_shape[-1])
+        spectrum = spectrum_for(prior, problem)
         if self.covariance == "local" and weighs_contrast(spectrum, problem):
             power, scale = spectrum.local_at(sigma, x0)
         else:
-            power, scale = spectrum.at(sigma, size, x0.device), None
-        covariance = StationaryCovariance(power, size, scale)
+            power, scale = spectrum.at(sigma, problem.size, x0.device), None
+        covariance = StationaryCovariance(power, problem.size, scale)
         u = covariance.root(draw(problem.image_shape))
         noise = problem.noise_variance**0.5 * draw(problem.y.shape[1:]) * problem.observed()
         return u + condition(problem.of(noise), covariance, u, tolerance=self.cg_tolerance or 2e-3,
@@ -101,7 +101,6 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
     pixels = selects_pixels(problem.physics)
     spectrum = spectrum_for(prior, problem)
     local = local and weighs_contrast(spectrum, problem)
-    size = (problem.image_shape[-2], problem.image_shape[-1])
     known = local or getattr(spectrum, "exact", False)        # of this image's errors more than a mean over others'
     surplus = Surplus(problem) if Surplus.suits(problem) and not known else None
     weights: Tensor | None = None        # the last solve starts the next
@@ -109,12 +108,12 @@ def spectral_rule(prior: Denoiser, problem: Problem, *, local: bool, tolerance: 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
         x0 = prior(x, sigma)
-        power, scale = spectrum.local_at(sigma, x0) if local else (spectrum.at(sigma, size, x.device), None)
+        power, scale = spectrum.local_at(sigma, x0) if local else (spectrum.at(sigma, problem.size, x.device), None)
         residual = None
         if surplus and sigma < HIGH:
             residual = problem.y - problem.A(x0)
             power = power * surplus(power, residual)
-        covariance = StationaryCovariance(power, size, scale)
+        covariance = StationaryCovariance(power, problem.size, scale)
         correction, weights = condition(problem, covariance, x0, weights, residual=residual, tolerance=tolerance,
                                         iterations=iterations or (1 if pixels and sigma > HIGH else None))
         return x0 + correction
@@ -138,10 +137,9 @@ class PiGDM(Sampler):
     def posterior_denoiser(self, prior: Denoiser, problem: Problem) -> Denoise:
         require(problem.physics, LinearPhysics, "PiGDM", NONLINEAR)
         spectrum = spectrum_for(prior, problem)
-        size = (problem.image_shape[-2], problem.image_shape[-1])
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            variance = spectrum.at(sigma, size, x.device).amax((-3, -2, -1), keepdim=True)      # (1, 1, 1) or (B, 1, 1, 1)
+            variance = spectrum.at(sigma, problem.size, x.device).amax((-3, -2, -1), keepdim=True)  # (1, 1, 1) or (B, 1, 1, 1)
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 x0 = prior(x, sigma)

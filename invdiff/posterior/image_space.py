@@ -53,7 +53,7 @@ class Whitened:
     """
 
     def __init__(self, problem: Problem, power: Tensor, noise: float, scale: Tensor | None = None):
-        self.problem, self.size, self.noise, self.scale = problem, problem.image_shape[-2:], noise, scale
+        self.problem, self.size, self.noise, self.scale = problem, problem.size, noise, scale
         root, pairs = power.sqrt(), power.new_full((power.shape[-1],), 2**0.5)
         pairs[0] = 1.0
         if self.size[1] % 2 == 0:

@@ -15,6 +15,8 @@ from invdiff.priors.latent import LatentPrior, latent_of
 from invdiff.problem import Problem
 from operators import conjugate_gradients
 
+STEP = 1e-2             # in image units, of a difference that stands for a derivative
+
 
 class Decoded(Physics):
     """z -> A(decode(z)): an operator on images as one on their latents, which is not linear."""
@@ -46,13 +48,13 @@ def in_latents(prior: Denoiser, problem: Problem, sampler: str) -> tuple[LatentP
     return latent, Problem(decoded, problem.y, (problem.sigma_y**2 + lost**2) ** 0.5, problem.calls)
 
 
-def _gain(problem: Problem, step: float = 1e-2) -> float:
+def _gain(problem: Problem) -> float:
     """Root mean square of what white noise of variance one on an image puts on y, where that sees the image."""
     generator = torch.Generator().manual_seed(0)
     grey = torch.full((1, *problem.image_shape), 0.5)
     noise = torch.randn(grey.shape, dtype=torch.float32, generator=generator)
     grey, noise = (part.to(problem.y).expand(len(problem.y), *problem.image_shape) for part in (grey, noise))
-    push = (problem.physics.A(grey + step * noise) - problem.physics.A(grey)) / step
+    push = (problem.physics.A(grey + STEP * noise) - problem.physics.A(grey)) / STEP
     return float((push.square().sum() / (push != 0).sum().clamp_min(1)).sqrt())
 
 
@@ -70,24 +72,21 @@ def image_of(latent: LatentPrior, problem: Problem, z: Tensor, noise: Callable[[
     return x + prox(problem, left, latent.error**2)
 
 
-def most_likely(problem: Problem, mean: Tensor, power: Tensor, newton_steps: int, *, tolerance: float = 1e-3,
-                iterations: int = 30) -> Tensor:
+def most_likely(problem: Problem, mean: Tensor, power: Tensor, newton_steps: int, *, tolerance: float = 1e-3) -> Tensor:
     """argmin over z of |y - A(z)|^2 / sigma_y^2 + (z - mean)^T C^-1 (z - mean), C stationary with spectrum `power`.
 
     Gauss-Newton steps, each by conjugate gradients on v, z = mean + C^1/2 v. One is exact for a linear A.
     """
-    size = (mean.shape[-2], mean.shape[-1])
-    root = StationaryCovariance(power.sqrt(), size)
+    root = StationaryCovariance(power, problem.size).root
     noise = problem.noise_variance
     z, v = mean, None
     for _ in range(newton_steps):
         at = Linearised(problem, z)
         target = (problem.y - at.value + at.push(z - mean)).detach()
-        v = conjugate_gradients(_normal(at, root, noise), root(at.pull(target)), v, tolerance=tolerance,
-                                iterations=iterations).x
+        v = conjugate_gradients(_normal(at, root, noise), root(at.pull(target)), v, tolerance=tolerance, iterations=30).x
         z = mean + root(v)
     return z
 
 
-def _normal(at: Linearised, root: StationaryCovariance, noise: float) -> Callable[[Tensor], Tensor]:
+def _normal(at: Linearised, root: Callable[[Tensor], Tensor], noise: float) -> Callable[[Tensor], Tensor]:
     return lambda v: root(at.pull(at.push(root(v)))) + noise * v

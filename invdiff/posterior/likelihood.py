@@ -11,12 +11,12 @@ from torch import Tensor
 
 from invdiff.diffusion.randomness import Draw
 from invdiff.errors import InputError
-from invdiff.posterior.covariance import StationaryCovariance, condition
+from invdiff.posterior.covariance import StationaryCovariance, condition, dots
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem
 
 NONLINEAR = "dps, daps, split_gibbs, red_diff, annealed_langevin"       # the samplers for operators that are not linear
-POWER_ITERATIONS = 15
+ACCURACY = 1e-3, 50         # of solves for draws: the tolerance, and the most iterations
 
 
 def is_linear(problem: Problem) -> bool:
@@ -44,17 +44,17 @@ def _differentiable(problem: Problem, predicted: Tensor) -> Tensor:
     return predicted
 
 
-def squared_norm(problem: Problem, x: Tensor, iterations: int = POWER_ITERATIONS) -> Tensor:
-    """The largest eigenvalue of J^T J at x for each item, (B, 1, 1, 1), by power iterations; for a linear A, |A|^2.
+def squared_norm(problem: Problem, x: Tensor, iterations: int = 15) -> Tensor:
+    """The largest eigenvalue of J^T J at x for each item, (B, 1, ...), by power iterations; for a linear A, |A|^2.
 
     From below, and within a few per cent as a rule. Starts from a fixed vector, so that it is the same for every batch.
     """
     v = torch.randn(x.shape[1:], dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(x).expand_as(x)
     product = _gauss_newton(problem, x)
-    size = length(v)
+    size = dots(v, v).sqrt()
     for _ in range(iterations):
         v = product(v / size.clamp_min(1e-30))
-        size = length(v)
+        size = dots(v, v).sqrt()
     return size
 
 
@@ -89,14 +89,14 @@ def _gauss_newton(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def length(v: Tensor) -> Tensor:
-    """Of each item, (B, 1, 1, 1)."""
+    """Of each item, (B, 1, 1, 1), as images take it, whatever the shape of v (B, ...)."""
     return v.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
 
 
 def stationary_noise(spectrum: ErrorSpectrum, sigma: float, draw: Tensor) -> Tensor:
     """C^1/2 draw, for the covariance C of the spectrum at this level and white noise `draw` (B, C, H, W)."""
     size = (draw.shape[-2], draw.shape[-1])
-    return StationaryCovariance(spectrum.at(sigma, size, draw.device).sqrt(), size)(draw)
+    return StationaryCovariance(spectrum.at(sigma, size, draw.device), size).root(draw)
 
 
 def mean_power(spectrum: ErrorSpectrum, sigma: float, like: Tensor) -> Tensor:
@@ -119,21 +119,19 @@ class GivenData:
     Others: `langevin_steps` of preconditioned Langevin dynamics, exact in their limit.
     """
 
-    def __init__(self, problem: Problem, langevin_steps: int, *, tolerance: float = 1e-3, iterations: int = 50):
+    def __init__(self, problem: Problem, langevin_steps: int):
         self._problem, self._steps = problem, langevin_steps
-        self._tolerance, self._iterations = tolerance, iterations
         self._noise_level = problem.sigma_y * problem.observed().to(problem.y)      # what was not measured has no noise
 
     def __call__(self, mean: Tensor, power: Tensor, noise: Draw) -> Tensor:
-        size = (mean.shape[-2], mean.shape[-1])
-        covariance, root = StationaryCovariance(power, size), StationaryCovariance(power.sqrt(), size)
+        covariance = StationaryCovariance(power, self._problem.size)
         if not is_linear(self._problem):
-            return self._langevin(mean, covariance, root, noise)
-        z = mean + root(noise(mean.shape[1:]))
+            return self._langevin(mean, covariance, noise)
+        z = mean + covariance.root(noise(mean.shape[1:]))
         perturbed = self._problem.of(self._problem.y + self._noise_level * noise(self._problem.y.shape[1:]))
-        return z + condition(perturbed, covariance, z, tolerance=self._tolerance, iterations=self._iterations)[0]
+        return z + condition(perturbed, covariance, z, tolerance=ACCURACY[0], iterations=ACCURACY[1])[0]
 
-    def _langevin(self, mean: Tensor, covariance: StationaryCovariance, root: StationaryCovariance, noise: Draw) -> Tensor:
+    def _langevin(self, mean: Tensor, covariance: StationaryCovariance, noise: Draw) -> Tensor:
         """z <- z - h C grad U + sqrt(2 h) C^1/2 (n + n') / 2, U = |y - A(z)|^2 / (2 sigma_y^2) + (z - m)^T C^-1 (z - m) / 2.
 
         The noise of a step is the mean of two draws, of which the next step has the second: that makes the limit exact for
@@ -152,6 +150,6 @@ class GivenData:
                 moved = length(z - before[0]).clamp_min(torch.finfo(z.dtype).tiny)
                 h = 0.5 / largest.maximum(length(slope - before[1]) / moved)
             before, after = (z, slope), noise(mean.shape[1:])
-            z = z - h * slope + (h / 2).sqrt() * root(draw + after)
+            z = z - h * slope + (h / 2).sqrt() * covariance.root(draw + after)
             draw = after
         return z

@@ -131,7 +131,7 @@ class Conditioning:
 
     def at(self, index: Tensor, covariance: LowRankCovariance) -> "Conditioning":
         """That of the particles at `index`, whose covariance is given."""
-        chosen = Conditioning(self.problem, covariance, self._accuracy, self._columns)
+        chosen = type(self)(self.problem, covariance, self._accuracy, self._columns)
         chosen._seen, chosen._solved = ([part[index] for part in parts] for parts in (self._seen, self._solved))
         return chosen
 

@@ -59,12 +59,12 @@ class ReSample(Sampler):
             for sigma, after in pairwise(sigmas):
                 free = prior(z, sigma)
                 if spectrum:
-                    power = spectrum.at(sigma, shape[-2:], z.device)
+                    power = spectrum.at(sigma, hidden.size, z.device)
                 else:           # of white latents of unit variance
                     power = z.new_full((1, shape[-2], shape[-1] // 2 + 1), sigma**2 / (1 + sigma**2))
                 mean, posed = free, hidden
                 if self.draw:
-                    mean = free + root_noise(power, noise.normal(shape))
+                    mean = free + StationaryCovariance(power, hidden.size).root(noise.normal(shape))
                     posed = replace(hidden, y=hidden.y + level * noise.normal(hidden.y.shape[1:]))
                 z0 = most_likely(posed, mean, power, self.newton_steps)
                 z = self._state(z, free, z0, sigma, after, noise.normal(shape))
@@ -77,8 +77,3 @@ class ReSample(Sampler):
         odds = self.gamma * (sigma**2 - after**2)               # s^2 / sigma'^2
         ahead = free + after / sigma * (z - free)
         return (odds * z0 + ahead) / (odds + 1) + after * (odds / (odds + 1)) ** 0.5 * n
-
-
-def root_noise(power: Tensor, draw: Tensor) -> Tensor:
-    """C^1/2 draw for a stationary C of spectrum `power` and white noise (B, C, H, W)."""
-    return StationaryCovariance(power.sqrt(), (draw.shape[-2], draw.shape[-1]))(draw)

@@ -72,7 +72,7 @@ class Sampler(BaseModel):
                              "can")
 
     def steps(self, prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
-        """Draw one posterior sample for each seed; the last step's x0 is the sample.
+        """Draw one posterior sample for each seed, in `num_steps` steps; the last one's x0 is the sample.
 
         Args:
             prior: D(x, sigma) = E[x0 | x].

@@ -11,9 +11,9 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Step
-from invdiff.diffusion.randomness import Streams
+from invdiff.diffusion.randomness import Draw, Streams
 from invdiff.posterior.covariance import spectrum_for
-from invdiff.posterior.likelihood import NONLINEAR, Draw, GivenData, stationary_noise
+from invdiff.posterior.likelihood import NONLINEAR, GivenData, stationary_noise
 from invdiff.posterior.sampler import Sampler, for_chains
 from invdiff.posterior.svd import Components, components, has_components
 from invdiff.priors.spectrum import ErrorSpectrum

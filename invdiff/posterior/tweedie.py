@@ -178,7 +178,6 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
                  rank: int) -> Denoise:
     """The same with the prior's error spectrum for C, made exact along A^T w for the solution w; this `rank` times."""
     spectrum = spectrum_for(prior, problem)
-    size = (problem.image_shape[-2], problem.image_shape[-1])
     large = in_image_space(problem) and not has_closed_form(problem)
     kind = ImageConditioning if large else Conditioning
     # what ends before it has converged is no draw: with 20 iterations samples of dense random sums diverged
@@ -189,7 +188,7 @@ def low_rank_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None,
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal start
         at = DenoiserAt(prior, x, sigma)
-        covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, size, x.device), size), len(x))
+        covariance = LowRankCovariance(StationaryCovariance(spectrum.at(sigma, problem.size, x.device), problem.size), len(x))
         solves = kind(problem, covariance, accuracy)
         start = solves.base(solves.residual(at.x0), start)
         plain = covariance.base(solves.image(start))

@@ -182,7 +182,7 @@ class StationaryModel:
     iterations: int
 
     def base(self, sigma: float, device: torch.device) -> StationaryCovariance:
-        size = (self.problem.image_shape[-2], self.problem.image_shape[-1])
+        size = self.problem.size
         return StationaryCovariance(self.spectrum.at(sigma, size, device), size)
 
     def conditioning(self, covariance: LowRankCovariance) -> Conditioning:

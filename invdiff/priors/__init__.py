@@ -13,8 +13,7 @@ from invdiff.priors.foreign import FORMATS, is_foreign, load_foreign
 from invdiff.priors.foreign.options import check, join, split
 from invdiff.priors.latent import FORMAT as LATENT_FORMAT
 from invdiff.priors.latent import LatentPrior, load_latent_prior
-from invdiff.priors.measured import calibrate
-from invdiff.priors.spectrum_records import find_record, given_record, with_spectrum
+from invdiff.priors.spectrum_records import calibrate, find_record, given_record, with_spectrum
 
 __all__ = ["FORMATS", "ClassifierGuided", "EDMDenoiser", "Guided", "LatentPrior", "calibrate", "load_prior", "shipped_priors"]
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invdiff.errors import InputError
-from invdiff.priors.checkpoint import card_of, filled, matching, read_tensors, write_tensors
+from invdiff.priors.checkpoint import card_of, filled, half_precision, matching, read_tensors, write_tensors
 from invdiff.priors.networks import check_sizes
 
 FORMAT = "invdiff-autoencoder-1"
@@ -113,11 +113,6 @@ class Residual(nn.Module):
 
 def _like_networks(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def half_precision(coder: nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """The weights of an autoencoder as a file has them, in float16."""
-    return {prefix + k: v.detach().to("cpu", torch.float16).contiguous() for k, v in coder.state_dict().items()}
 
 
 def save_autoencoder(path: str | Path, autoencoder: Autoencoder, card: dict[str, Any]) -> None:

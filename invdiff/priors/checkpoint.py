@@ -28,8 +28,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 def save_prior(path: str | Path, denoiser: EDMDenoiser, card: dict[str, Any]) -> None:
     """Write weights (float16) and card; the file is complete or absent."""
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in denoiser.network.state_dict().items()}
-    write_tensors(path, tensors, {"format": FORMAT, "card": json.dumps(card)})
+    write_tensors(path, half_precision(denoiser.network), {"format": FORMAT, "card": json.dumps(card)})
+
+
+def half_precision(network: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """The weights of a network as a file has them: float16, on the CPU, their names after a prefix."""
+    return {prefix + k: v.detach().to("cpu", torch.float16).contiguous() for k, v in network.state_dict().items()}
 
 
 def load_checkpoint(path: str | Path) -> EDMDenoiser:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.priors.counted import known_spectrum
-from invdiff.priors.denoiser import own_sampling
+from invdiff.priors.denoiser import AsItsPrior, own_sampling
 from invdiff.priors.spectrum import ErrorSpectrum
 
 
@@ -24,22 +24,11 @@ def _rising(interval: tuple[float, float]) -> tuple[float, float]:
 Interval = Annotated[tuple[NonNegativeFloat, PositiveFloat], AfterValidator(_rising)]      # of noise levels
 
 
-class _AsItsPrior(Denoiser):
-    """What a prior that wraps another says of itself, as `prior` does. `classes` are those to choose from: none, the choice is
-    made."""
+class _OfClasses(AsItsPrior):
+    """A prior whose classes are chosen; `classes` are those to choose from: none."""
 
-    prior: Denoiser
     chosen: Tensor
     classes = 0
-
-    def __getattr__(self, name: str) -> Any:
-        """What a prior may say of itself (card, channels, centre, latent, decode ...) is the guided one's."""
-        try:
-            return super().__getattr__(name)        # of torch's modules
-        except AttributeError:
-            if name == "prior":
-                raise
-            return getattr(self.prior, name)
 
     def _classes_of(self, count: int) -> Tensor:
         """The class (count,) of each of so many images. Raises InputError for another number of classes, but one."""
@@ -53,7 +42,7 @@ class _AsItsPrior(Denoiser):
         return known_spectrum(self.prior, channels)
 
 
-class Guided(_AsItsPrior):
+class Guided(_OfClasses):
     """Classifier-free guidance, D(x) + scale (D(x | class) - D(x)) (Ho & Salimans 2022, Eq. 6, with scale = 1 + w).
 
     scale = 1 is the class-conditional prior itself, one call of the network; any other takes two where it acts. Above 1,
@@ -76,20 +65,27 @@ class Guided(_AsItsPrior):
                              "it out, or give the teacher")
         self.prior, self.scale, self.interval = prior, scale, interval
         self.register_buffer("chosen", torch.as_tensor(classes).reshape(-1))
-        self.calls_each = 1 if scale == 1 else 2
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """E[x0 | x, class], extrapolated; x (B, C, H, W), sigma a float or (B,)."""
         count = len(x)
         classes = self._classes_of(count)
         levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(count)
-        acts = (levels >= self.interval[0]) & (levels <= self.interval[1])
-        if self.scale == 1 or not acts.any():
+        acts = self._acts(levels)
+        if not acts.any():
             return self.prior(x, sigma, classes)
         both = self.prior(torch.cat([x, x[acts]]), torch.cat([levels, levels[acts]]),
                           torch.cat([classes, torch.full_like(classes[acts], -1)]))
         conditional, free = both[:count], both[count:]
         return conditional.index_put((acts,), free + self.scale * (conditional[acts] - free))
+
+    def network_calls(self, x: Tensor, sigma: float | Tensor) -> int:
+        """How many images the prior is asked for where x (B, C, H, W) is denoised: those on which guidance acts twice."""
+        levels = torch.as_tensor(sigma, dtype=x.dtype, device=x.device).reshape(-1).expand(len(x))
+        return len(x) + int(self._acts(levels).sum())
+
+    def _acts(self, levels: Tensor) -> Tensor:
+        return (levels >= self.interval[0]) & (levels <= self.interval[1]) & (self.scale != 1)
 
     def with_variance(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor | None]:
         """The estimate, and what the prior given the class says of the variance of a step, if it does."""
@@ -99,7 +95,7 @@ class Guided(_AsItsPrior):
         return told(x, sigma, self._classes_of(len(x))) if told else (self(x, sigma), None)
 
 
-class ClassifierGuided(_AsItsPrior):
+class ClassifierGuided(_OfClasses):
     """Classifier guidance, D(x) + scale sigma^2 grad log p(class | x) (Dhariwal & Nichol 2021, Eq. 14 as a denoiser, by
     Tweedie's formula).
 

@@ -51,7 +51,7 @@ class Counted(Denoiser):
     """A prior under a precision, that answers for its spectrum and card and counts images.
 
     Attributes:
-        calls: images that a network denoised; a prior with a `calls_each` needs that many for each.
+        calls: images that a network denoised; a prior that asks one for more than it was given says so, as `network_calls`.
         gradients: products of its Jacobian with an image, J^T v by a backward pass or J v by one through that.
     """
 
@@ -62,7 +62,7 @@ class Counted(Denoiser):
         self.calls = self.gradients = 0
 
     def forward(self, x: Tensor, sigma: float | Tensor, *args: object, **kwargs: object) -> Tensor:
-        self.calls += len(x) * getattr(self.prior, "calls_each", 1)
+        self._count(x, sigma)
         with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
             x0 = self.prior(x, sigma, *args, **kwargs).to(x.dtype)
         if x0.requires_grad and x.requires_grad:
@@ -74,10 +74,14 @@ class Counted(Denoiser):
         told = getattr(self.prior, "with_variance", None)
         if told is None:
             return self(x, sigma, *args), None
-        self.calls += len(x) * getattr(self.prior, "calls_each", 1)
+        self._count(x, sigma)
         with torch.autocast(self.kind, torch.bfloat16, enabled=self.precision == "bf16"):
             x0, share = told(x, sigma, *args)
         return x0.to(x.dtype), None if share is None else share.to(x.dtype)
+
+    def _count(self, x: Tensor, sigma: float | Tensor) -> None:
+        asks = getattr(self.prior, "network_calls", None)
+        self.calls += asks(x, sigma) if asks else len(x)
 
     def _on_gradient(self, v: Tensor) -> None:
         """Called with the v of J^T v. Where that keeps a graph, a gradient by v is a product with J."""

@@ -8,7 +8,7 @@ from deepinv.models import Denoiser
 from torch import Tensor, nn
 
 from invdiff.priors.pieces import in_pieces
-from invdiff.priors.spectrum import ErrorSpectrum
+from invdiff.priors.spectrum import ErrorSpectrum, spectrum_on
 
 
 class EDMDenoiser(Denoiser):
@@ -34,9 +34,7 @@ class EDMDenoiser(Denoiser):
 
     def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
         """The card's measured error spectrum for images of this many channels, or None."""
-        grey = channels == 1 and self.channels == 3
-        data = self.card.get("spectrum_grey" if grey else "spectrum")
-        return ErrorSpectrum.from_dict(data) if data else None
+        return spectrum_on(self.card, self.channels, channels)
 
     @property
     def classes(self) -> int:
@@ -98,6 +96,26 @@ class EDMDenoiser(Denoiser):
             mode = "reflect" if bottom < h and right < w else "replicate"
             z = F.pad(z, (0, right, 0, bottom), mode=mode)
         return in_pieces(self.network, z, *labels)[..., :h, :w]
+
+
+class AsItsPrior(Denoiser):
+    """A prior that wraps another, `prior`, and says of itself what that one does: card, channels, centre, latent, decode ..."""
+
+    prior: Denoiser
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)        # of torch's modules
+        except AttributeError:
+            if name == "prior":
+                raise
+            return getattr(self.prior, name)
+
+
+def card_range(prior: Any) -> tuple[float, float]:
+    """The noise levels that a prior was trained on, as its card says; 0.002 and 40 for an end that it leaves open."""
+    low, high = getattr(prior, "card", {}).get("sigma_range") or (None, None)
+    return float(low or 0.002), float(high or 40.0)
 
 
 def own_sampling(prior: Any) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from deepinv.models import Denoiser
 from torch import Tensor, nn
 
 from invdiff.errors import InputError
-from invdiff.priors.autoencoder import build_autoencoder, half_precision
-from invdiff.priors.checkpoint import card_of, check_card, filled, matching, read_tensors, write_tensors
+from invdiff.priors.autoencoder import build_autoencoder
+from invdiff.priors.checkpoint import card_of, check_card, filled, half_precision, matching, read_tensors, write_tensors
 from invdiff.priors.counted import known_spectrum
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network

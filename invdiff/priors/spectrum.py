@@ -4,7 +4,7 @@ It stands for the covariance of x0 given x_sigma, taken as stationary: diagonal 
 of the colours (luminance and two chrominances). That is the covariance which spectral moment matching needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from invdiff.priors import local_error
 from invdiff.priors.counted import in_use
 from invdiff.priors.local_error import LocalError
+
+BINS = 32       # of frequency
 
 # opponent colours: rows are luminance, red-green and blue-yellow, an orthonormal basis of RGB
 OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, -1.0, 0.0], [1.0, 1.0, -2.0]])
@@ -158,7 +160,7 @@ def radial_spectrum(error: Tensor, bins: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Sequence[float], source: str, *,
-                     bins: int = 32, seed: int = 0) -> ErrorSpectrum:
+                     bins: int = BINS, seed: int = 0) -> ErrorSpectrum:
     """Error spectrum of a denoiser on clean images (C, H, W), all of one size, at the given noise levels.
 
     Raises:
@@ -184,14 +186,21 @@ def measure_spectrum(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Seque
     return ErrorSpectrum(torch.tensor(sigmas, dtype=torch.float32), frequencies, torch.stack(rows), source, where)
 
 
-def model_spectrum(image: Tensor, levels: int = 40, bins: int = 32) -> ErrorSpectrum:
+def spectrum_on(card: Mapping[str, Any], known: int | None, channels: int) -> ErrorSpectrum | None:
+    """What the card of a prior for images of `known` channels (None: of any) has for images of `channels`, or None."""
+    data = card.get("spectrum_grey" if channels == 1 and known in (None, 3) else "spectrum")
+    spectrum = ErrorSpectrum.from_dict(data) if data else None
+    return spectrum if spectrum is None or spectrum.power.shape[1] == channels else None
+
+
+def model_spectrum(image: Tensor) -> ErrorSpectrum:
     """What a stationary Gaussian prior with the image's own spectrum would err, for a prior without a card.
 
     Each image (B, C, H, W), a crude estimate, fixes the amplitude of its S = a / (f^2 + f0^2) at low frequencies, which
     most measurements keep; the error is the Wiener filter's, sigma^2 S / (S + sigma^2).
     """
     deviation = rotate_colours(image - image.mean((-2, -1), keepdim=True)).cpu()
-    curves = [radial_spectrum(item[None], bins) for item in deviation]
+    curves = [radial_spectrum(item[None], BINS) for item in deviation]
     frequencies, power = curves[0][0], torch.stack([curve for _, curve in curves])                # (F,), (B, K, F)
     if len(frequencies) == 1:                                   # of a pixel alone: as if all grey levels were as likely
         frequencies, power = torch.tensor([0.0, 0.5]), torch.full_like(power, 1 / 12).expand(-1, -1, 2)
@@ -200,7 +209,7 @@ def model_spectrum(image: Tensor, levels: int = 40, bins: int = 32) -> ErrorSpec
     low[0] = False                                              # the ring around zero has lost its mean
     amplitude = (power * shape)[..., low].clamp_min(1e-10).log().mean(-1, keepdim=True).exp()
     signal = amplitude / shape                                  # (B, K, F)
-    sigmas = torch.logspace(-3, 2, levels, dtype=torch.float32)
+    sigmas = torch.logspace(-3, 2, 40, dtype=torch.float32)
     noise = sigmas.square()[:, None, None, None]
     return ErrorSpectrum(sigmas, frequencies, signal * noise / (signal + noise), "a 1/f^2 model of the measured image")
 

@@ -1,5 +1,6 @@
-"""Error spectra measured on request, kept in the user's cache folder and found again by the prior's name."""
+"""Error spectra measured on request: of any denoiser, or kept in the user's cache folder and found by the prior's name."""
 
+import copy
 import hashlib
 import json
 import re
@@ -8,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from deepinv.models import Denoiser
 from torch import Tensor
@@ -15,24 +17,24 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.io.files import write_text
 from invdiff.paths import cache_folder
-from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.denoiser import AsItsPrior, EDMDenoiser
 from invdiff.priors.foreign.adapter import ForeignDenoiser
-from invdiff.priors.measured import LEVELS
-from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum
+from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum, spectrum_on
 
 FORMAT = "invdiff-spectrum-1"
 SPECTRA = ("spectrum", "spectrum_grey")
+LEVELS = tuple(np.geomspace(0.005, 20.0, 17).tolist())      # noise levels in image units
 
 
 class Watched(Denoiser):
     """A denoiser on a device, for images on the CPU, that says when it has been called."""
 
-    def __init__(self, denoiser: Denoiser, device: torch.device, on_call: Callable[[], object]):
+    def __init__(self, prior: Denoiser, device: torch.device, on_call: Callable[[], object]):
         super().__init__()
-        self.denoiser, self.device, self.on_call = denoiser.to(device), device, on_call
+        self.prior, self.device, self.on_call = prior.to(device), device, on_call
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
-        out = self.denoiser(x.to(self.device), sigma).cpu()
+        out = self.prior(x.to(self.device), sigma).cpu()
         self.on_call()
         return out
 
@@ -163,7 +165,7 @@ def find_record(name: str, prior: Denoiser) -> dict[str, Any] | None:
 
 
 def with_spectrum(prior: Denoiser, record: dict[str, Any] | None) -> Denoiser:
-    """The prior, answering with a record's error spectra. A prior without a card for them is wrapped.
+    """The prior, answering with a record's error spectra: a copy of it with the same weights, or one that wraps it.
 
     Raises InputError for a prior of latents, which are no images.
     """
@@ -171,7 +173,33 @@ def with_spectrum(prior: Denoiser, record: dict[str, Any] | None) -> Denoiser:
         return prior
     if getattr(prior, "latent", False):
         raise InputError("spectrum: is for a prior of images, and this one is of latents, with one on its card; leave it out")
-    if not isinstance(prior, EDMDenoiser | ForeignDenoiser):
-        prior = ForeignDenoiser(prior, {"name": record.get("prior", "unnamed"), **getattr(prior, "card", {})})
-    prior.card = {**prior.card, **{key: record[key] for key in SPECTRA if key in record}}
-    return prior
+    known = copy.copy(prior) if isinstance(prior, EDMDenoiser | ForeignDenoiser) else Measured(prior)
+    known.card = {**known.card, **{key: record[key] for key in SPECTRA if key in record}}
+    return known
+
+
+class Measured(AsItsPrior):
+    """Any prior with a card for error spectra."""
+
+    def __init__(self, prior: Denoiser):
+        super().__init__()
+        self.prior, self.card = prior, getattr(prior, "card", {})
+
+    def forward(self, x: Tensor, sigma: float | Tensor, *args: object, **kwargs: object) -> Tensor:
+        return self.prior(x, sigma, *args, **kwargs)
+
+    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
+        return spectrum_on(self.card, channels_of(self), channels)
+
+
+def calibrate(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Sequence[float] = LEVELS) -> Denoiser:
+    """A deepinv Denoiser with the error spectrum that it has on clean images (C, H, W) in [0, 1], all of one size; the rest
+    (card, classes, weights ...) is as the denoiser has it.
+
+    Use images that the denoiser was not trained on; a few dozen crops of 128 x 128 or larger do. The spectrum is for images of
+    as many channels.
+    Raises ValueError for fewer than two noise levels or images of different sizes, InputError for a prior of latents.
+    """
+    spectrum = measure_spectrum(denoiser, images, sigmas, f"measured on {len(images)} images given by the user")
+    grey = len(images[0]) == 1 and channels_of(denoiser) in (None, 3)
+    return with_spectrum(denoiser, {"spectrum_grey" if grey else "spectrum": spectrum.to_dict()})

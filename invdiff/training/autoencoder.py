@@ -17,9 +17,10 @@ from invdiff.machine import hardware
 from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
 from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
-from invdiff.training.loop import learning_rate_factor
 from invdiff.training.settings import Frozen, Name
-from invdiff.training.short import finished_short, run_of, run_short
+from invdiff.training.short import finished_short, optimise, run_of, run_short
+
+_TOGETHER = 500     # images that are looked at together
 
 
 class ImageSettings(Frozen):
@@ -98,20 +99,12 @@ class AutoencoderTrainer:
         """The step of a number, from 0; returns the mean squared error and the KL divergence by pixel, in nats."""
         s, started = self.settings, time.perf_counter()
         x, noise = (part.to(self.device) for part in self.batch(number))
-        for group in self.optimiser.param_groups:
-            group["lr"] = s.rate * learning_rate_factor(number, s.steps, s.warmup, s.decay)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             mean, log_variance = self.network.moments(x)
             back = self.network.decode(mean + (log_variance / 2).exp() * noise)
         error, kl = (back - x).square().mean(), divergence(mean, log_variance) / x[0].numel()
         loss = error + 2 * s.noise**2 * kl
-        if not loss.isfinite():
-            raise InputError(f"step {number + 1}: the loss is {loss.item()}; start anew with a lower rate or precision=fp32")
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
-        self.optimiser.step()
-        self.averages.update(list(self.network.parameters()), number + 1)
+        optimise(self, number, loss)
         self.seconds += time.perf_counter() - started
         return {"error": error.item(), "kl": kl.item()}
 
@@ -155,19 +148,19 @@ def latent_statistics(autoencoder: Autoencoder, images: np.ndarray) -> tuple[lis
 
 
 @torch.no_grad()
-def encode_all(autoencoder: Any, images: np.ndarray, batch: int = 500) -> Tensor:
+def encode_all(autoencoder: Any, images: np.ndarray) -> Tensor:
     """The latents of images (N, C, H, W), uint8 or float32 in [0, 1], on the CPU."""
     device = next(autoencoder.parameters()).device
-    parts = [torch.from_numpy(in_unit_range(images[i : i + batch])).to(device) for i in range(0, len(images), batch)]
+    parts = [torch.from_numpy(in_unit_range(images[i : i + _TOGETHER])).to(device) for i in range(0, len(images), _TOGETHER)]
     return torch.cat([autoencoder.encode(part).cpu() for part in parts])
 
 
 @torch.no_grad()
-def reconstruction_psnr(autoencoder: Any, images: np.ndarray, batch: int = 500) -> float:
+def reconstruction_psnr(autoencoder: Any, images: np.ndarray) -> float:
     """Mean PSNR in dB over images of decode(encode(x)), clipped; the peak is 1."""
     device, scores = next(autoencoder.parameters()).device, []
-    for i in range(0, len(images), batch):
-        x = torch.from_numpy(in_unit_range(images[i : i + batch])).to(device)
+    for i in range(0, len(images), _TOGETHER):
+        x = torch.from_numpy(in_unit_range(images[i : i + _TOGETHER])).to(device)
         error = (autoencoder.decode(autoencoder.encode(x)).clamp(0, 1) - x).square().mean((1, 2, 3))
         scores.append(-10 * error.clamp_min(1e-12).log10())
     return round(float(torch.cat(scores).mean()), 3)

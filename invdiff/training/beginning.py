@@ -9,7 +9,7 @@ from torch import nn
 
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
-from invdiff.priors.autoencoder import half_precision
+from invdiff.priors.checkpoint import half_precision
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.latent import LatentPrior, latent_of
 from invdiff.priors.spectrum_records import fingerprint

@@ -20,11 +20,11 @@ from invdiff.evaluation.generative.classifier import Classifier, load_classifier
 from invdiff.machine import hardware
 from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
-from invdiff.training.loop import learning_rate_factor
 from invdiff.training.settings import Frozen, Name
-from invdiff.training.short import finished_short, run_of, run_short
+from invdiff.training.short import finished_short, optimise, run_of, run_short
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)      # of the card's accuracies
+_TOGETHER = 500                                         # images that are looked at together
 
 
 class LabelledSettings(Frozen):
@@ -128,18 +128,10 @@ class ClassifierTrainer:
         """The step of a number, from 0; returns its mean cross entropy, in nats."""
         s, started = self.settings, self.clock()
         x, sigma, classes = (part.to(self.device) for part in self.batch(number))
-        for group in self.optimiser.param_groups:
-            group["lr"] = s.rate * learning_rate_factor(number, s.steps, s.warmup, s.decay)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
             features = self.network.features(x, sigma)
         loss = F.nll_loss(self.network.of_features(features.float()), classes)
-        if not loss.isfinite():
-            raise InputError(f"step {number + 1}: the loss is {loss.item()}; set a lower rate")
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), s.clip)
-        self.optimiser.step()
-        self.averages.update(list(self.network.parameters()), number + 1)
+        optimise(self, number, loss)
         self.seconds += self.clock() - started
         return {"loss": loss.item()}
 
@@ -173,14 +165,14 @@ def make_card(trainer: ClassifierTrainer) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray, sigma: float = 0.0, batch: int = 500) -> float:
+def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray, sigma: float = 0.0) -> float:
     """Share of images (N, C, H, W), with white noise of `sigma` added, whose likeliest class is the right one."""
     device, rng, right = next(classifier.parameters()).device, np.random.default_rng(0), 0
-    for i in range(0, len(images), batch):
-        x = in_unit_range(images[i : i + batch])
+    for i in range(0, len(images), _TOGETHER):
+        x = in_unit_range(images[i : i + _TOGETHER])
         x = x + np.float32(sigma) * rng.standard_normal(x.shape, dtype=np.float32)
         guesses = classifier.log_probs(torch.from_numpy(x).to(device), sigma).argmax(1).cpu().numpy()
-        right += int((guesses == labels[i : i + batch]).sum())
+        right += int((guesses == labels[i : i + _TOGETHER]).sum())
     return round(right / len(images), 4)
 
 

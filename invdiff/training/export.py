@@ -16,8 +16,8 @@ from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.latent import save_latent_prior
-from invdiff.priors.measured import LEVELS
 from invdiff.priors.spectrum import measure_spectrum
+from invdiff.priors.spectrum_records import LEVELS
 from invdiff.training.averages import relative_width
 from invdiff.training.loop import Trainer
 from invdiff.training.monitor import VALIDATION, best_average, sample_sheet

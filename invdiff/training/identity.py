@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from invdiff.differences import first_difference
 from invdiff.errors import InputError
 from invdiff.priors.checkpoint import read_tensors
 from invdiff.training.settings import TrainSettings
@@ -42,7 +43,7 @@ def difference(stored: dict | None, settings: TrainSettings) -> str | None:
         before = identity(TrainSettings.model_validate(whole))
     except (KeyError, TypeError, AttributeError, ValidationError):
         return "and this version does not know all of them"
-    return _first(before, identity(settings))
+    return first_difference(before, identity(settings))
 
 
 def check_length(where: Path | str, done: int, settings: TrainSettings) -> None:
@@ -86,20 +87,3 @@ def saved_state(path: Path, settings: TrainSettings) -> dict[str, Any]:
         return {} if difference(state.get("settings"), settings) else state
     except (InputError, ValueError, AttributeError):
         return {}
-
-
-def _first(before: dict[str, Any], now: dict[str, Any], holder: str = "") -> str | None:
-    """The first dotted key of another value; a `kind` before what else differs with it."""
-    for key in {"kind": None, **before, **now}:
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            if found := _first(old, new, f"{holder}{key}."):
-                return found
-        elif old != new:
-            return f"{holder}{key}: {_short(old)}, and now {_short(new)}"
-    return None
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."

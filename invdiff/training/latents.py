@@ -13,6 +13,8 @@ from invdiff.priors.autoencoder import load_autoencoder
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
 
+_TOGETHER = 500     # images that are encoded together
+
 
 class Latents:
     """Latents of images of one size, each as likely as any other.
@@ -57,12 +59,12 @@ def autoencoder(settings: TrainSettings) -> Any:
 
 
 @torch.no_grad()
-def encoded(coder: Any, images: WholeImages, batch: int = 500) -> Latents:
+def encoded(coder: Any, images: WholeImages) -> Latents:
     """The latents of images, and of their mirror images where these are as good."""
     parts = []
     for flip in (False, True) if images.flips else (False,):
-        for first in range(0, len(images.images), batch):
-            x = in_unit_range(np.stack([images.images[i] for i in range(first, min(first + batch, len(images.images)))]))
+        for first in range(0, len(images.images), _TOGETHER):
+            x = in_unit_range(np.stack([images.images[i] for i in range(len(images.images))[first : first + _TOGETHER]]))
             x = x[:, :, ::-1] if flip else x
             x = seen_by(images.channels, x).transpose(0, 3, 1, 2)
             parts.append(coder.encode(torch.from_numpy(np.ascontiguousarray(x))))

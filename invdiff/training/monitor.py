@@ -1,7 +1,6 @@
 """What a run says of itself as it goes: validation, log.jsonl, sheets of samples, TensorBoard."""
 
 import json
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from invdiff.datasets.crops import centre_crops
 from invdiff.errors import InputError
+from invdiff.evaluation.denoising import denoising_psnr
 from invdiff.io.files import write_text, writing
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.loop import Progress, Trainer
@@ -102,7 +102,7 @@ def log_line(trainer: Trainer, recent: Sequence[Progress], crops: Tensor) -> dic
     """Mean loss since the last line, in all and by noise band, and PSNR on held-back images."""
     losses, sigmas = torch.cat([p.losses for p in recent]), torch.cat([p.sigmas for p in recent])
     clip = not trainer.settings.latent
-    psnr = {f"{sigma:.3g}": round(denoising_psnr(trainer.average, crops, sigma, clip=clip), 3) for sigma in VALIDATION}
+    psnr = {f"{sigma:.3g}": round(denoising_psnr(trainer.average, list(crops), sigma, clip), 3) for sigma in VALIDATION}
     return {"step": trainer.step, "seconds": round(trainer.seconds, 1), "loss": round(float(losses.mean()), 5),
             "loss_by_band": loss_by_band(losses, sigmas), "psnr": psnr}
 
@@ -117,20 +117,10 @@ def band_names() -> list[str]:
     return [f"sigma < {BANDS[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(BANDS)), f"> {BANDS[-1]:g}"]
 
 
-@torch.no_grad()
-def denoising_psnr(denoiser: EDMDenoiser, images: Tensor, sigma: float, seed: int = 0, clip: bool = True) -> float:
-    """Mean PSNR in dB over images (N, C, H, W) of D(x0 + sigma n, sigma), clipped unless they are latents; the peak is 1."""
-    noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).to(images)
-    low, high = (-1.0 if images.shape[1] == 2 else 0.0, 1.0) if clip else (-math.inf, math.inf)
-    error = [(denoiser(x[None] + sigma * n[None], sigma).clamp(low, high) - x).square().mean()
-             for x, n in zip(images, noise, strict=True)]
-    return float(-10 * torch.stack(error).log10().mean())
-
-
 def best_average(trainer: Trainer, crops: Tensor) -> int:
     """Which of the averages denoises the crops (N, C, H, W) best, in mean PSNR over the levels of `VALIDATION`."""
     clip = not trainer.settings.latent
-    scores = [sum(denoising_psnr(average, crops, sigma, clip=clip) for sigma in VALIDATION)
+    scores = [sum(denoising_psnr(average, list(crops), sigma, clip) for sigma in VALIDATION)
               for average in trainer.averages.copies]
     return int(np.argmax(scores))
 

@@ -11,7 +11,8 @@ from pydantic import FiniteFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from invdiff.diffusion.integrators import DDIM
-from invdiff.diffusion.schedules import DDPM_UNITS, Cosine
+from invdiff.diffusion.schedules import Cosine
+from invdiff.diffusion.sdes import UNIT
 from invdiff.priors.conditional import Interval
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.noise_levels import Noise, RunningLoss, quantiles
@@ -141,9 +142,9 @@ def step(x: Tensor, x0: Tensor, sigma: Tensor, after: Tensor) -> Tensor:
 
 def level(place: Tensor, high: float) -> Tensor:
     """The noise level at a share of the angle of the cosine schedule, 0 at 0 and `high` at 1."""
-    return DDPM_UNITS * torch.tan(place * math.atan(high / DDPM_UNITS))
+    return UNIT * torch.tan(place * math.atan(high / UNIT))
 
 
 def share(sigma: Tensor, high: float) -> Tensor:
     """The inverse of `level`."""
-    return torch.atan(sigma / DDPM_UNITS) / math.atan(high / DDPM_UNITS)
+    return torch.atan(sigma / UNIT) / math.atan(high / UNIT)

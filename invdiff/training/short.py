@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.io.files import make_folder, writing
 from invdiff.priors.checkpoint import read_card
+from invdiff.training.averages import Averages
+from invdiff.training.loop import learning_rate_factor
 from invdiff.training.processes import asking
 
 _FORGET = 0.02      # share of a new step in what the log says
 
 
 class ShortTrainer(Protocol):
-    """Of a run of minutes. `settings` has name and steps, `seconds` is how long the steps took."""
+    """Of a run of minutes. `settings` has name, steps, rate, warmup, decay and clip, `seconds` is how long the steps took."""
 
     settings: Any
+    network: Any
+    optimiser: torch.optim.AdamW
+    averages: Averages
     seconds: float
 
     def step(self, number: int) -> dict[str, float]:
@@ -49,6 +56,21 @@ def run_short(trainer: ShortTrainer, output: Path, on_step: Callable[[int, float
                 on_step(number + 1, next(iter(means.values())))
             if asked:
                 raise KeyboardInterrupt
+
+
+def optimise(trainer: ShortTrainer, number: int, loss: Tensor) -> None:
+    """The network's step of a number, from 0, down the gradient of a loss, and that of its averages. Raises InputError for a
+    loss that is not finite."""
+    s, parameters = trainer.settings, list(trainer.network.parameters())
+    if not loss.isfinite():
+        raise InputError(f"step {number + 1}: the loss is {loss.item()}; start anew with a lower rate or precision=fp32")
+    for group in trainer.optimiser.param_groups:
+        group["lr"] = s.rate * learning_rate_factor(number, s.steps, s.warmup, s.decay)
+    trainer.optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, s.clip)
+    trainer.optimiser.step()
+    trainer.averages.update(parameters, number + 1)
 
 
 def run_of(settings: Any, *arrays: np.ndarray, initial: Any = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the Cartesian operators share: shapes, masks, the spectrum of the normal operator, and linear maps to autograd."""
+"""What the MRI operators share: shapes, masks, coil maps, the spectrum of the normal operator, linear maps to autograd."""
 
 from __future__ import annotations
 
@@ -63,6 +63,32 @@ def sampling_mask(mask: Tensor | np.ndarray, grid: tuple[int, ...], spatial_dims
     return mask
 
 
+def own_maps(coil_maps: Tensor | np.ndarray, axes: int, grid: tuple[int, ...] | None = None) -> Tensor:
+    """Coil maps as a copy (1 or B, M, N, *grid), of that grid, or of any of so many axes."""
+    maps = _check.own_tensor(coil_maps)
+    if maps.dtype not in (torch.complex64, torch.complex128):
+        raise ValueError(f"coil_maps: expected complex64 or complex128, got {maps.dtype}")
+    if not axes < maps.ndim <= axes + 3 or (grid is not None and tuple(maps.shape[-axes:]) != grid):
+        wanted = grid or ("(H, W)" if axes == 2 else "(D, H, W)")
+        raise ValueError(
+            f"coil_maps: expected (N, *), (B, N, *) or (B, M, N, *) with * = {wanted}, got {tuple(maps.shape)}"
+        )
+    if maps.ndim < axes + 3:  # one set
+        maps = maps.reshape((1,) * (axes + 2 - maps.ndim) + maps.shape).unsqueeze(1)
+    _check.finite("coil_maps", maps)
+    if maps.numel() == 0 or not maps.flatten(1).any(dim=1).all():
+        raise ValueError(f"coil_maps: expected maps that are not all zero, got an item of zeros in {tuple(maps.shape)}")
+    return maps
+
+
+def coil_images(maps: Tensor, x: Tensor) -> Tensor:
+    """What each coil sees, Σ_m s_mn x_m: (B, N, *grid) of maps (B, M, N, *grid) and x (B, M, *grid)."""
+    images = maps[:, 0] * x[:, 0, None]
+    for m in range(1, maps.shape[1]):
+        images += maps[:, m] * x[:, m, None]
+    return images
+
+
 def batch_of(physics: Physics, name: str, value: Tensor, size: Sequence[int], constants: dict[str, Tensor]) -> None:
     """Raise unless `value` is (B, *size) on the operator's device, with a B that suits each of `constants`, (1 or B, ...)."""
     _check.images(physics, name, value, size)
@@ -78,11 +104,6 @@ def batch_of(physics: Physics, name: str, value: Tensor, size: Sequence[int], co
 def working_dtype(*tensors: Tensor) -> torch.dtype:
     """The widest of the real dtypes, single precision at least: there are no FFTs of half precision on a CPU."""
     return functools.reduce(torch.promote_types, (t.dtype for t in tensors), torch.float32)
-
-
-def flat(gamma: float | Tensor) -> float | Tensor:
-    """A scalar or (B,), of a scalar, (B,) or (B, 1, ..., 1) made for other than the measurement's number of axes."""
-    return gamma.flatten() if isinstance(gamma, Tensor) and gamma.ndim else gamma
 
 
 def normal_spectrum(mask: Tensor, spatial_dims: int) -> tuple[Tensor, tuple[int, ...]]:

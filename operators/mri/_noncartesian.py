@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from operators import _check
+from operators.mri import _cartesian
 
 
 def sizes(img_size: Sequence[int], points: Tensor) -> tuple[tuple[int, ...], int | None, tuple[int, ...]]:
@@ -75,17 +76,7 @@ def coil_maps(maps: Tensor | np.ndarray | None, sets: int, grid: tuple[int, ...]
         return torch.ones(1, 1, 1, *grid, dtype=torch.get_default_dtype().to_complex())
     if maps is None:
         raise ValueError(f"coil_maps: expected {sets} sets of maps for {2 * sets} channels, got None")
-    maps = _check.own_tensor(maps)
-    if maps.dtype not in (torch.complex64, torch.complex128):
-        raise ValueError(f"coil_maps: expected complex64 or complex128, got {maps.dtype}")
-    coils = maps.ndim - len(grid)
-    if coils not in (1, 2, 3) or tuple(maps.shape[-len(grid) :]) != grid or maps.numel() == 0:
-        raise ValueError(f"coil_maps: expected (N, *), (B, N, *) or (B, M, N, *) with * = {grid}, got {tuple(maps.shape)}")
-    if coils < 3:
-        maps = maps.reshape(-1, 1, *maps.shape[-len(grid) - 1 :])
+    maps = _cartesian.own_maps(maps, len(grid), grid)
     if maps.shape[1] != sets:
         raise ValueError(f"coil_maps: expected {sets} sets, half of img_size's channels, got {tuple(maps.shape)}")
-    _check.finite("coil_maps", maps)
-    if not maps.flatten(1).any(dim=1).all():
-        raise ValueError(f"coil_maps: expected maps that are not all zero, got an item of zeros in {tuple(maps.shape)}")
     return maps

@@ -130,7 +130,7 @@ class MRI(DecomposablePhysics):
 
     def prox_l2(self, z: Tensor | float | None, y: Tensor, gamma: float | Tensor, **kwargs) -> Tensor:
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
-        return _algebra.prox_orthogonal_rows(self, z, y, _cartesian.flat(gamma), sq_norm=1.0)
+        return _algebra.prox_orthogonal_rows(self, z, y, gamma, sq_norm=1.0)
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """All of k-space, F x, (B, *img_size)."""

@@ -80,7 +80,7 @@ def _centre(x: Tensor, calib: int | None, dims: Sequence[int]) -> Tensor:
 def _principal(samples: Tensor, count: int) -> Tensor:
     """The first principal directions (..., count, N) of samples (..., N, S), as rows."""
     _, vectors = torch.linalg.eigh(samples @ samples.mH)
-    return vectors[..., -count:].flip(-1).mH.resolve_conj()     # numpy takes no lazy one
+    return vectors[..., -count:].flip(-1).mH.resolve_conj()     # NumPy cannot hold a lazily conjugated tensor
 
 
 def _align(matrix: Tensor, first: Tensor) -> Tensor:

@@ -67,12 +67,6 @@ class PhaseConstrained(IterativePhysics):
         """Re(e^{-i phase} AᴴA e^{i phase} x), (B, 1, *grid)."""
         return (self.physics.A_adjoint_A(self._turned(x)) * self._direction).sum(1, keepdim=True)
 
-    def prox_l2(self, z, y, gamma, x_init=None, **kwargs) -> Tensor:
-        """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
-        if isinstance(z, Tensor):
-            _check.images(self, "z", z, self.img_size)
-        return super().prox_l2(z, y, gamma, x_init, **kwargs)
-
     def noise(self, x: Tensor, **kwargs) -> Tensor:
         """The noisy measurement; what is not sampled stays zero."""
         mask = self.physics.mask

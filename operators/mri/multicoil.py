@@ -133,7 +133,7 @@ class MultiCoilMRI(IterativePhysics):
     def prox_l2(self, z, y, gamma, x_init=None, **kwargs) -> Tensor:
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
         z = self._ready("z", _algebra.starting_point(self, z, y), self.img_size)
-        return super().prox_l2(z, y, _cartesian.flat(gamma), x_init, **kwargs)
+        return super().prox_l2(z, y, gamma, x_init, **kwargs)
 
     def noise(self, x: Tensor, **kwargs) -> Tensor:
         """The noisy measurement; what is not sampled stays zero."""
@@ -157,7 +157,7 @@ class MultiCoilMRI(IterativePhysics):
         z = torch.complex(x[:, 0::2], x[:, 1::2]).mul_(torch.view_as_complex(self._before))
         y = x.new_empty(len(x), *self.measurement_size)
         for item, coil, row in self._blocks(len(x), axes):
-            k = _coil_images(_complex(maps[item, :, coil, row], x), z[item, :, row])
+            k = _cartesian.coil_images(_complex(maps[item, :, coil, row], x), z[item, :, row])
             k = torch.fft.fftn(k, dim=axes).mul_(weights[item, None, row])
             y[item, :, coil, row] = torch.view_as_real(k).movedim(-1, 1)
         return y
@@ -179,7 +179,7 @@ class MultiCoilMRI(IterativePhysics):
         result = torch.zeros_like(z)
         for item, coil, row in self._blocks(len(x), self._axes):
             some = _complex(maps[item, :, coil, row], x)
-            k = _cartesian.circulant_(_coil_images(some, z[item, :, row]), spectrum[item, None, row], self._axes)
+            k = _cartesian.circulant_(_cartesian.coil_images(some, z[item, :, row]), spectrum[item, None, row], self._axes)
             _add_combined(result[item, :, row], some, k)
         return torch.stack([result.real, -result.imag], dim=2).flatten(1, 2)
 
@@ -191,14 +191,6 @@ def combine_sets(x: Tensor) -> Tensor:
 
 def _complex(pairs: Tensor, like: Tensor) -> Tensor:
     return torch.view_as_complex(pairs.to(like.dtype))
-
-
-def _coil_images(maps: Tensor, z: Tensor) -> Tensor:
-    """What each coil sees, Σ_m s_mn z_m: (B, N, *grid) of maps (B, M, N, *grid) and z (B, M, *grid)."""
-    images = maps[:, 0] * z[:, 0, None]
-    for m in range(1, maps.shape[1]):
-        images += maps[:, m] * z[:, m, None]
-    return images
 
 
 def _add_combined(result: Tensor, maps: Tensor, images: Tensor) -> None:
@@ -232,30 +224,16 @@ def _sizes(
     img_size: Sequence[int] | None, spatial_dims: int | None, coil_maps: Tensor | np.ndarray
 ) -> tuple[tuple[int, ...], int, Tensor]:
     """Image size, number of Fourier axes, and the maps as a copy (1 or B, M, N, *spatial)."""
-    maps = _check.own_tensor(coil_maps)
-    if maps.dtype not in (torch.complex64, torch.complex128):
-        raise ValueError(f"coil_maps: expected complex64 or complex128, got {maps.dtype}")
     if img_size is not None:
         img_size, axes = _cartesian.grid_size(img_size, spatial_dims)
     else:
         axes = 2 if spatial_dims is None else spatial_dims
         if axes not in (2, 3):
             raise ValueError(f"spatial_dims: expected 2 or 3, got {spatial_dims!r}")
-    spatial = tuple(maps.shape[-axes:]) if img_size is None else img_size[-axes:]
-    if not axes < maps.ndim <= axes + 3 or tuple(maps.shape[-axes:]) != spatial:
-        wanted = "(H, W)" if axes == 2 else "(D, H, W)"
-        wanted += "" if img_size is None else f" = {spatial}"
-        raise ValueError(
-            f"coil_maps: expected (N, *), (B, N, *) or (B, M, N, *) with * = {wanted}, got {tuple(maps.shape)}"
-        )
-    if maps.ndim < axes + 3:  # one set
-        maps = maps.reshape((1,) * (axes + 2 - maps.ndim) + maps.shape).unsqueeze(1)
-    img_size = (2 * maps.shape[1], *spatial) if img_size is None else img_size
+    maps = _cartesian.own_maps(coil_maps, axes, img_size and img_size[-axes:])
+    img_size = img_size or (2 * maps.shape[1], *maps.shape[-axes:])
     if img_size[0] != 2 * maps.shape[1]:
         raise ValueError(
             f"img_size: expected {2 * maps.shape[1]} channels, 2 for each of {maps.shape[1]} sets of maps, got {img_size}"
         )
-    _check.finite("coil_maps", maps)
-    if maps.numel() == 0 or not maps.flatten(1).any(dim=1).all():
-        raise ValueError(f"coil_maps: expected maps that are not all zero, got an item of zeros in {tuple(maps.shape)}")
     return img_size, axes, maps

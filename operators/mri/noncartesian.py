@@ -136,11 +136,9 @@ class NonCartesianMRI(IterativePhysics):
         if x_init is not None or self.density is None:
             return super().A_dagger(y, x_init, max_iter=max_iter, tol=tol)
         b, start = self.A_adjoint(y), self.gridding(y)  # in the range of Aᴴ, as the solution of least norm is
-        total = _inner(self.A_adjoint_A(start), start)
-        start = start * torch.where(total > 0, _inner(b, start) / torch.where(total > 0, total, 1), 0)  # its best multiple
-        return conjugate_gradients(
-            self.A_adjoint_A, b, start, tolerance=tol or self.tol, iterations=max_iter or self.max_iter
-        ).x
+        along, total = _algebra.inner(b, start), _algebra.inner(self.A_adjoint_A(start), start)
+        start = start * torch.where(total > 0, along / torch.where(total > 0, total, 1), 0)  # its best multiple
+        return conjugate_gradients(self.A_adjoint_A, b, start, **self._limits(max_iter, tol)).x
 
     def prox_l2(self, z, y, gamma, x_init=None, **kwargs) -> Tensor:
         """argmin_x gamma/2 |Ax - y|² + 1/2 |x - z|²; gamma: a scalar, (B,) or (B, 1, 1, 1)."""
@@ -178,7 +176,7 @@ class NonCartesianMRI(IterativePhysics):
         z, maps = self._images(x), self._maps_of(x)
         y = x.new_empty(len(x), 2, maps.shape[2], len(nuffts), self.measurement_size[-1])
         for i, t, coils in self._pieces(len(x), nuffts):
-            images = toeplitz.coil_images(maps[i : i + 1, :, coils], z[i : i + 1, :, t])[0]
+            images = _cartesian.coil_images(maps[i : i + 1, :, coils], z[i : i + 1, :, t])[0]
             y[i, :, coils, t] = torch.view_as_real(nuffts[t].forward(images)).movedim(-1, 0)
         return y.reshape(len(x), *self.measurement_size)
 
@@ -197,11 +195,6 @@ class NonCartesianMRI(IterativePhysics):
         z, maps = self._images(x), self._maps_of(x)
         frames = [toeplitz.normal(z[:, :, t], maps, spectrum.to(x.dtype)) for t, spectrum in enumerate(spectra)]
         return self._channels(torch.stack(frames, dim=2))
-
-
-def _inner(u: Tensor, v: Tensor) -> Tensor:
-    """Inner product of each item, (B, 1, ..., 1)."""
-    return (u * v).flatten(1).sum(1).reshape(-1, *[1] * (u.ndim - 1))
 
 
 def _plan(trajectory: Tensor, grid: tuple[int, ...], coils: int) -> list[_nufft.Nufft]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from operators.mri import _cartesian
 from operators.mri._nufft import Nufft
 
 # Complex numbers worked on at a time: about what a CPU's cache holds, and 256 MiB of a GPU's memory.
@@ -53,21 +54,13 @@ def normal(x: Tensor, maps: Tensor, spectrum: Tensor) -> Tensor:
         shifted, part = x * phase, torch.zeros_like(x)
         for items, coils in _blocks(len(x), maps.shape[2], math.prod(size), x.device.type):
             block = maps[items, :, coils]
-            z = torch.fft.fftn(coil_images(block, shifted[items]), dim=dims)
+            z = torch.fft.fftn(_cartesian.coil_images(block, shifted[items]), dim=dims)
             torch.view_as_real(z).mul_(spectrum[parity])
             z = torch.fft.fftn(z, dim=dims)
             for m, n in itertools.product(range(block.shape[1]), range(block.shape[2])):
                 part[items, m].addcmul_(block[:, m, n], z[:, n])
         conjugate.addcmul_(part, phase)
     return conjugate.conj_physical_()
-
-
-def coil_images(maps: Tensor, x: Tensor) -> Tensor:
-    """What each coil sees, Σ_m s_mn x_m: (B, N, *size) of maps (B, M, N, *size) and x (B, M, *size)."""
-    images = maps[:, 0] * x[:, 0, None]
-    for m in range(1, maps.shape[1]):
-        images += maps[:, m] * x[:, m, None]
-    return images
 
 
 def combined(maps: Tensor, images: Tensor) -> Tensor:

@@ -140,11 +140,17 @@ class TestCommand:
             (["--prior", "brain", "--likelihood", 2], "is of complex images"),
             (["--prior", "fashion-latent", "--likelihood", 2], "is of latents"),
             (["--prior", "brain", "--set", "size=[8,8]"], "brain draws complex images"),
-            (["--prior", "fashion", "--likelihood", 2, "--steps", 3], "nothing is drawn; leave out --steps"),
+            (["--prior", "fashion", "--likelihood", 2, "--steps", 0], "nothing is drawn or scored; leave out --steps"),
+            (["--prior", "fashion", "--likelihood", 2, "--guidance", 0], "leave out --guidance"),
+            (["--prior", "fashion", "--likelihood", 2, "--batch-size", 5], "leave out --batch-size"),
+            (["--prior", "fashion", "--likelihood", 2, "--features", "nobody"], "leave out --features"),
+            (["--prior", "fashion", "--likelihood", 2, "--metrics", "fid"], "leave out --metrics"),
+            (["--samples", tmp_path, "--likelihood", 2], "is a prior's; give --prior"),
             (["--prior", "natural", "--features", "nobody"], "none is called 'nobody'"),
             (["--samples", tmp_path / "absent.npz"], "no such file"),
         ):
-            code, _, err = invdiff("evaluate", *usual[:2], *arguments, *([] if "--features" in arguments else usual[2:]))
+            eyes = [] if {"--features", "--likelihood"} & set(map(str, arguments)) else usual[2:4]
+            code, _, err = invdiff("evaluate", *usual[:2], *arguments, *eyes, *usual[4:])
             assert code == 2
             assert words in err
             assert err.count("\n") == 1

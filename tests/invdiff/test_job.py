@@ -15,7 +15,7 @@ from invdiff.job import Outcome, run, score
 from invdiff.posing import as_image, pose
 from invdiff.problem import simulate
 from invdiff.resolving import run_config
-from invdiff.restoration import Result
+from invdiff.result import Result
 
 
 def result_of(samples, y, metrics=None):

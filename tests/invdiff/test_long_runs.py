@@ -138,6 +138,25 @@ def test_stopped_before_anything_is_finished_there_is_no_result():
         restore(problem(count=2), prior(), QUICK, on_step=stop_at(7))
 
 
+class Miscounting(Sampler):
+    """Gives `given` steps, whatever it is asked for."""
+
+    given: int
+
+    def steps(self, prior, problem, seeds):
+        x = problem.A_adjoint(problem.y)
+        for _ in range(self.given):
+            yield Step(0.0, x, x)
+
+
+@pytest.mark.parametrize(("given", "said"), [(0, "0"), (3, "3"), (9, "more")])
+def test_a_sampler_of_another_number_of_steps_than_it_says_is_named(given, said):
+    seen = []
+    with pytest.raises(InputError, match=rf"Miscounting\.steps gave {said} steps; expected .* its num_steps, 4"):
+        restore(problem(), prior(), Miscounting(steps=4, given=given), on_step=seen.append)
+    assert len(seen) == min(given, 4)
+
+
 # checkpoints
 
 def test_from_an_estimate_the_chain_begins_at_its_level():

@@ -98,7 +98,8 @@ def test_a_measurement_of_another_shape_is_refused():
 
 
 def test_the_image_shape_is_known_or_found_or_asked_for():
-    assert Problem(operators.SuperResolution(SIZE, 2), torch.zeros(2, 1, 3, 4), 0.1).image_shape == SIZE
+    problem = Problem(operators.SuperResolution(SIZE, 2), torch.zeros(2, 1, 3, 4), 0.1)
+    assert (problem.image_shape, problem.size) == (SIZE, SIZE[1:])
     rows = LinearPhysics(A=lambda x, **kw: x[..., ::2, :], A_adjoint=lambda y, **kw: torch.cat([y, y], -2))
     assert Problem(rows, torch.zeros(2, 1, 3, 8), 0.1).image_shape == SIZE
     with pytest.raises(ValueError, match=r"Physics: img_size is not set; expected \(C, H, W\)"):

@@ -110,12 +110,6 @@ def test_a_trained_network_tells_the_variance_with_and_without_a_class():
     assert sample(prior, 2, DDPM(variance="learned"), steps=3, size=(8, 8), classes=[0, 1]).images.isfinite().all()
 
 
-def test_a_guided_prior_counts_two_calls_in_a_restoration_too():
-    prior = TwoGaussians()
-    assert Guided(prior, 0).calls_each == 1
-    assert Guided(prior, 0, 2.0).calls_each == 2
-
-
 def test_a_stop_keeps_what_is_finished():
     def after(steps):
         def stop(progress):

@@ -103,6 +103,26 @@ def test_the_proximal_step_takes_its_limits_from_the_call_or_else_from_the_opera
     torch.testing.assert_close(Matrix(a).prox_l2(z, y, 3.0, x_init=exact), exact, rtol=0, atol=0)
 
 
+def test_no_iteration_and_no_tolerance_are_limits_too():
+    a, y = randn(6, 6), randn(2, 6, seed=1)
+    physics = Matrix(a, tol=0.9)
+    assert not physics.A_dagger(y, max_iter=0).any()
+    assert not physics.prox_l2(0.0, y, 3.0, max_iter=0).any()
+    exact = torch.linalg.solve(a, y.T).T
+    torch.testing.assert_close(physics.A_dagger(y, tol=0, max_iter=50), exact, rtol=1e-6, atol=1e-6)
+    assert (physics.A_dagger(y) - exact).norm() > 1e-2 * exact.norm()
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 1, 1, 1)])
+def test_a_strength_for_each_item_has_any_number_of_axes(shape):
+    a, gamma = randn(6, 6), torch.tensor([0.2, 3.0], dtype=torch.float64)
+    y, z = randn(2, 6, seed=1), randn(2, 6, seed=2)
+    got = Matrix(a, tol=1e-13).prox_l2(z, y, gamma.reshape(shape))
+    for i, g in enumerate(gamma):
+        normal = g * a.T @ a + torch.eye(6, dtype=torch.float64)
+        torch.testing.assert_close(got[i], torch.linalg.solve(normal, g * y[i] @ a + z[i]))
+
+
 def test_gradients_flow_through_the_iterations():
     a = randn(5, 5) + 3 * torch.eye(5, dtype=torch.float64)
     physics = Matrix(a, tol=1e-14, max_iter=50)

@@ -94,7 +94,8 @@ def test_tensors_of_another_size_or_type_are_refused(name):
 def test_a_strength_that_is_none_is_refused(name):
     physics = build(name, 2, 6, 6)
     x, y = randn(2, *physics.img_size), randn(2, *physics.measurement_size)
-    faults = ((-1.0, "a number >= 0, got -1"), (math.nan, "got nan"), (torch.ones(3), r"each of 2 images, got \(3,\)"))
+    faults = ((-1.0, "a number >= 0, got -1"), (math.nan, "got nan"), (torch.ones(3), r"each of 2 images, got \(3,\)"),
+              (torch.ones(2, 1, 6, 6), r"each of 2 images, got \(2, 1, 6, 6\)"))
     for gamma, said in faults:
         with pytest.raises(ValueError, match=f"^gamma or sigma: expected .*{said}"):
             physics.prox_l2(x, y, gamma)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from invdiff.errors import InputError
 from invdiff.paths import bundled
-from invdiff.priors.checkpoint import card_of, filled, matching, read_tensors, write_tensors
+from invdiff.priors.checkpoint import card_of, filled, half_precision, matching, read_tensors, write_tensors
 from invdiff.priors.networks import check_sizes
 from invdiff.priors.unet import NoiseEmbedding, Stage
 
@@ -92,8 +92,7 @@ class Classifier(nn.Module):
 
 def save_classifier(path: str | Path, classifier: Classifier, card: dict[str, Any]) -> None:
     """Write weights (float16) and card; the file is complete or absent. card["architecture"] is `Classifier`'s arguments."""
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in classifier.state_dict().items()}
-    write_tensors(path, tensors, {"format": FORMAT, "card": json.dumps(card)})
+    write_tensors(path, half_precision(classifier), {"format": FORMAT, "card": json.dumps(card)})
 
 
 def shipped_classifiers() -> dict[str, Path]:

@@ -1,6 +1,5 @@
 """The network that scores look through: a classifier that was trained here, or InceptionV3."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier
+from invdiff.io.files import checksum
 
 INCEPTION_URL = ("https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
                  "weights-inception-2015-12-05-6726825d.pth")
@@ -82,11 +82,7 @@ def inception_weights(path: str | Path | None = None) -> Path:
     if not file.is_file():
         raise InputError(f"features: the weights of InceptionV3 are not at {file}; download {INCEPTION_URL} to there, or give "
                          "inception:FILE")
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    if not digest.hexdigest().startswith(name.removesuffix(".pth").rsplit("-", 1)[1]):
+    if not checksum(file).startswith(name.removesuffix(".pth").rsplit("-", 1)[1]):
         raise InputError(f"features: {file} is damaged, or other weights than those of {INCEPTION_URL}; download it again")
     return file
 

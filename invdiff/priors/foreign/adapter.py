@@ -10,7 +10,7 @@ from deepinv.models import Denoiser
 from torch import Tensor, nn
 
 from invdiff.errors import InputError
-from invdiff.priors.spectrum import ErrorSpectrum
+from invdiff.priors.spectrum import ErrorSpectrum, spectrum_on
 
 
 class ForeignDenoiser(Denoiser):
@@ -42,10 +42,7 @@ class ForeignDenoiser(Denoiser):
 
     def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
         """The measured error spectrum for images of this many channels, or None: see `invdiff priors calibrate`."""
-        grey = channels == 1 and self.channels in (None, 3)
-        data = self.card.get("spectrum_grey" if grey else "spectrum")
-        spectrum = ErrorSpectrum.from_dict(data) if data else None
-        return spectrum if spectrum is None or spectrum.power.shape[1] == channels else None
+        return spectrum_on(self.card, self.channels, channels)
 
     def forward(self, x: Tensor, sigma: float | Tensor, **kwargs: object) -> Tensor:
         """E[x0 | x], of x's shape. Raises ValueError for channels the model was not made for."""
@@ -74,18 +71,6 @@ class ForeignDenoiser(Denoiser):
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise InputError(f"{self.card['name']}: expected a denoiser that returns x's shape {tuple(x.shape)}, got {got}")
         return out.float()[..., :h, :w]
-
-
-class MinusOneToOne(Denoiser):
-    """D(x, sigma) in image units from one made for images in [-1, 1], D': (D'(2x - 1, 2 sigma) + 1) / 2."""
-
-    def __init__(self, model: Callable[[Tensor, Tensor], Tensor]):
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, sigma: Tensor, **kwargs: object) -> Tensor:
-        """x (B, C, H, W) in [0, 1], sigma (B,)."""
-        return (self.model(2 * x - 1, 2 * sigma) + 1) / 2
 
 
 class BySigma(nn.Module):

@@ -119,13 +119,13 @@ class ADM(nn.Module):
         channels: of the image.
         stride: what image sizes must be multiples of.
         classes: 0 for an unconditional network.
-        label: the class to draw, for a conditional one.
+        label: the class to draw, of a conditional one; to be set.
 
     Raises:
         KeyError, IndexError, ValueError: tensors missing, or of shapes that make no network.
     """
 
-    def __init__(self, state: State, heads: Heads, label: int | None = None):
+    def __init__(self, state: State, heads: Heads):
         super().__init__()
         inner, outer = _indices(state, "input_blocks."), _indices(state, "output_blocks.")
         first = state["input_blocks.0.0.weight"]
@@ -133,7 +133,8 @@ class ADM(nn.Module):
         per_level = inner // (len(ups) + 1)                     # the first convolution or a resampling included
         if inner != outer or per_level * (len(ups) + 1) != inner:
             raise ValueError(f"{inner} input blocks, {outer} output blocks and {len(ups)} upsamplings make no U-Net")
-        self.channels, self.stride, self.label = first.shape[1], 2 ** len(ups), label
+        self.channels, self.stride = first.shape[1], 2 ** len(ups)
+        self.label: int | None = None
         self.classes = len(state["label_emb.weight"]) if "label_emb.weight" in state else 0
         width, self.width = state["time_embed.0.weight"].shape
         self.time_embed = nn.Sequential(nn.Linear(self.width, width), nn.SiLU(), nn.Linear(width, width))

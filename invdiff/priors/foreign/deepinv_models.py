@@ -19,7 +19,7 @@ from invdiff.validation import nearest
 _HUB = "https://huggingface.co/deepinv/{}/resolve/main/{}?download=true"
 _SWINIR = "https://github.com/JingyunLiang/SwinIR/releases/download/v0.0/{}DN_DFWB_s128w8_SwinIR-M_noise{}.pth"
 _EDM: dict[str, Any] = {"_was_trained_on_minus_one_one": True, "pixel_std": 0.5}
-_EDM_RANGE = (0.001, 40.0)                  # 0.002 to 80 for images in [-1, 1]
+EDM_RANGE = (0.001, 40.0)                   # 0.002 to 80 for images in [-1, 1] (Karras et al. 2022, Table 1)
 _NVIDIA = "CC BY-NC-SA 4.0"
 
 
@@ -65,7 +65,7 @@ def _swinir(channels: int, noise: int) -> Checkpoint:
 
 
 def _edm(file: str, data: str, **arguments: Any) -> Checkpoint:
-    return Checkpoint("NCSNpp", _HUB.format("edm", f"{file}.pt"), {**_EDM, **arguments}, 3, _EDM_RANGE, file, 8, data, _NVIDIA)
+    return Checkpoint("NCSNpp", _HUB.format("edm", f"{file}.pt"), {**_EDM, **arguments}, 3, EDM_RANGE, file, 8, data, _NVIDIA)
 
 
 _GREY: dict[str, Any] = {"in_channels": 1, "out_channels": 1}
@@ -101,7 +101,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     "ncsnpp-cifar10": _edm("edm-cifar10-32x32-uncond-ve", "CIFAR-10, 32 x 32", **_CIFAR),
     "ddpmpp-cifar10": _edm("edm-cifar10-32x32-uncond-vp", "CIFAR-10, 32 x 32", model_type="ddpm", **_CIFAR),
     "adm-imagenet64": Checkpoint("ADMUNet", _HUB.format("edm", "adm-imagenet64-cond.pt"), {**_EDM, "label_dim": 1000}, 3,
-                                 _EDM_RANGE, "download", 8, "ImageNet, 64 x 64", _NVIDIA, 1000),
+                                 EDM_RANGE, "download", 8, "ImageNet, 64 x 64", _NVIDIA, 1000),
 }
 OPTIONS = ("weights", "class")
 ALIASES = {"ncsnpp": "ncsnpp-ffhq64", "ncsnpp-imagenet64": "adm-imagenet64", "swinir": "swinir-15"}

@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import BySigma, ForeignDenoiser
-from invdiff.priors.foreign.deepinv_models import one_hot
+from invdiff.priors.foreign.deepinv_models import EDM_RANGE, one_hot
 from invdiff.priors.foreign.options import class_label
 from invdiff.priors.foreign.weights import fill, read_state
 
 OPTIONS = ("class",)
-SIGMA_RANGE = [0.001, 40.0]             # 0.002 to 80 for images in [-1, 1] (Karras et al. 2022, Table 1)
 _PICKLES = (".pkl", ".pickle")
 
 
@@ -41,7 +40,7 @@ def load(target: str, options: Mapping[str, str]) -> ForeignDenoiser:
     fill(network, state, target, "an EDM network")
     channels, classes = arguments["in_channels"], arguments["label_dim"]
     card = {"name": name, "source": target, "data": "unknown", "licence": "unknown", "channels": channels,
-            "image_size": [arguments["img_resolution"]] * 2, "sigma_range": SIGMA_RANGE}
+            "image_size": [arguments["img_resolution"]] * 2, "sigma_range": list(EDM_RANGE)}
     label = class_label(options, classes, name)
     return ForeignDenoiser(BySigma(network, **one_hot(label, classes)), card, 2 ** (len(arguments["channel_mult"]) - 1))
 

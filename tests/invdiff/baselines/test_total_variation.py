@@ -4,7 +4,7 @@ from deepinv.models import TVDenoiser
 from deepinv.physics import BlurFFT, LinearPhysics
 
 import operators
-from invdiff.baselines.total_variation import total_variation, tv_objective
+from invdiff.baselines.total_variation import total_variation
 from invdiff.evaluation.metrics import psnr
 from invdiff.problem import Problem, simulate
 
@@ -37,6 +37,12 @@ def cartoon():
     x[:, 0, 6:20, 8:28] = 0.8
     x[:, 1, 12:28, 4:18] = 0.6
     return torch.cat([x, x.flip(3)])
+
+
+def tv_objective(problem, x, weight):
+    """What is minimised, for each image."""
+    misfit = (problem.physics.A(x) - problem.y).square().flatten(1).sum(1)
+    return misfit / 2 + weight * TVDenoiser.nabla(x).norm(dim=-1).flatten(1).sum(1)
 
 
 @pytest.fixture(params=OPERATORS)

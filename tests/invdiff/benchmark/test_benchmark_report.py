@@ -33,6 +33,9 @@ def test_the_report_is_one_file_and_escapes_what_it_shows(config, tmp_path):
         assert said in page.text
     assert "http" not in text.replace("http://example.org", "").replace("http-equiv", "")
     assert page.text.count("Image chelsea 1") == 2
+    names = [path.stem for path in (tmp_path / "out" / "pictures").iterdir()]
+    shown = sum(link.startswith("data:image/jpeg") for link in page.links)
+    assert shown == len(names) + sum(name.startswith("truth") for name in names)       # which both tasks show
 
 
 def test_the_markdown_page_has_the_tables_and_how_they_were_made(config, tmp_path):

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.learned import LearnedRate
-from invdiff.diffusion.parametrisations import X0, Eps, Score, V, Velocity, as_denoiser, convert
+from invdiff.diffusion.parametrisations import X0, Eps, ProcessDenoiser, Score, V, Velocity, convert
 from invdiff.diffusion.rates import CosineRate, SigmoidRate
 from invdiff.diffusion.sdes import EDM, VE, VP, Flow, SubVP
 from invdiff.priors import Guided
@@ -70,7 +70,7 @@ def test_a_network_of_any_kind_in_any_process_is_the_same_denoiser(kind, process
         u = m + a * v * (z - a * m) / (a**2 * v + s**2)
         return kind.target(u, (z - a * u) / s, a, s).to(z.dtype)
 
-    denoiser = as_denoiser(network, kind, process)
+    denoiser = ProcessDenoiser(network, kind, process)
     sigma = torch.tensor([0.02, 0.3, 4.0])
     level = sigma.double().reshape(-1, 1, 1, 1)
     x = mean + torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (0.3 + level)
@@ -94,7 +94,7 @@ def test_a_network_that_knows_classes_is_guided_and_drawn_from():
         a, s = (part(t.double()).reshape(-1, 1, 1, 1) for part in (process.a, process.s))
         return ((z - a * u) / s - u).to(z.dtype)
 
-    denoiser, x = as_denoiser(network, Velocity(), process, classes=2), torch.rand(2, 1, 4, 4)
+    denoiser, x = ProcessDenoiser(network, Velocity(), process, classes=2), torch.rand(2, 1, 4, 4)
     for told, value in (({}, 0.5), ({"classes": torch.tensor([-1, -1])}, 0.5), ({"classes": torch.tensor([1, 1])}, 0.8)):
         torch.testing.assert_close(denoiser(x, 1.0, **told), torch.full_like(x, value))
     torch.testing.assert_close(Guided(denoiser, 0, 2.0)(x, 1.0), torch.full_like(x, 0.5 + 2 * (0.2 - 0.5)))

@@ -14,8 +14,6 @@ from invdiff.diffusion.schedules import (
     Linear,
     LogLinear,
     Sigmoid,
-    chain_sigmas,
-    sigmoid_chain,
 )
 from invdiff.diffusion.sdes import EDM, VE, VP, Flow
 
@@ -87,13 +85,6 @@ def test_flow_matching_levels_are_t_over_one_minus_t_of_images_in_minus_one_to_o
 def test_levels_are_even_in_the_time_of_their_process(schedule, process):
     times = process.time(schedule(30, 0.01, 20.0)[:-1])
     torch.testing.assert_close(times.diff(), ((times[-1] - times[0]) / 29).expand(29), rtol=1e-7, atol=0)
-
-
-def test_the_sigmoid_chain_is_the_process_at_whole_steps():
-    """Off the last steps, where beta is held at 0.999."""
-    t = torch.arange(1, 999, dtype=torch.float64) / 1000
-    torch.testing.assert_close(chain_sigmas(sigmoid_chain(1000))[:998], VP(rate=SigmoidRate()).sigma(t), rtol=1e-9, atol=0)
-    assert float(sigmoid_chain(1000)[-1]) > 0
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=repr)

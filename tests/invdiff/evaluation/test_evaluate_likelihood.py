@@ -74,6 +74,12 @@ def test_levels_and_place_come_from_the_denoiser():
     assert [given[key] for key in ("sigma_min", "sigma_max", "centre", "spread")] == [0.001, 20.0, 0.45, 0.035]
 
 
+def test_a_level_of_zero_is_no_default():
+    prior, images, _ = points(2)
+    with pytest.raises(InputError, match=r"expected 0 < sigma_min < sigma_max.*, got 0\.0, 20\.0"):
+        evaluate_likelihood(prior, images, steps=2, draws=2, sigma_min=0.0, **PLACE)
+
+
 def test_images_that_are_not_8_bit_are_refused():
     prior, images, _ = points(2)
     with pytest.raises(InputError, match="images: bits per dimension are of 8-bit values over 255"):

@@ -1,3 +1,4 @@
+import math
 import urllib.error
 import urllib.request
 
@@ -9,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from invdiff.errors import InputError
-from invdiff.evaluation.denoising import denoising_table
+from invdiff.evaluation.denoising import denoising_psnr, denoising_table
 from invdiff.evaluation.metrics import METRICS, dists, haarpsi, lpips, nmse, psnr, ssim
 from invdiff.io.images import sample_image
 
@@ -80,6 +81,12 @@ def test_an_image_has_its_noise_whatever_is_beside_it():
     denoising_table(lambda x, sigma: alone.append(x[0]) or x, images[:1], sigmas=(0.1,))
     torch.testing.assert_close(seen[0][0], alone[0])
     torch.testing.assert_close((seen[0][0] - images[0]) * 2, seen[2][0] - images[0])
+
+
+@pytest.mark.parametrize(("channels", "clip", "error"), [(1, True, 0.0), (3, True, 0.0), (3, False, 4.0), (2, True, 4.0)])
+def test_estimates_of_what_has_a_range_are_clipped_to_it(channels, clip, error):
+    found = denoising_psnr(lambda x, sigma: torch.full_like(x, 3.0), [torch.ones(channels, 8, 8)] * 2, 0.1, clip)
+    assert found == (pytest.approx(-10 * math.log10(error)) if error else math.inf)
 
 
 @pytest.mark.parametrize("images", [[], [torch.zeros(1, 3, 8, 8)]])

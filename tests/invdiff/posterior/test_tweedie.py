@@ -11,7 +11,7 @@ from invdiff.diffusion.integrators import DPMSolverPP
 from invdiff.io.images import sample_image
 from invdiff.posterior import MomentMatching
 from invdiff.posterior.covariance import StationaryCovariance
-from invdiff.posterior.low_rank import Conditioning, LowRankCovariance
+from invdiff.posterior.low_rank import Conditioning, ImageConditioning, LowRankCovariance
 from invdiff.posterior.tweedie import DenoiserAt, Rows
 from invdiff.priors import load_prior
 from invdiff.priors.analytic import operator_matrix
@@ -220,6 +220,18 @@ def test_solutions_and_determinants_of_an_updated_covariance(seen):
     weights = conditioning.correct(conditioning.base(problem.y)).flatten(1)
     torch.testing.assert_close(weights, torch.linalg.solve(whole, problem.y.flatten(1)), rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(conditioning.log_determinant_ratio(), whole.logdet() - base.logdet(), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", [Conditioning, ImageConditioning])
+def test_solutions_for_some_of_the_particles_are_theirs(kind):
+    covariance, _, _ = updated()
+    physics = linear("random")[0].double()
+    problem = Problem(physics, torch.randn(3, *physics.measurement_size, dtype=torch.float64), 0.1)
+    solves, some = kind(problem, covariance, (1e-10, 200)), torch.tensor([2, 0])
+    r = solves.residual(torch.zeros(3, 1, 4, 6, dtype=torch.float64))
+    weights = solves.correct(solves.base(r))
+    chosen = solves.at(some, covariance.at(some))
+    torch.testing.assert_close(chosen.correct(chosen.base(r[some])), weights[some], rtol=1e-6, atol=1e-8)
 
 
 def test_draws_have_the_updated_covariance():

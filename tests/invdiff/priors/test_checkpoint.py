@@ -18,7 +18,7 @@ from invdiff.priors.unet import UNet
 
 ARCHITECTURE = {"channels": 3, "widths": [8, 8], "depths": [1, 1], "embedding": 16}
 CARD = {"name": "tiny", "architecture": ARCHITECTURE, "preconditioning": {"sigma_data": 0.2, "centre": 0.4},
-        "spectrum": {"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[0.01, 0.02]], [[0.3, 0.4]]],
+        "spectrum": {"sigmas": [0.1, 1.0], "frequencies": [0.0, 0.5], "power": [[[0.01, 0.02]] * 3, [[0.3, 0.4]] * 3],
                      "source": "made up"},
         "data": "Grüße, 画像", "licence": None}
 
@@ -56,7 +56,7 @@ def test_the_card_survives(path):
     assert load_checkpoint(path).card == CARD == read_card(path)
     spectrum = load_prior(path).error_spectrum(3)
     assert spectrum.source == "made up"
-    assert spectrum.power.shape == (2, 1, 2)
+    assert spectrum.power.shape == (2, 3, 2)
     assert load_prior(path).error_spectrum(1) is None                              # no grey spectrum on this card
 
 

@@ -10,6 +10,7 @@ from invdiff.priors import ClassifierGuided, EDMDenoiser, Guided, load_prior
 from invdiff.priors.analytic import GaussianPrior, MixturePrior
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.conditional import class_number
+from invdiff.priors.counted import Counted
 from invdiff.priors.dit import DiT
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.priors.unet import UNet
@@ -77,6 +78,24 @@ def test_a_prior_guided_by_a_classifier_is_one_as_any_other(file):
     assert (guided.channels, guided.centre, guided.classes) == (1, 0.3, 0)
     assert guided.error_spectrum(1).source == "a test"
     assert guided.with_variance(drawn.images, 0.5)[1] is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_calls_are_counted_as_the_prior_is_asked(points, scale):
+    """Twice for the images on which guidance acts, and once for others."""
+    class Asked(TwoClasses):
+        images = 0
+
+        def forward(self, x, sigma, classes=None):
+            self.images += len(x)
+            return super().forward(x, sigma, classes)
+
+    prior = Asked()
+    counted = Counted(Guided(prior, 1, scale, interval=(0.3, 3.0)), "fp32", points.device)
+    for sigma in (0.1, 1.0, 9.0, torch.tensor([0.1, 0.5, 1.0, 2.0, 9.0])):
+        counted(points, sigma)
+        counted.with_variance(points, sigma)
+    assert counted.calls == prior.images == (40 if scale == 1 else 56)
 
 
 def test_other_numbers_of_classes_than_of_images_are_refused(points):

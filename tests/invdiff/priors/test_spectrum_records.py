@@ -12,7 +12,7 @@ from invdiff.posterior import MomentMatching
 from invdiff.priors import spectrum_records
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.latent import LatentPrior
-from invdiff.priors.measured import LEVELS
+from invdiff.priors.spectrum_records import LEVELS
 from invdiff.problem import simulate
 from invdiff.restoration import restore
 

@@ -5,6 +5,7 @@ import json
 import math
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from invdiff.training.classifier import (
     moved,
     train_classifier,
 )
-from invdiff.training.short import finished_short
+from invdiff.training.short import finished_short, optimise
 
 FASHION = Path(__file__).parents[4] / "shared" / "data" / "fashion_mnist"
 
@@ -197,3 +198,9 @@ def test_the_shipped_one_tells_fashion():
     told, untold = (classifier.log_probs(noisy, level).gather(1, torch.from_numpy(labels[:200, None]).long()).mean()
                     for level in (0.5, 0.0))
     assert told > untold            # it uses the noise level it is told
+
+
+def test_a_loss_that_is_not_finite_ends_a_short_run_before_the_weights_are_touched():
+    trainer = SimpleNamespace(settings=None, network=torch.nn.Linear(1, 1))
+    with pytest.raises(InputError, match="step 3: the loss is nan; start anew with a lower rate or precision=fp32"):
+        optimise(trainer, 2, torch.tensor(float("nan")))

@@ -1,6 +1,7 @@
 """Sheets of samples, and what is chosen and drawn at the end of a run."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 from PIL import Image
 
 from invdiff.errors import InputError
+from invdiff.evaluation.denoising import denoising_table
 from invdiff.priors import load_prior
 from invdiff.priors.denoiser import EDMDenoiser
-from invdiff.training.monitor import BANDS, band_names, loss_by_band
+from invdiff.training.loop import Progress
+from invdiff.training.monitor import BANDS, band_names, log_line, loss_by_band
 from invdiff.training.run import train
 from invdiff.training.samples import draw_samples, sheet
 from invdiff.training.settings import TrainSettings
@@ -48,6 +51,14 @@ def test_a_sheet_is_about_as_high_as_wide(shape, size):
     assert picture.size == size
     level = round(255 * (0.6 * 2**0.5 if shape[1] == 2 else 0.6))
     assert np.asarray(picture)[4, 4].tolist() == [level] * 3
+
+
+def test_the_log_and_the_card_tell_one_psnr(settings, monkeypatch):
+    """Of complex images beyond [-1, 1] too."""
+    crops = 3 * torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(0))
+    trainer = SimpleNamespace(settings=SimpleNamespace(latent=False), average=Gaussian(2), step=1, seconds=0.0)
+    line = log_line(trainer, [Progress(1, 1.0, torch.ones(1), torch.ones(1))], crops)
+    assert line["psnr"]["0.0588"] == denoising_table(trainer.average, list(crops))["15"]
 
 
 def test_the_loss_by_band():

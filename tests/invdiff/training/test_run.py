@@ -16,8 +16,8 @@ from invdiff.datasets.crops import centre_crops
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import read_tensors
-from invdiff.priors.measured import LEVELS
 from invdiff.priors.spectrum import measure_spectrum
+from invdiff.priors.spectrum_records import LEVELS
 from invdiff.training.loop import Trainer
 from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings

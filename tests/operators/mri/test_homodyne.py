@@ -52,6 +52,11 @@ def test_series_and_batches_of_phases():
     x = torch.rand(2, 1, 3, 5, 6)
     torch.testing.assert_close(physics.A(x), inner.A(torch.cat([x * phase.cos(), x * phase.sin()], dim=1)))
     torch.testing.assert_close(physics.A_dagger(physics.A(x)), x)
+    gamma, z = torch.tensor([0.2, 3.0]), torch.rand(2, 1, 3, 5, 6)
+    y = physics.A(x)
+    for given in (gamma, gamma.reshape(2, 1, 1, 1)):
+        got, weight = physics.prox_l2(z, y, given), gamma.reshape(2, 1, 1, 1, 1)
+        torch.testing.assert_close(weight * physics.A_adjoint_A(got) + got, weight * physics.A_adjoint(y) + z)
 
 
 def test_bad_arguments_are_refused():

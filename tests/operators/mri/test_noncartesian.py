@@ -185,6 +185,18 @@ def test_a_series_is_its_frames():
         torch.testing.assert_close(normal[:, :, t], one.A_adjoint_A(x[:, :, t]), rtol=0, atol=1e-11)
         torch.testing.assert_close(gridded[:, :, t], one.gridding(y[:, :, :, t]), rtol=0, atol=1e-11)
     assert abs((y * y).sum() - (x * back).sum()) <= 1e-10 * y.norm() ** 2
+    gamma = torch.tensor([0.1, 1.0], dtype=torch.float64)
+    per_item, as_images = (series.prox_l2(x, y, given) for given in (gamma, gamma.reshape(2, 1, 1, 1)))
+    assert torch.equal(per_item, as_images)
+
+
+def test_a_dagger_without_an_iteration_is_gridding_at_its_best_scale():
+    size = (24, 20)
+    spokes = trajectories.radial(size, 20, 48)
+    physics = operators.NonCartesianMRI(spokes, size, density=7 * trajectories.radial_density(spokes, size))
+    y = physics.A(blobs(*size).float())
+    got, gridded = physics.A_dagger(y, max_iter=0), physics.gridding(y)
+    torch.testing.assert_close(got, gridded * (got.norm() / gridded.norm()))
 
 
 def test_it_is_differentiable_to_any_order_and_mapped():

@@ -7,7 +7,7 @@ from toys import KERNEL
 import operators
 from invdiff.posterior import MomentMatching
 from invdiff.posterior.covariance import StationaryCovariance
-from invdiff.posterior.misfit import CHANCE, LARGEST, Surplus
+from invdiff.posterior.surplus import CHANCE, LARGEST, Surplus
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.priors.spectrum import ErrorSpectrum
 from invdiff.problem import Problem, simulate

@@ -26,7 +26,6 @@ class Surplus:
 
     def __init__(self, problem: Problem):
         self.problem, self.noise = problem, problem.noise_variance
-        self.size = (problem.image_shape[-2], problem.image_shape[-1])
         self.values = problem.observed().flatten(1).sum(1).to(problem.y.dtype).clamp_min(1)
         self.gain = getattr(problem.physics, "response_power", None)         # of a circular filter
         probe = torch.randn((1, *problem.image_shape), dtype=torch.float32, generator=torch.Generator().manual_seed(0))
@@ -57,14 +56,14 @@ class Surplus:
             trace = self.values * channels / self.probe[0].numel() * self._over_plane(power)
         else:
             draws = 2                                               # the trace is one itself
-            trace = self.problem.A(StationaryCovariance(power, self.size).root(self.probe)).square().flatten(1).sum(1)
+            trace = self.problem.A(StationaryCovariance(power, self.problem.size).root(self.probe)).square().flatten(1).sum(1)
         spectrum = seen * (trace / self.values / seen.mean((-3, -2, -1))).reshape(-1, 1, 1, 1) + self.noise
         concentration = spectrum.square().mean((1, 2, 3)) / spectrum.mean((1, 2, 3)).square()
         return trace, (2 * draws * concentration / self.values).sqrt()
 
     def _over_plane(self, half: Tensor) -> Tensor:
         """Sums over channels and the whole plane of frequencies, (1,) or (B,), of what is given on its half."""
-        once = half[..., 0].sum(-1) + (half[..., -1].sum(-1) if self.size[1] % 2 == 0 else 0)
+        once = half[..., 0].sum(-1) + (half[..., -1].sum(-1) if self.problem.size[1] % 2 == 0 else 0)
         return (2 * half.sum((-2, -1)) - once).sum(-1).reshape(-1)
 
 
