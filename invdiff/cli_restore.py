@@ -126,7 +126,7 @@ def _trust(report: dict[str, Any]) -> list[str]:
     """What the restoration is worth, a sentence a line."""
     from invdiff.evaluation.intervals import words_of
 
-    parts = ("boundary", "noise_level", "consistency", "provenance", "novelty", "unjudged")
+    parts = ("boundary", "noise_level", "few_steps", "consistency", "provenance", "novelty", "unjudged")
     words = [report[name]["words"] for name in parts if name in report]
     words += [f"Under the prior {name} the mean moves by {shift['rms']:.3f} rms"
               + (f" ({shift['expected']:.3f} by chance)." if shift["expected"] is not None else ".")

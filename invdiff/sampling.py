@@ -105,7 +105,7 @@ def sample(prior: Denoiser, count: int, integrator: Integrator, *, steps: int = 
         nearer = "" if guidance == 1 else f", or a guidance nearer to 1 than {guidance:g}"
         raise InputError(f"sample: {bad} of {len(drawn)} images are not finite; take more steps or another solver{nearer}")
     report = {"solver": described(integrator),
-              "steps": None if integrator.adaptive else steps,
+              "steps": None if integrator.adaptive else len(sigmas) - 1,
               "schedule": described(schedule),
               "sigma_min": float(sigmas[-2]), "sigma_max": float(sigmas[0]), "guidance": guidance,
               "guidance_interval": guidance_interval and list(guidance_interval), "seed": seed,

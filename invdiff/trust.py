@@ -15,6 +15,7 @@ from invdiff.evaluation.consistency import consistency
 from invdiff.evaluation.novelty import Reference, features
 from invdiff.evaluation.provenance import Provenance, provenance
 from invdiff.machine import out_of_memory
+from invdiff.priors.denoiser import own_sampling
 from invdiff.priors.latent import latent_of
 from invdiff.problem import Problem
 
@@ -22,15 +23,18 @@ WHITE = 0.5             # of `operators.noise_whiteness`, from where on an estim
 COLOURED = ("In flat areas the finest detail is {:.2f} of coarser, as white noise is not: after JPEG, enlarging or demosaicing "
             "an estimate of the noise is too small; give a number, about as large as the noise there looks.")
 UNJUDGED = "Whether the image is like those the prior was tried on is not said: the memory that is left does not suffice."
+FEW_STEPS = ("This prior makes images in a few steps and is no denoiser, which samplers take it for: the one that it was "
+             "distilled from restores better; of the samplers daps suits a consistency model best.")
 
 
 @dataclass(frozen=True)
 class Appraisal:
     """The judgement of a restoration of one measurement.
 
-    report: plain values, with a sentence each: consistency; provenance, of linear operators; novelty, where there is a
-        reference, or `unjudged` where the memory did not suffice for it. provenance: the mean's three parts, (1, C, H, W).
-        features: what the prior makes of the first sample, for `novelty.Reference`, where it was asked for.
+    report: plain values, with a sentence each: few_steps, of a prior that is no denoiser; consistency; provenance, of linear
+        operators; novelty, where there is a reference, or `unjudged` where the memory did not suffice for it. provenance: the
+        mean's three parts, (1, C, H, W). features: what the prior makes of the first sample, for `novelty.Reference`, where it
+        was asked for.
     """
 
     report: dict[str, Any]
@@ -53,11 +57,15 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     consistent = consistency(*(explained or (problem, samples)))
     consistent = replace(consistent, sigma_y=consistent.sigma_y / scale)
     report: dict[str, Any] = {"consistency": {**asdict(consistent), "verdict": consistent.verdict, "words": consistent.words()}}
+    if own_sampling(prior):
+        report["few_steps"] = {"words": FEW_STEPS}
     parts = None
     if probes and isinstance(problem.physics, LinearPhysics):
         parts = provenance(problem, samples.mean(1), probes=probes)
-        parts = parts.of_part(inner) if inner else parts
-        report["provenance"] = {**parts.shares, "words": parts.words()}
+        parts = counted = parts.of_part(inner) if inner else parts
+        if (support := getattr(prior, "support", None)) is not None:        # of a scan: where its coils see nothing, nothing is
+            parts, counted = parts.within(support)
+        report["provenance"] = {**counted.shares, "words": counted.words()}
     row = None
     if (reference is not None or look) and latent_of(prior) is None:
         where = next((weights.device for weights in prior.parameters()), samples.device)

@@ -61,6 +61,8 @@ def keep_parameters(physics: Physics, **kwargs: object) -> None:
 def images(physics: Physics, name: str, value: torch.Tensor, size: Sequence[int]) -> None:
     """Raise unless `value` is a real floating tensor (..., *size), on the operator's device."""
     size = tuple(size)
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{name}: expected a tensor (B, {', '.join(map(str, size))}), got {type(value).__name__}")
     if value.ndim < len(size) or tuple(value.shape[-len(size) :]) != size:
         raise ValueError(f"{name}: expected (B, {', '.join(map(str, size))}), got {tuple(value.shape)}")
     if not value.is_floating_point():

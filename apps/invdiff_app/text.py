@@ -144,7 +144,7 @@ DOWNLOAD_H5 = "Samples, mean, spread (.h5)"
 
 def trust(report: dict[str, Any]) -> list[str]:
     """What a restoration is worth without its truth, a sentence each; the library's own words."""
-    said = [report[name]["words"] for name in ("boundary", "noise_level", "consistency", "provenance", "unjudged")
+    said = [report[name]["words"] for name in ("boundary", "noise_level", "few_steps", "consistency", "provenance", "unjudged")
             if name in report]
     interval = report["interval"]
     if report["samples"] == 1:

@@ -66,6 +66,15 @@ class Provenance:
         """That of a part of the image, which `inner` takes of each map."""
         return Provenance(*(inner(x) for x in (self.data, self.denoised, self.prior, self.measured)))
 
+    def within(self, support: Tensor) -> tuple["Provenance", "Provenance"]:
+        """That of the pixels which count, support (1, C, H, W), 0 or 1: maps that are zero elsewhere, with `measured` the mean
+        over the channels that count; and those of all pixels that do in a row, (B, C, 1, P), for shares and words."""
+        support = support.to(self.data)
+        measured = self.measured * support.shape[1] / support.sum(1, keepdim=True).clamp_min(1) * support.amax(1, keepdim=True)
+        maps = Provenance(self.data * support, self.denoised * support, self.prior * support, measured.clamp(0, 1))
+        inside = support[0].amax(0) > 0
+        return maps, maps.of_part(lambda x: x[..., inside][..., None, :])
+
     def words(self) -> str:
         """One sentence."""
         shares = self.shares

@@ -191,7 +191,7 @@ def _tensors(scan: Scan, number: int, prepared: Prepared, samples: Tensor, class
     """What is kept of a slice, in the scan's unit."""
     images = {"samples": samples / prepared.scale, **classical}
     if appraisal.provenance is not None:
-        prior = appraisal.provenance.prior.cpu() * prepared.support / prepared.scale
+        prior = appraisal.provenance.prior.cpu() / prepared.scale
         images |= {"prior_part": mri.combine_sets(prior)[0, 0], "measured": appraisal.provenance.measured[0, 0].cpu()}
     truth = scan.truth(number) if isinstance(scan, SimulatedScan) and scan.truth else prepared.truth
     if truth is not None:

@@ -80,6 +80,7 @@ class ProgressiveLoss(Loss):
     def sampling(self, noise: Noise, step: int, steps: int) -> Sampling:
         student = self.students()[self.number(max(0, step - 1), steps)]
         low = float(level(torch.tensor(1 / student, dtype=torch.float64), noise.high))
+        low = min(low, noise.high)          # of one step it is that, but for rounding
         return Sampling("ddim", DDIM(), student, "cosine", Cosine(), low, noise.high)
 
 

@@ -63,7 +63,7 @@ def test_the_finished_samples_of_another_run_are_refused_and_kept(work, restore,
     assert names(work) == {"truth.png", "out.partial"}
 
 
-@pytest.mark.parametrize("target", ["invdiff.restoration.write_json", "invdiff.job.save_image"])
+@pytest.mark.parametrize("target", ["invdiff.result.write_json", "invdiff.job.save_image"])
 def test_ctrl_c_while_results_are_written_keeps_the_samples(target, work, restore, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(target, interrupt)

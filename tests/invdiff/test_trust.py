@@ -25,6 +25,14 @@ def restored(physics, sampler=None, x=None):
     return problem, restore(problem, PRIOR, sampler, samples=20, seed=0).samples
 
 
+def test_a_prior_that_is_no_denoiser_is_said_to_be_none():
+    few = gaussian_prior("stationary", SIZE)
+    few.card = {"sampling": {"solver": "consistency", "steps": 2}}
+    problem, samples = restored(operators.Denoising(SIZE))
+    assert "no denoiser" in appraise(problem, few, samples).report["few_steps"]["words"]
+    assert "few_steps" not in appraise(problem, PRIOR, samples).report
+
+
 def test_exact_samples_explain_the_measurement_and_missing_pixels_are_the_priors():
     mask = operators.random_mask(SIZE, 0.5, 0)
     problem, samples = restored(operators.Inpainting(SIZE, mask))

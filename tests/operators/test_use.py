@@ -80,6 +80,8 @@ def test_tensors_of_another_size_or_type_are_refused(name):
     for method, argument in calls.items():
         with pytest.raises(ValueError, match=r"^[xy]: expected .* got \(2, [\d, ]+\)$"):
             getattr(physics, method)(argument[..., :-1])
+        with pytest.raises(ValueError, match=r"expected a tensor \(B, .*\), got ndarray"):
+            getattr(physics, method)(argument.numpy())
         with pytest.raises(ValueError, match=r"expected a real floating-point tensor, got torch\.int64"):
             getattr(physics, method)(argument.long())
         with pytest.raises(ValueError, match=r"^[xy]: expected a tensor on cpu, .* got one on meta$"):

@@ -76,7 +76,8 @@ def reference_images(data: str | Path, key: str | None, kept_apart: str | None) 
         kept_apart: likewise, for the floor: the test images of a folder of idx files, else none.
 
     Raises:
-        InputError: not there, of another kind, images of several sizes, or a floor of images that the reference has too.
+        InputError: not there, of another kind, images of several sizes, or a floor that is of the reference's
+            own folder or dataset. Copies of its images elsewhere are not noticed.
     """
     data = Path(data)
     usual = [_found(data, names) for names in (TRAIN, TEST)]
@@ -127,9 +128,11 @@ def likelihood_of(prior: Any, data: str | Path, key: str | None, kept_apart: str
     if kind:
         raise InputError(f"--likelihood: is that of 8-bit images by a prior of them, and this one {kind}")
     real, apart = reference_images(data, key, kept_apart)
-    if apart is None or not 0 < count <= len(apart):
-        raise InputError(f"--likelihood: expected 1 to {len(apart) if apart else 0} images kept apart from {real.source}, got "
-                         f"{count}; --floor names them")
+    if apart is None:
+        raise InputError(f"--likelihood: no images are kept apart from {real.source}; name them, --floor")
+    if not 0 < count <= len(apart):
+        raise InputError(f"--likelihood: expected 1 to {len(apart)} images kept apart from {real.source}, got {count}; --floor "
+                         "names others")
     chosen = torch.cat(list(apart.batches()))[:count]
     channels = channels or (1 if bool((chosen == chosen[:, :1]).all()) else 3)
     images = _as_seen(channels, chosen)

@@ -130,12 +130,18 @@ def _hdf5_kind(path: str, known: str) -> str:
     with open_hdf5(path) as file:
         if find_group(file) is not None:
             return "ISMRMRD"
-        if any("MATLAB_class" in item.attrs for item in file.values()):
+        if any("MATLAB_class" in item.attrs for item in file.values()) or _starts_as_matlab(path):
             return "MATLAB 7.3"
         if "kspace" in file or (known == _IMAGES and any(name in file for name in _RECONSTRUCTIONS)):
             return "fastMRI"
         names = ", ".join(list(file)[:8]) or "nothing"
     raise InputError(f"{path}: is HDF5 that holds {names}; expected {known}")
+
+
+def _starts_as_matlab(path: str) -> bool:
+    """Other programs than MATLAB may write its header alone."""
+    with open(path, "rb") as file:
+        return b"MATLAB 7.3" in file.read(128)
 
 
 def _reconstruction(path: str) -> str | None:

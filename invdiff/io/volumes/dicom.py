@@ -39,7 +39,7 @@ def write_dicom(
 
     One slope and one intercept hold for the whole series: stored · RescaleSlope + RescaleIntercept is the given value times
     the power of ten that is returned, to half a slope. It is 1 unless the peak is not in [100, 10⁶], for viewers show
-    smaller values as black; ImageComments tells it. The slices wait on disk for the peak of all.
+    smaller values as black; SeriesDescription and ImageComments tell it. The slices wait on disk for the peak of all.
 
     Raises InputError for a folder that cannot be written or holds something else, an identity that DICOM does not take, and
     columns and rows that are not at right angles; ValueError for slices that are not as announced.
@@ -92,6 +92,8 @@ def _set_values(series: "Dataset", values: _Values) -> None:
     series.RescaleSlope, series.RescaleIntercept, series.RescaleType = number(values.slope), number(values.low), "US"
     series.WindowCenter, series.WindowWidth = number(values.low + width / 2), number(width)
     if values.factor != 1:
+        times = f" x{values.factor:g}"
+        series.SeriesDescription = f"{series.SeriesDescription[:64 - len(times)]}{times}"
         series.ImageComments += f" Values are the reconstruction's times {values.factor:g}."
 
 

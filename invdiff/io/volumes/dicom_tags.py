@@ -66,7 +66,7 @@ def series_dataset(header: Header, labels: Labels, identity: bool, affine: np.nd
     dataset.SeriesInstanceUID = uid(labels, "series", labels.name, labels.number)
     dataset.SeriesNumber = labels.number
     dataset.SeriesDescription = f"{WARNING}: {labels.name}"[:64]
-    dataset.DerivationDescription = f"{labels.derivation[:900]} Research use only, {WARNING.lower()}."
+    dataset.DerivationDescription = f"{labels.derivation[:900].rstrip('. ')}. Research use only, {WARNING.lower()}."
     geometry = "" if known else (" Voxel size and position are not known: 1 mm and an axial slice are assumed."
                                  if header.affine is None else " Position and orientation are not those of the scanner.")
     dataset.ImageComments = f"{WARNING}. Research use only, made by invdiff.{geometry}"

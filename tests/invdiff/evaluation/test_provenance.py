@@ -188,6 +188,32 @@ def test_the_head_of_a_scan_is_filled_in_where_k_space_is_empty():
     assert got.measured.std() > 0.02            # coils see some places better than others
 
 
+def test_where_no_coil_sees_nothing_is_filled_in():
+    """Fully sampled within a disc: all of that is measured."""
+    disc = torch.stack(torch.meshgrid(*[torch.arange(24) - 12.0] * 2, indexing="ij")).norm(dim=0) < 10
+    physics = operators.MultiCoilMRI(torch.ones(24, 24), birdcage_maps((24, 24), 4) * disc)
+    support = disc.expand(1, 2, 24, 24).float()
+    truth = torch.rand(1, 2, 24, 24, generator=torch.Generator().manual_seed(0)) * support
+    whole = provenance(simulate(physics, truth, 0.0), truth, probes=4)
+    maps, counted = whole.within(support)
+    assert counted.shares["measured"] == pytest.approx(1, abs=0.02)
+    assert counted.shares["prior"] < 1e-3
+    assert whole.shares["measured"] < 0.6
+    assert whole.shares["prior"] > 0.1                  # the flat image, where nothing is
+    assert maps.prior.shape == truth.shape
+    assert not (maps.data * (1 - support)).any()
+
+
+def test_of_two_sets_of_maps_that_count_apart_each_has_its_own_pixels():
+    support = torch.zeros(1, 4, 4, 4)
+    support[:, :2, :, :3] = support[:, 2:, :, :1] = 1
+    whole = Provenance(support, 0 * support, support, support.mean(1, keepdim=True))
+    maps, counted = whole.within(support)
+    assert torch.equal(maps.measured, support[:, :1])
+    assert counted.measured.shape == (1, 1, 1, 12)
+    assert counted.shares["measured"] == 1
+
+
 def test_shares_and_words():
     flat = torch.full((1, 1, 4, 4), 0.5)
     ripple = torch.tensor([0.1, -0.1]).repeat(8).reshape(1, 1, 4, 4)

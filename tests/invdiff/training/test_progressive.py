@@ -85,6 +85,14 @@ def test_its_range_is_that_of_its_own_levels_whatever_the_noise():
     assert ANYTHING.sampling(noise, 100, 100).sigma_max == noise.high
 
 
+@pytest.mark.parametrize("high", [2.0, 3.0, 30.0, 40.0, 80.0, 100.0])
+def test_a_student_of_one_step_begins_at_the_highest_level_and_no_higher(high):
+    """0.5 tan(atan(high / 0.5)), of which rounding makes more."""
+    own = ANYTHING.sampling(LogNormal(low=0.002, high=high), 100, 100)
+    assert own.sigma_min == pytest.approx(high, rel=1e-9)
+    assert own.schedule(own.steps, own.sigma_min, own.sigma_max).tolist() == pytest.approx([high, 0], rel=1e-6)
+
+
 def test_phases_halve_and_share_the_run():
     assert ANYTHING.students() == [16, 8, 4, 2, 1]
     phases = ANYTHING.phases(700)

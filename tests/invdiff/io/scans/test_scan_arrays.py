@@ -40,6 +40,15 @@ def test_a_slice_of_npy_is_read_alone(tmp_path):
     assert "slice 0 holds 96 NaN" in error_of(open_scan(tmp_path / "a.npy").read, 0)
 
 
+def test_matlab_s_header_is_enough(tmp_path):
+    """Without the attributes that MATLAB gives each variable."""
+    kspace = normal(3, 2, 8, 6)
+    path = write_mat73(tmp_path / "a.mat", kspace=kspace.transpose(2, 3, 1, 0))
+    with h5py.File(path, "r+") as file:
+        del file["kspace"].attrs["MATLAB_class"]
+    assert exactly(read_all(open_scan(path))[1].kspace, kspace[1])
+
+
 @pytest.mark.parametrize("ending", [".npz", ".mat", ".mat73"])
 @pytest.mark.parametrize("name", ["kspace", "KSP", "raw", "anything"])
 @pytest.mark.parametrize("slices", [1, 3])

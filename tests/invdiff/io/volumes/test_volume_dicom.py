@@ -60,6 +60,7 @@ def test_peaks_viewers_cannot_show_are_scaled_by_a_power_of_ten_that_is_told(sca
     np.testing.assert_allclose(pixels(first), VOLUME[0] * scale * told, atol=0.6 * float(first.RescaleSlope))
     assert float(first.WindowWidth) >= 1
     assert (f"times {told:g}" in first.ImageComments) == (scale != 1)
+    assert first.SeriesDescription.endswith(f" x{told:g}") == (scale != 1)
 
 
 def test_zeros_are_written(tmp_path):
