@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from invdiff.restoration import Stop, restore
     from invdiff.result import Result
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = ["InputError", "Problem", "Result", "Stop", "assess", "load_prior", "restore", "simulate"]
 
 _HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "Result": "result", "load_prior": "priors",
