@@ -11,6 +11,7 @@ from torch import Tensor
 
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.record import read_calibration
+from invdiff.calibration.varying import Law
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import bounds_of, uncalibrated, words_of
 from invdiff.evaluation.provenance import Provenance
@@ -25,8 +26,9 @@ class Assessment:
     """The judgement of a restoration of one measurement.
 
     Attributes:
-        report: plain values: consistency, whether it explains the measurement; of linear operators, provenance; interval; with
-            a calibration that knows what is usual, novelty. All but `interval` have their sentence in "words".
+        report: plain values: consistency, whether it explains the measurement; few_steps, of a prior that is no denoiser; of
+            linear operators, provenance; interval; with a calibration that knows what is usual, novelty. All but `interval`
+            have their sentence in "words".
         lower, upper: of the interval at each pixel, (C, H, W) in image units; None of a single sample.
         provenance: the mean's parts by where they come from, and how much is measured, (1, C, H, W); None for an operator that
             is not linear.
@@ -54,9 +56,9 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
         calibration: a file of `invdiff calibrate`, for the interval and to tell unusual images. That it was measured with this
             operator and sampler is for you to see to: prior, noise level, pairs and number of samples are looked at. Without
             one the interval is Student's t, and whether the image is unusual is not said.
-        settings: of what varied while it was measured, what you know of this run, by the same names, as in
-            {"sampler.steps": 10, "operator.sigma": 1.6}: its factor changes with them. For others the middle of their range
-            is taken.
+        settings: of what varied while it was measured, what you know of the operator, by the same names, as in
+            {"operator.sigma": 1.6}: its factor changes with them. For others the middle of their range is taken; noise level
+            and sampler are known.
         item: which of the problem's measurements.
 
     Raises:
@@ -71,13 +73,23 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
     if problem.together:
         raise InputError(f"assess: this {type(problem.physics).__name__} has parameters of its own for each of {count} "
                          "measurements; restore and assess them one by one")
+    if calibration is None and settings:
+        raise InputError("settings: are of what varied while a calibration was measured; give that, too")
     record = None if calibration is None else read_calibration(calibration)
     if record is not None and record.weights != fingerprint(prior):
         raise InputError(f"{calibration}: was measured with another prior, called {record.prior}")
     one = problem.rows(torch.tensor([item % count], device=problem.y.device))
     samples, paired = result.samples[item % count][None], bool(result.report.get("antithetic"))
     interval = (uncalibrated(samples.shape[1], paired) if record is None else
-                record.interval_given(settings or {}, samples.shape[1], problem.sigma_y, paired))
+                record.interval_given(_sampler_s(result, record.varied) | dict(settings or {}), samples.shape[1],
+                                      problem.sigma_y, paired))
     found = appraise(one, prior, samples, reference_of(record))
     lower, upper = (None, None) if samples.shape[1] < 2 else bounds_of(samples[0], interval)
     return Assessment({**found.report, "interval": interval}, lower, upper, found.provenance)
+
+
+def _sampler_s(result: Result, varied: Law) -> dict[str, Any]:
+    """The sampler's settings among those that varied, as far as the result tells them."""
+    told = result.report.get("sampler")
+    told = told if isinstance(told, Mapping) else result.report.get("config", {}).get("sampler", {})
+    return {f"sampler.{name}": value for name, value in told.items() if f"sampler.{name}" in varied}

@@ -23,8 +23,8 @@ WHITE = 0.5             # of `operators.noise_whiteness`, from where on an estim
 COLOURED = ("In flat areas the finest detail is {:.2f} of coarser, as white noise is not: after JPEG, enlarging or demosaicing "
             "an estimate of the noise is too small; give a number, about as large as the noise there looks.")
 UNJUDGED = "Whether the image is like those the prior was tried on is not said: the memory that is left does not suffice."
-FEW_STEPS = ("This prior makes images in a few steps and is no denoiser, which samplers take it for: the one that it was "
-             "distilled from restores better; of the samplers daps suits a consistency model best.")
+FEW_STEPS = ("This prior makes images in a few steps and is no denoiser, which samplers take it for: a denoiser of such images "
+             "restores better.")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     consistent = consistency(*(explained or (problem, samples)))
     consistent = replace(consistent, sigma_y=consistent.sigma_y / scale)
     report: dict[str, Any] = {"consistency": {**asdict(consistent), "verdict": consistent.verdict, "words": consistent.words()}}
-    if own_sampling(prior):
+    if own_sampling(prior) or own_sampling(getattr(prior, "prior", None)):      # of a scan's, of what it turns
         report["few_steps"] = {"words": FEW_STEPS}
     parts = None
     if probes and isinstance(problem.physics, LinearPhysics):

@@ -113,7 +113,7 @@ class Calibration(BaseModel):
             raise InputError(f"settings: expected some of what varied, {', '.join(self.varied) or 'which is nothing'}; got "
                              f"{', '.join(sorted(others))}")
         beyond = [f"{key} {self.varied[key].words()}" for key, value in settings.items() if not self.varied[key].holds(value)]
-        return self._entry(self.drawing_differs(sigma_y, paired) + beyond, samples, paired, {"sigma_y": sigma_y, **settings})
+        return self._entry(self.drawing_differs(sigma_y, paired) + beyond, samples, paired, {**settings, "sigma_y": sigma_y})
 
     def _entry(self, others: list[str], samples: int, paired: bool, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The same for a run of so many samples, with what was otherwise when this was measured, and as much of what varied

@@ -95,7 +95,7 @@ class Choice(BaseModel):
 
     def place(self, value: Any) -> list[float]:
         """Of numbers, as of a range of them; else one entry for each value, which are 0 on average."""
-        if all(type(known) in (int, float) for known in self.values) and len(set(self.values)) > 1:
+        if all(type(known) in (int, float) and math.isfinite(known) for known in self.values) and len(set(self.values)) > 1:
             return Range(low=min(self.values), high=max(self.values)).place(value)
         return [float(value == known) - 1 / len(self.values) for known in self.values] if self.holds(value) else \
             [0.0] * len(self.values)

@@ -32,7 +32,7 @@ from invdiff.errors import InputError
 
 LEVELS = (0.02, 0.05, 0.1, 0.2)     # noise levels, in image units
 DRAWS = 2                           # noises at each; one where an image has
-LARGE = 2**17                       # pixels or more, over which it averages
+LARGE = 2**17                       # pixels or more, over which it averages: scores move by less than 0.1
 PATCH = 16                          # pixels, the side of a patch; a quarter of the image's where that is less
 AIR = 0.2                           # patches of less root mean square, in that of the brightest twentieth, are air
 ROUGHEST = 0.9                      # quantile over patches

@@ -114,7 +114,7 @@ class AsItsPrior(Denoiser):
 
 def card_range(prior: Any) -> tuple[float, float]:
     """The noise levels that a prior was trained on, as its card says; 0.002 and 40 for an end that it leaves open."""
-    low, high = getattr(prior, "card", {}).get("sigma_range") or (None, None)
+    low, high = (getattr(prior, "card", None) or {}).get("sigma_range") or (None, None)
     return float(low or 0.002), float(high or 40.0)
 
 

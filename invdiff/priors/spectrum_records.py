@@ -88,7 +88,8 @@ def channels_of(prior: Denoiser) -> int | None:
 
 
 def fingerprint(prior: Denoiser) -> str:
-    """A digest of a prior's weights, the same wherever they are loaded."""
+    """A digest of a prior's weights, the same wherever they are loaded, and whatever was measured of it."""
+    prior = prior.prior if isinstance(prior, Measured) else prior
     total = hashlib.sha256()
     for key, value in sorted(prior.state_dict().items()):
         total.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())

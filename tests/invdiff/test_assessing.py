@@ -5,6 +5,7 @@ import torch
 
 import invdiff
 import operators
+from invdiff.config import build_sampler
 from invdiff.errors import InputError
 from invdiff.io.images import sample_image
 from invdiff.job import run
@@ -35,8 +36,15 @@ def test_it_says_what_the_command_line_says(prior, tmp_path):
         assert torch.equal(mine, theirs[0])
     said = found.words().split("\n")
     assert "with sampler.steps from 8 to 50: here" in said[3]
-    silent = invdiff.assess(outcome.result, problem, prior, calibration=RECORD)
-    assert silent.report["interval"]["factor"] < found.report["interval"]["factor"]         # of few steps
+    drawn = invdiff.restore(problem, prior, build_sampler(config.sampler), samples=2, antithetic=True)
+    assert drawn.report["sampler"]["steps"] == 3
+    own = {name: settings[name] for name in ("operator.sigma", "operator.boundary")}        # the sampler is known
+    for result in (outcome.result, drawn):
+        told = invdiff.assess(result, problem, prior, calibration=RECORD, settings=own).report["interval"]
+        assert told["factor"] == found.report["interval"]["factor"]
+        assert not told["calibrated"]
+    with pytest.raises(InputError, match="settings: are of what varied while a calibration was measured"):
+        invdiff.assess(drawn, problem, prior, settings=own)
     with pytest.raises(InputError, match=r"settings: expected some of what varied, sigma_y, .*; got operator.width"):
         invdiff.assess(outcome.result, problem, prior, calibration=RECORD, settings={"operator.width": 2})
     assert len(said) == 4
@@ -60,7 +68,7 @@ def test_each_of_several_measurements_and_without_a_calibration(prior):
 def test_pairs_are_not_what_a_record_of_independent_samples_is_for(prior):
     problem = pose(run_config("deblur", None, [])).problem.rows(torch.tensor([0]))
     for paired in (True, False):
-        result = invdiff.restore(problem, prior, MomentMatching(steps=2), samples=2, antithetic=paired)
+        result = invdiff.restore(problem, prior, MomentMatching(steps=8), samples=2, antithetic=paired)
         interval = invdiff.assess(result, problem, prior, calibration=RECORD).report["interval"]
         assert interval["calibrated"] == paired
         assert ("antithetic=True: here" in interval["source"]) != paired
