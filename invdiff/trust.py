@@ -57,7 +57,7 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     consistent = consistency(*(explained or (problem, samples)))
     consistent = replace(consistent, sigma_y=consistent.sigma_y / scale)
     report: dict[str, Any] = {"consistency": {**asdict(consistent), "verdict": consistent.verdict, "words": consistent.words()}}
-    if own_sampling(prior) or own_sampling(getattr(prior, "prior", None)):      # of a scan's, of what it turns
+    if own_sampling(prior):
         report["few_steps"] = {"words": FEW_STEPS}
     parts = None
     if probes and isinstance(problem.physics, LinearPhysics):

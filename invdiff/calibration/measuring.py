@@ -39,9 +39,8 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     """Restore each image as the config says, and make the record of it.
 
     level, delta: of the interval, see `conformal_factor`. law: settings that differ from image to image, with which the factor
-    changes, see `trend`; not with a `delta`, whose guarantee is for one factor. checkpoint: a folder
-    that keeps the finished images; the next call with it goes on from there. on_image: called with how many are done, of how
-    many.
+    changes, see `trend`; not with a `delta`, whose guarantee is for one factor. checkpoint: a folder that keeps the finished
+    images; the next call with it goes on from there. on_image: called with how many are done, of how many.
 
     Raises:
         InputError: fewer than two samples or images, too few of them for `delta`, numbers out of range, or as the restorations
@@ -71,8 +70,7 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
                        samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
                        precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
-                       factor=factor, fewer=fewer, delta=delta, antithetic=in_pairs(config), varied=law,
-                       trend=trend,
+                       factor=factor, fewer=fewer, delta=delta, antithetic=in_pairs(config), varied=law, trend=trend,
                        check=_check(rest, factor, config, reference) | _with_fewer(rest, fewer)
                        | _by_setting(rest, factor, config, law),
                        novelty=reference.to_dict() if reference else None, versions=versions())

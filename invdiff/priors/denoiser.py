@@ -119,5 +119,7 @@ def card_range(prior: Any) -> tuple[float, float]:
 
 
 def own_sampling(prior: Any) -> dict[str, Any]:
-    """How a prior of few steps, which is no denoiser, is to be drawn from, by its card; {} of a denoiser."""
-    return dict(getattr(prior, "card", {}).get("sampling", {}))
+    """How a prior of few steps, which is no denoiser, is to be drawn from, by its card or that of the prior that it wraps; {}
+    of a denoiser."""
+    card, wrapped = getattr(prior, "card", None), getattr(prior, "prior", None)
+    return own_sampling(wrapped) if card is None and wrapped is not None else dict((card or {}).get("sampling", {}))

@@ -6,7 +6,9 @@ import torch
 import operators
 from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.evaluation.novelty import Reference, features
+from invdiff.mri.scan_prior import ScanPrior
 from invdiff.posterior import DPS, MomentMatching
+from invdiff.priors.denoiser import own_sampling
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
 from invdiff.trust import appraise, estimated_noise
@@ -31,6 +33,9 @@ def test_a_prior_that_is_no_denoiser_is_said_to_be_none():
     problem, samples = restored(operators.Denoising(SIZE))
     assert "no denoiser" in appraise(problem, few, samples).report["few_steps"]["words"]
     assert "few_steps" not in appraise(problem, PRIOR, samples).report
+    pair = gaussian_prior("stationary", (2, 4, 4))
+    pair.card = few.card
+    assert own_sampling(ScanPrior(pair, torch.ones(1, 2, 4, 4))) == few.card["sampling"]     # of scans
 
 
 def test_exact_samples_explain_the_measurement_and_missing_pixels_are_the_priors():
