@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from operators._precision import exact
@@ -50,7 +49,7 @@ class Convolution(torch.nn.Module):
     def _set_response(self, kernel: Tensor | None = None) -> None:
         kernel = (self.kernel if kernel is None else kernel).detach().cpu().double()
         self.interior_power = torch.fft.rfft2(kernel, s=self.size).abs().square().to(self.kernel)
-        grid = [next_fast_len(n + sum(m), real=True) for n, m in zip(self.size, self.margins, strict=True)]
+        grid = [fast_length(n + sum(m)) for n, m in zip(self.size, self.margins, strict=True)]
         padded = F.pad(kernel, (0, grid[1] - kernel.shape[1], 0, grid[0] - kernel.shape[0]))
         # turned back by the kernel's size: the first pixel of the result is the first that the padding's end does not reach
         response = torch.fft.rfft2(padded.roll([1 - k for k in kernel.shape], (0, 1)))
@@ -106,6 +105,15 @@ def check_boundary(boundary: str) -> None:
     """Raise unless `boundary` is one of BOUNDARIES."""
     if boundary not in BOUNDARIES:
         raise ValueError(f"boundary: expected one of {', '.join(BOUNDARIES)}, got {boundary!r}")
+
+
+def fast_length(n: int) -> int:
+    """The least m >= n that has no prime factor above 7."""
+    rest = n
+    for prime in (2, 3, 5, 7):
+        while rest % prime == 0:
+            rest //= prime
+    return n if rest == 1 else fast_length(n + 1)
 
 
 def symmetric(kernel: Tensor) -> Tensor | None:
