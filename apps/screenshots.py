@@ -53,7 +53,7 @@ def served() -> Iterator[tuple[Any, str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from invdiff.cli import main; main()", "app", "--port", str(port), "--no-browser"]
+    command = [sys.executable, "-c", "from invdiff.cli.main import main; main()", "app", "--port", str(port), "--no-browser"]
     with sync_playwright() as driver, subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)

@@ -1,6 +1,6 @@
 """`python -m invdiff` is `invdiff`."""
 
-from invdiff.cli import main
+from invdiff.cli.main import main
 
 if __name__ == "__main__":
     main()

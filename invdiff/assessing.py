@@ -15,7 +15,7 @@ from invdiff.calibration.varying import Law
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import bounds_of, uncalibrated, words_of
 from invdiff.evaluation.provenance import Provenance
-from invdiff.priors.spectrum_records import fingerprint
+from invdiff.priors.facts import fingerprint
 from invdiff.problem import Problem
 from invdiff.result import Result
 from invdiff.trust import appraise

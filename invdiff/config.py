@@ -14,8 +14,8 @@ from invdiff.diffusion import integrators, schedules
 from invdiff.errors import InputError
 from invdiff.machine import out_of_memory
 from invdiff.mri.settings import ScanSettings
+from invdiff.own_code import PYTHON, imported
 from invdiff.posterior import Sampler
-from invdiff.priors.foreign.programs import PYTHON, imported
 from invdiff.validation import model_of, nearest, validate
 
 OPERATORS: dict[str, Callable[..., Physics]] = {

@@ -1,4 +1,4 @@
-"""Pictures for people: restorations side by side, and maps of uncertainty."""
+"""Pictures for people: restorations side by side, maps of uncertainty, and sheets of samples."""
 
 import math
 from collections.abc import Mapping
@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from invdiff.io.files import replacing, writing
 from invdiff.io.images import to_uint8
 
 _MIN_SIDE = 200    # pixels; smaller panels leave no room for their labels
 _MAX_SIDE = 1200    # pixels; five of larger ones make a figure that few viewers open
+_GAP = 2            # pixels between the samples of a sheet
 _PANORAMA = 2.5     # times as wide as tall
 _INK, _PAPER = (30, 30, 30), (255, 255, 255)
 # Magma (S. van der Walt and N. Smith, CC0), perceptually uniform, at every 15th of its 256 levels.
@@ -162,3 +164,26 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
         else:
             lines.append(word)
     return "\n".join(lines)
+
+
+def sheet(samples: torch.Tensor) -> Image.Image:
+    """(N, C, H, W) as one picture, N images in about as many rows as columns; of complex ones the magnitude. White is 1."""
+    if samples.shape[1] == 2:
+        samples = torch.linalg.vector_norm(samples, dim=1, keepdim=True)
+    values = (samples.float().nan_to_num(0).clamp(0, 1) * 255).round().byte().expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    count, height, width = values.shape[:3]
+    columns = math.ceil(count**0.5)
+    rows = math.ceil(count / columns)
+    canvas = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), 255, np.uint8)
+    for i, image in enumerate(values):
+        top, left = (_GAP + k * (n + _GAP) for k, n in zip(divmod(i, columns), (height, width), strict=True))
+        canvas[top : top + height, left : left + width] = image
+    return Image.fromarray(canvas)
+
+
+def save_sheet(path: Path, picture: Image.Image) -> None:
+    """A PNG, written whole or not at all. Raises InputError where it cannot be."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            picture.save(temporary, "PNG")

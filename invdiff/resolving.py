@@ -7,8 +7,8 @@ from typing import Any
 from invdiff.baselines.mri import BASELINES
 from invdiff.config import FOUND, SAMPLERS, SCANS, RunConfig, build_sampler, describe, known_operators, operator_parameters
 from invdiff.errors import InputError
+from invdiff.own_code import PYTHON
 from invdiff.paths import bundled
-from invdiff.priors.foreign.programs import PYTHON
 from invdiff.validation import keys_of, model_of, nearest, override, read_yaml, said_of, validate
 
 DEFAULT_SAMPLER = "moment_matching"

@@ -20,8 +20,9 @@ from invdiff.io.partial import PartialRun
 from invdiff.machine import find_device, versions
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
-from invdiff.priors.counted import Counted, in_single, in_use
+from invdiff.priors.counted import Counted
 from invdiff.priors.latent import latent_of, refusal
+from invdiff.priors.running import in_single, in_use
 from invdiff.problem import Problem
 from invdiff.result import Result
 

@@ -11,7 +11,7 @@ from invdiff.diffusion.schedules import Karras
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.conditional import Interval, class_number
-from invdiff.priors.denoiser import own_sampling
+from invdiff.priors.facts import own_sampling
 from invdiff.sampling import Samples, check_solver, sample
 from invdiff.validation import override, validate
 

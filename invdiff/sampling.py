@@ -19,14 +19,14 @@ from invdiff.diffusion.integrators import Consistency, DPMSolverPP, Integrator
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.schedules import Karras, Schedule
 from invdiff.errors import InputError
+from invdiff.figures import save_sheet, sheet
 from invdiff.io.results import output_folder, write_json
 from invdiff.machine import find_device, versions
 from invdiff.priors import Guided
-from invdiff.priors.counted import Counted, in_use
-from invdiff.priors.denoiser import card_range, own_sampling
-from invdiff.priors.spectrum_records import channels_of
+from invdiff.priors.counted import Counted
+from invdiff.priors.facts import card_range, channels_of, own_sampling
+from invdiff.priors.running import in_use
 from invdiff.restoration import Progress, Stop, described
-from invdiff.training.samples import save_sheet, sheet
 
 _PIXELS, _PIXELS_ON_CPU = 2**18, 2**16      # of images drawn together, if nothing else is said: more leave a CPU's cache
 _SHEET = 100            # images on a sheet, at most

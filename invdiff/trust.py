@@ -15,7 +15,7 @@ from invdiff.evaluation.consistency import consistency
 from invdiff.evaluation.novelty import Reference, features
 from invdiff.evaluation.provenance import Provenance, provenance
 from invdiff.machine import out_of_memory
-from invdiff.priors.denoiser import own_sampling
+from invdiff.priors.facts import own_sampling
 from invdiff.priors.latent import latent_of
 from invdiff.problem import Problem
 

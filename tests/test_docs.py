@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 import operators
-from invdiff.cli import app
+from invdiff.cli.main import program
 from invdiff.config import OPERATORS
 from invdiff.io.images import sample_image, save_image
 from invdiff.io.results import load_arrays
@@ -76,7 +76,7 @@ def test_an_operator_of_one_s_own_is_restored_from_and_again_from_its_config(tmp
     (command,) = re.findall(r"^invdiff (restore .*python:rolling:.*)$", PAGE.read_text(encoding="utf-8"), re.M)
     first = [*shlex.split(command), "--truth", "truth.png", "--steps", "1", "--samples", "1", "--output", "out"]
     for arguments in (first, ["restore", "--config", "out/config.yaml", "--output", "again"]):
-        done = CliRunner().invoke(app, arguments)
+        done = CliRunner().invoke(program, arguments)
         assert done.exit_code == 0, done.output
     sys.modules.pop("rolling")
     assert yaml.safe_load(Path("out/config.yaml").read_text())["operator"] == {"name": "python:rolling:RollingShutter",

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"operators"},
     {"errors", "paths", "differences"},
-    {"problem", "diffusion", "io", "validation", "machine"},
+    {"problem", "diffusion", "io", "validation", "machine", "own_code"},
     {"priors", "forward", "datasets", "mri.settings", "result"},
     {"posterior", "figures"},
     {"evaluation", "baselines", "checks", "chunks"},
@@ -34,19 +34,20 @@ LEVELS = [
     {"calibration.cases"},
     {"calibration.measuring"},
     {"experiments", "benchmark"},
-    {"cli_options"},
-    {"cli_app", "cli_benchmark", "cli_calibrate", "cli_figures", "cli_priors", "cli_restore", "cli_sample", "cli_train"},
-    {"cli_evaluate"},
-    {"cli"},
+    {"cli", "cli.options"},
+    {"cli.app", "cli.benchmark", "cli.calibrate", "cli.figures", "cli.priors", "cli.restore", "cli.sample", "cli.simulate",
+     "cli.tasks", "cli.train"},
+    {"cli.evaluate"},
+    {"cli.main"},
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
 
 @pytest.mark.parametrize("code", [
-    "import invdiff, invdiff.cli; dir(invdiff)",
-    "import invdiff.cli; sys.argv = ['invdiff', '--help']; invdiff.cli.main()",
-    "import invdiff.cli; sys.argv = ['invdiff', 'restore', '--help']; invdiff.cli.main()",
+    "import invdiff, invdiff.cli.main; dir(invdiff)",
+    "import invdiff.cli.main; sys.argv = ['invdiff', '--help']; invdiff.cli.main.main()",
+    "import invdiff.cli.main; sys.argv = ['invdiff', 'restore', '--help']; invdiff.cli.main.main()",
 ])
 def test_import_and_help_load_no_torch(code, tmp_path):
     script = (f"import sys\ntry:\n    {code}\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
@@ -77,7 +78,7 @@ def imported_parts(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             module = node.module or ""
-            modules = [f"invdiff.{alias.name}" for alias in node.names] if module == "invdiff" else [module]
+            modules = [f"{module}.{alias.name}" for alias in node.names]
         else:
             continue
         yield from filter(None, map(part_of, modules))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from invdiff.benchmark.cells import Setup
 from invdiff.differences import first_difference
-from invdiff.priors.foreign.programs import PYTHON
-from invdiff.priors.spectrum_records import fingerprint
+from invdiff.own_code import PYTHON
+from invdiff.priors.facts import fingerprint
 
 CONTENT = "content"         # a digest of what a spec does not tell: weights, code, a kernel's file
 ONE_OF = {"images": "image", "tasks": "task", "priors": "prior", "methods": "method"}

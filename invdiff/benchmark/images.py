@@ -11,7 +11,7 @@ from invdiff.datasets.pixels import to_grey
 from invdiff.errors import InputError
 from invdiff.io.images import SAMPLES
 from invdiff.priors import load_prior
-from invdiff.priors.spectrum_records import channels_of
+from invdiff.priors.facts import channels_of
 
 SAMPLE = "sample"
 QUARTERS = ((0, 0), (1, 1), (0, 1), (1, 0))         # of a photo's central square: down, right

@@ -17,9 +17,9 @@ from invdiff.baselines.namesakes import STEPS, namesake
 from invdiff.config import SAMPLERS, build_sampler, describe
 from invdiff.errors import InputError
 from invdiff.interop import DeepinvSampler
+from invdiff.own_code import PYTHON, imported
 from invdiff.posterior import Sampler
 from invdiff.posterior.likelihood import NONLINEAR
-from invdiff.priors.foreign.programs import PYTHON, imported
 from invdiff.problem import Problem, require
 from invdiff.validation import nearest, validate
 

@@ -22,7 +22,7 @@ from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Recipe, Slices, restore_slices
 from invdiff.posing import in_blocks, pose_image
-from invdiff.priors.spectrum_records import fingerprint
+from invdiff.priors.facts import fingerprint
 from invdiff.restoration import restore
 from invdiff.trust import appraise
 from operators import mri

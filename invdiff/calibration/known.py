@@ -17,7 +17,7 @@ from invdiff.errors import InputError
 from invdiff.io.scans import open_images
 from invdiff.io.scans.scan import Images
 from invdiff.priors import load_prior
-from invdiff.priors.spectrum_records import channels_of
+from invdiff.priors.facts import channels_of
 
 MIDDLE = 256            # pixels, of pictures that stand in for slices
 

@@ -27,7 +27,7 @@ from invdiff.machine import versions
 from invdiff.mri.job import scan_prior
 from invdiff.posing import pose_image
 from invdiff.priors import load_prior
-from invdiff.priors.spectrum_records import fingerprint
+from invdiff.priors.facts import fingerprint
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))        # of the curves
 FEWEST = 19                                                     # images for a reference of what is usual

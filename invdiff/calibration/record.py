@@ -16,7 +16,7 @@ from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
 from invdiff.io.files import unwritable, write_text
-from invdiff.priors.spectrum_records import fingerprint
+from invdiff.priors.facts import fingerprint
 from invdiff.validation import validate
 
 FORMAT: Literal["invdiff-calibration-2"] = "invdiff-calibration-2"

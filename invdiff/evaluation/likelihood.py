@@ -25,7 +25,7 @@ from invdiff.diffusion.decoders import bits_per_dim, check_grid
 from invdiff.diffusion.likelihood import HeunSteps, log_likelihood
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.stepping import Denoise
-from invdiff.priors.denoiser import card_range
+from invdiff.priors.facts import card_range
 
 CHECKED = 8         # images whose flow is followed once more, in twice the steps
 

@@ -11,7 +11,7 @@ from invdiff.diffusion.sdes import Process, Time
 from invdiff.errors import InputError
 from invdiff.illustrations.style import MUTED, bare
 from invdiff.io.images import sample_image, to_uint8
-from invdiff.priors.denoiser import own_sampling
+from invdiff.priors.facts import own_sampling
 from invdiff.sampling import Samples, sample
 
 

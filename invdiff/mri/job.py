@@ -24,7 +24,7 @@ from invdiff.mri.volume import OnStep, Recipe, Slices, restore_slices
 from invdiff.mri.writing import figure, write_result, write_volumes
 from invdiff.paths import bundled
 from invdiff.priors import load_prior
-from invdiff.priors.spectrum_records import fingerprint
+from invdiff.priors.facts import fingerprint
 from invdiff.restoration import Stop
 
 SAMPLE = ("data", "samples", "phantom.h5")

@@ -6,7 +6,7 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
-from invdiff.priors.counted import known_spectrum
+from invdiff.priors.facts import known_spectrum
 from operators import mri
 
 LEVELS = 32             # a unit of log sigma has so many, each with its turn: more than a sampler has steps there

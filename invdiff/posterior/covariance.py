@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from invdiff.posterior.image_space import condition_in_image_space
-from invdiff.priors.counted import known_spectrum
+from invdiff.priors.facts import known_spectrum
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
 from operators import Inpainting, conjugate_gradients

@@ -15,7 +15,7 @@ from invdiff.diffusion.randomness import Streams
 from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.latents import image_of, in_latents, most_likely
 from invdiff.posterior.sampler import Sampler, for_chains
-from invdiff.priors.counted import known_spectrum
+from invdiff.priors.facts import known_spectrum
 from invdiff.problem import Problem
 
 

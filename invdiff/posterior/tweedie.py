@@ -26,7 +26,7 @@ from invdiff.posterior.covariance import (
 )
 from invdiff.posterior.likelihood import length
 from invdiff.posterior.low_rank import Conditioning, ImageConditioning, LowRankCovariance
-from invdiff.priors.counted import known_spectrum
+from invdiff.priors.facts import known_spectrum
 from invdiff.problem import Problem
 from operators import conjugate_gradients
 

@@ -10,9 +10,9 @@ from invdiff.priors.checkpoint import load_checkpoint, read_format
 from invdiff.priors.conditional import ClassifierGuided, Guided, with_class
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.foreign import FORMATS, is_foreign, load_foreign
-from invdiff.priors.foreign.options import check, join, split
 from invdiff.priors.latent import FORMAT as LATENT_FORMAT
 from invdiff.priors.latent import LatentPrior, load_latent_prior
+from invdiff.priors.names import check, join, split
 from invdiff.priors.spectrum_records import calibrate, find_record, given_record, with_spectrum
 
 __all__ = ["FORMATS", "ClassifierGuided", "EDMDenoiser", "Guided", "LatentPrior", "calibrate", "load_prior", "shipped_priors"]

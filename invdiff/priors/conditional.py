@@ -10,8 +10,8 @@ from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.priors.counted import known_spectrum
-from invdiff.priors.denoiser import AsItsPrior, own_sampling
+from invdiff.priors.denoiser import AsItsPrior
+from invdiff.priors.facts import known_spectrum, own_sampling
 from invdiff.priors.spectrum import ErrorSpectrum
 
 

@@ -1,50 +1,12 @@
 """A prior that keeps count of what it is asked to do."""
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from deepinv.models import Denoiser
-from torch import Tensor, nn
+from torch import Tensor
 
-_LOCK = Lock()
-_RUNS: WeakKeyDictionary[nn.Module, tuple[int, list[tuple[nn.Module, bool]]]] = WeakKeyDictionary()
-
-
-@contextmanager
-def in_use(prior: nn.Module) -> Iterator[None]:
-    """For a run: the prior in evaluation mode, and gradients possible. After the last of several at a time it is as it was."""
-    with _LOCK:
-        runs, modes = _RUNS.get(prior) or (0, [(module, module.training) for module in prior.modules()])
-        _RUNS[prior] = runs + 1, modes
-        prior.eval()
-    try:
-        with torch.inference_mode(False):
-            yield
-    finally:
-        with _LOCK:
-            runs, modes = _RUNS.pop(prior)
-            if runs > 1:
-                _RUNS[prior] = runs - 1, modes
-            else:
-                for module, training in modes:
-                    module.training = training
-
-
-def in_single(prior: Denoiser) -> Denoiser:
-    """The prior, or a copy of one whose weights are float64 in float32, as samplers work."""
-    weights = list(prior.parameters()) or list(prior.buffers())
-    return copy.deepcopy(prior).float() if any(weight.dtype == torch.float64 for weight in weights) else prior
-
-
-def known_spectrum(prior: Denoiser, channels: int) -> Any:
-    """The `ErrorSpectrum` on a prior's card for images of so many channels; None where there is none."""
-    measured = getattr(prior, "error_spectrum", None)
-    return measured(channels) if measured else None
+from invdiff.priors.facts import known_spectrum
 
 
 class Counted(Denoiser):

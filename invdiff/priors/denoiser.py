@@ -110,16 +110,3 @@ class AsItsPrior(Denoiser):
             if name == "prior":
                 raise
             return getattr(self.prior, name)
-
-
-def card_range(prior: Any) -> tuple[float, float]:
-    """The noise levels that a prior was trained on, as its card says; 0.002 and 40 for an end that it leaves open."""
-    low, high = (getattr(prior, "card", None) or {}).get("sigma_range") or (None, None)
-    return float(low or 0.002), float(high or 40.0)
-
-
-def own_sampling(prior: Any) -> dict[str, Any]:
-    """How a prior of few steps, which is no denoiser, is to be drawn from, by its card or that of the prior that it wraps; {}
-    of a denoiser."""
-    card, wrapped = getattr(prior, "card", None), getattr(prior, "prior", None)
-    return own_sampling(wrapped) if card is None and wrapped is not None else dict((card or {}).get("sampling", {}))

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from invdiff.errors import InputError
 from invdiff.priors.autoencoder import build_autoencoder
 from invdiff.priors.checkpoint import card_of, check_card, filled, half_precision, matching, read_tensors, write_tensors
-from invdiff.priors.counted import known_spectrum
 from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.facts import known_spectrum
 from invdiff.priors.networks import build_network
 
 FORMAT = "invdiff-latent-prior-1"

@@ -15,8 +15,8 @@ from deepinv.models import Denoiser
 from torch import Tensor, nn
 
 from invdiff.priors import local_error
-from invdiff.priors.counted import in_use
 from invdiff.priors.local_error import LocalError
+from invdiff.priors.running import in_use
 
 BINS = 32       # of frequency
 

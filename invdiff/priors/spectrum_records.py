@@ -17,9 +17,10 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.io.files import write_text
 from invdiff.paths import cache_folder
-from invdiff.priors.denoiser import AsItsPrior, EDMDenoiser
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.facts import Measured, channels_of, fingerprint
 from invdiff.priors.foreign.adapter import ForeignDenoiser
-from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum, spectrum_on
+from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum
 
 FORMAT = "invdiff-spectrum-1"
 SPECTRA = ("spectrum", "spectrum_grey")
@@ -79,22 +80,6 @@ def _images(name: str, prior: Denoiser, images: Sequence[Tensor]) -> dict[str, l
     if channels == 1:
         return {"spectrum": grey}
     return {"spectrum": list(images)} | {"spectrum_grey": grey}
-
-
-def channels_of(prior: Denoiser) -> int | None:
-    """Image channels that a prior is for; None where it does not say."""
-    channels = getattr(prior, "channels", None)
-    return channels if isinstance(channels, int) else getattr(prior, "card", {}).get("channels")
-
-
-def fingerprint(prior: Denoiser) -> str:
-    """A digest of a prior's weights, the same wherever they are loaded, and whatever was measured of it."""
-    prior = prior.prior if isinstance(prior, Measured) else prior
-    total = hashlib.sha256()
-    for key, value in sorted(prior.state_dict().items()):
-        total.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return total.hexdigest()
 
 
 def place(name: str) -> Path:
@@ -177,20 +162,6 @@ def with_spectrum(prior: Denoiser, record: dict[str, Any] | None) -> Denoiser:
     known = copy.copy(prior) if isinstance(prior, EDMDenoiser | ForeignDenoiser) else Measured(prior)
     known.card = {**known.card, **{key: record[key] for key in SPECTRA if key in record}}
     return known
-
-
-class Measured(AsItsPrior):
-    """Any prior with a card for error spectra."""
-
-    def __init__(self, prior: Denoiser):
-        super().__init__()
-        self.prior, self.card = prior, getattr(prior, "card", {})
-
-    def forward(self, x: Tensor, sigma: float | Tensor, *args: object, **kwargs: object) -> Tensor:
-        return self.prior(x, sigma, *args, **kwargs)
-
-    def error_spectrum(self, channels: int) -> ErrorSpectrum | None:
-        return spectrum_on(self.card, channels_of(self), channels)
 
 
 def calibrate(denoiser: Denoiser, images: Sequence[Tensor], sigmas: Sequence[float] = LEVELS) -> Denoiser:

@@ -11,8 +11,8 @@ from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import half_precision
 from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.facts import fingerprint
 from invdiff.priors.latent import LatentPrior, latent_of
-from invdiff.priors.spectrum_records import fingerprint
 from invdiff.training.settings import TrainSettings
 
 

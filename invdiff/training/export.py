@@ -11,6 +11,7 @@ from invdiff.datasets.crops import centre_crops
 from invdiff.datasets.labels import class_names
 from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
+from invdiff.figures import save_sheet
 from invdiff.machine import hardware
 from invdiff.priors import load_prior
 from invdiff.priors.checkpoint import save_prior
@@ -21,7 +22,6 @@ from invdiff.priors.spectrum_records import LEVELS
 from invdiff.training.averages import relative_width
 from invdiff.training.loop import Trainer
 from invdiff.training.monitor import VALIDATION, best_average, sample_sheet
-from invdiff.training.samples import save_sheet
 from invdiff.training.settings import TrainSettings
 
 TABLE = (15 / 255, 25 / 255, 50 / 255)       # noise levels of the denoising table

@@ -17,7 +17,7 @@ from invdiff.errors import InputError
 from invdiff.machine import out_of_memory
 from invdiff.priors.checkpoint import matching, read_tensors, write_tensors
 from invdiff.priors.denoiser import EDMDenoiser
-from invdiff.priors.spectrum_records import fingerprint
+from invdiff.priors.facts import fingerprint
 from invdiff.training.averages import Averages
 from invdiff.training.batches import Batch, Batches, PatchSource, brightness_of
 from invdiff.training.beginning import begin, build_denoiser, check_latents, weights_of

@@ -14,10 +14,11 @@ from torch import Tensor
 from invdiff.datasets.crops import centre_crops
 from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_psnr
+from invdiff.figures import save_sheet, sheet
 from invdiff.io.files import write_text, writing
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.loop import Progress, Trainer
-from invdiff.training.samples import draw_samples, save_sheet, sheet
+from invdiff.training.samples import draw_samples
 
 BANDS = (0.03, 0.1, 0.3, 1.0)       # edges of the noise bands whose loss is reported
 VALIDATION = (15 / 255, 25 / 255, 50 / 255, 0.5, 2.0)

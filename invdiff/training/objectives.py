@@ -15,9 +15,9 @@ from invdiff.diffusion.schedules import Schedule
 from invdiff.errors import InputError
 from invdiff.priors import load_prior
 from invdiff.priors.conditional import Guided
-from invdiff.priors.denoiser import EDMDenoiser, own_sampling
+from invdiff.priors.denoiser import EDMDenoiser
+from invdiff.priors.facts import channels_of, fingerprint, own_sampling
 from invdiff.priors.latent import latent_of
-from invdiff.priors.spectrum_records import channels_of, fingerprint
 from invdiff.training.noise_levels import Noise, RunningLoss
 
 

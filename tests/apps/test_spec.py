@@ -7,7 +7,8 @@ import yaml
 from invdiff_app import operators_shown, spec, text
 from typer.testing import CliRunner
 
-from invdiff import cli, cli_restore
+from invdiff.cli import restore
+from invdiff.cli.main import program
 from invdiff.config import SAMPLERS, RunConfig
 from invdiff.resolving import run_config, tasks
 
@@ -30,10 +31,10 @@ def test_the_command_line_says_what_the_page_says(task, given, monkeypatch, tmp_
     def stop(config, partial):
         raise Resolved(config)
 
-    monkeypatch.setattr(cli_restore, "_run_with_progress", stop)
+    monkeypatch.setattr(restore, "_run_with_progress", stop)
     monkeypatch.chdir(tmp_path)
     config = spec.resolve(task, given)
-    done = CliRunner().invoke(cli.app, shlex.split(spec.command_line(config))[1:])
+    done = CliRunner().invoke(program, shlex.split(spec.command_line(config))[1:])
     assert isinstance(done.exception, Resolved), done.output
     assert done.exception.args[0] == config
 
@@ -90,7 +91,7 @@ def test_an_error_has_the_page_s_names_and_the_user_s(error, said):
 def test_a_run_s_gradients_are_said_here_and_on_the_command_line(gradients, said):
     report = {"network_calls": 11.0, "network_gradients": gradients, "seconds": 1.6, "device": "cpu"}
     assert text.cost(report) == f"{said}."
-    assert cli_restore._costs(report) == [said]
+    assert restore._costs(report) == [said]
 
 
 def at_first(kind):

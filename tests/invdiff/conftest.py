@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from invdiff import cli
+from invdiff.cli.main import main
 from invdiff.io.images import sample_image, save_image
 
 
@@ -37,7 +37,7 @@ def invdiff(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["invdiff", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as done:
-            cli.main()
+            main()
         captured = capsys.readouterr()
         return done.value.code or 0, captured.out, captured.err
     return run

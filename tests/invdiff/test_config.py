@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from invdiff.cli_options import resolve
+from invdiff.cli.options import resolve
 from invdiff.config import SAMPLERS, build_sampler, describe
 from invdiff.diffusion.integrators import DDIM
 from invdiff.diffusion.schedules import Cosine

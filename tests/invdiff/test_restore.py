@@ -11,7 +11,7 @@ import operators
 from invdiff.errors import InputError
 from invdiff.io.results import load_arrays
 from invdiff.posterior import DAPS, DDRM, DPS, DiffPIR, MomentMatching, PiGDM, TwistedSMC
-from invdiff.priors.counted import in_single, in_use
+from invdiff.priors.running import in_single, in_use
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
 

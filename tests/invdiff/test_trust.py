@@ -8,7 +8,7 @@ from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.evaluation.novelty import Reference, features
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.posterior import DPS, MomentMatching
-from invdiff.priors.denoiser import own_sampling
+from invdiff.priors.facts import own_sampling
 from invdiff.problem import Problem, simulate
 from invdiff.restoration import restore
 from invdiff.trust import appraise, estimated_noise

@@ -21,7 +21,7 @@ from invdiff.evaluation.generative.evaluate import Reference
 from invdiff.evaluation.generative.features import FeatureNetwork, Looked, look, to_bytes
 from invdiff.evaluation.likelihood import evaluate_likelihood
 from invdiff.priors import Guided
-from invdiff.priors.spectrum_records import channels_of
+from invdiff.priors.facts import channels_of
 
 MAX_BYTES = 8 * 1024**3
 TRAIN, TEST = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

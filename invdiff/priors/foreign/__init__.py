@@ -7,7 +7,7 @@ from deepinv.models import Denoiser
 
 from invdiff.errors import InputError
 from invdiff.priors.foreign import deepinv_models, diffusers_unet, edm, guided_diffusion, programs
-from invdiff.priors.foreign.options import check, join
+from invdiff.priors.names import check, join
 
 __all__ = ["FORMATS", "Format", "is_foreign", "load_foreign"]
 

@@ -12,8 +12,8 @@ from torch import nn
 from invdiff.errors import InputError
 from invdiff.priors.foreign import guided_diffusion
 from invdiff.priors.foreign.adapter import BySigma, ForeignDenoiser
-from invdiff.priors.foreign.options import class_label
 from invdiff.priors.foreign.weights import fill, read_state
+from invdiff.priors.names import class_label
 from invdiff.validation import nearest
 
 _HUB = "https://huggingface.co/deepinv/{}/resolve/main/{}?download=true"

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import ForeignDenoiser
-from invdiff.priors.foreign.options import class_label
 from invdiff.priors.foreign.vp import VPDenoiser
 from invdiff.priors.foreign.weights import fill, read_state
+from invdiff.priors.names import class_label
 from invdiff.priors.networks import check_sizes
 
 OPTIONS = ("class",)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import BySigma, ForeignDenoiser
 from invdiff.priors.foreign.deepinv_models import EDM_RANGE, one_hot
-from invdiff.priors.foreign.options import class_label
 from invdiff.priors.foreign.weights import fill, read_state
+from invdiff.priors.names import class_label
 
 OPTIONS = ("class",)
 _PICKLES = (".pkl", ".pickle")

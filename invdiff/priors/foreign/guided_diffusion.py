@@ -8,9 +8,9 @@ from invdiff.diffusion.schedules import cosine_chain, linear_chain
 from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.foreign.adm import ADM, Heads
-from invdiff.priors.foreign.options import choice, class_label, integer
 from invdiff.priors.foreign.vp import VPDenoiser
 from invdiff.priors.foreign.weights import fill, read_state
+from invdiff.priors.names import choice, class_label, integer
 
 OPTIONS = ("schedule", "steps", "head_channels", "heads", "attention", "class")
 _SCHEDULES = {"linear": linear_chain, "cosine": cosine_chain}

@@ -1,13 +1,10 @@
 """Denoisers that are programs: `torchscript:PATH.pt` and `python:MODULE:ATTRIBUTE`. Loading one is trusting its author."""
 
 import hashlib
-import importlib
 import inspect
 import sys
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,10 @@ from deepinv.models import Denoiser
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.own_code import failed, imported
 from invdiff.priors.foreign.adapter import ForeignDenoiser
-from invdiff.priors.foreign.options import integer
+from invdiff.priors.names import integer
 
-PYTHON = "python:"          # begins the name of what is in a module of a user's own
 TORCHSCRIPT_OPTIONS = ("channels", "stride")
 
 
@@ -68,7 +65,7 @@ def load_python(target: str, options: Mapping[str, str]) -> Denoiser:
     try:
         denoiser = thing() if _takes(thing, 0) else thing
     except Exception as error:                               # whatever its author wrote
-        raise _failed(target, error) from error
+        raise failed(target, error) from error
     card = {"name": f"python:{target}", "source": target, "data": "unknown", "licence": "unknown"}
     if isinstance(denoiser, Denoiser):
         denoiser.card = card | dict(getattr(denoiser, "card", {}))
@@ -85,37 +82,6 @@ def _with_code(denoiser: Denoiser, target: str) -> Denoiser:
         digest = hashlib.sha256(Path(file).read_bytes()).digest()
         denoiser.register_buffer("_digest_of_code", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
     return denoiser
-
-
-def imported(target: str) -> Any:
-    """What MODULE:ATTRIBUTE names; imports the module, also from the current folder.
-
-    Raises InputError: no such thing, or a module that fails as it is imported.
-    """
-    module, colon, attribute = target.partition(":")
-    if not colon or not module or not attribute:
-        raise InputError(f"python:{target}: expected python:MODULE:ATTRIBUTE, such as python:mypackage.priors:faces")
-    try:
-        with _current_folder():
-            thing: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise InputError(f"python:{target}: there is no module {error.name!r}; is its folder on the path?") from error
-    except Exception as error:                               # whatever its author wrote
-        raise _failed(target, error) from error
-    try:
-        for part in attribute.split("."):
-            thing = getattr(thing, part)
-    except AttributeError as error:
-        raise InputError(f"python:{target}: {error}") from error
-    return thing
-
-
-def _failed(target: str, error: Exception) -> InputError:
-    """That a user's own code raised `error`, and where."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
-    said = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
-    return InputError(f"python:{target}: {type(error).__name__} in {place[0]}, line {place[1]}: {said}")
 
 
 class ByFloat(Denoiser):
@@ -142,13 +108,3 @@ def _takes(thing: Any, count: int) -> bool:
     except (TypeError, ValueError):     # too few, too many, no callable, or one without a signature
         return False
     return True
-
-
-@contextmanager
-def _current_folder() -> Iterator[None]:
-    """The current folder last on the path: a console script does not have it there."""
-    sys.path.append(str(Path.cwd()))
-    try:
-        yield
-    finally:
-        sys.path.pop()

@@ -18,7 +18,7 @@ from invdiff.benchmark.images import clean_images, sample_crops
 from invdiff.benchmark.methods import make_method, resolved
 from invdiff.benchmark.run import run, usable_metrics
 from invdiff.benchmark.settings import BenchmarkConfig, ExactConfig, benchmark_config, benchmarks
-from invdiff.cli import app
+from invdiff.cli.main import program
 from invdiff.config import build_operator
 from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import ForeignDenoiser
@@ -146,7 +146,7 @@ def test_a_benchmark_of_photos_of_one_s_own_asks_for_them(tmp_path, monkeypatch,
         benchmark_config("photos")
     for config in (benchmark_config("photos", data="photos"), benchmark_config("photos", ["images=photos"])):
         assert config.images == "photos"
-    app(["benchmark", "--help"], standalone_mode=False)
+    program(["benchmark", "--help"], standalone_mode=False)
     said = capsys.readouterr().out
     assert not [name for name in benchmarks() if name not in said]
 
@@ -273,14 +273,14 @@ def test_the_command_takes_a_folder_of_images(config, tmp_path, capsys):
         pixels = np.random.default_rng(i).integers(0, 255, (40, 36, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
     options = ["--set", "methods=[{name: tv, iterations: 2}]", "--set", "tasks=[denoise]", "--data", "photos", "-o", "out"]
-    app(["benchmark", "mine.yaml", *options], standalone_mode=False)
+    program(["benchmark", "mine.yaml", *options], standalone_mode=False)
     said = capsys.readouterr().out
     assert "denoise, tv, image 2: PSNR" in said
     assert "report.html" in said
     (made,) = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["runs"]
     assert "--data photos" in made["command"]
     with pytest.raises(InputError, match="expected 3 images"):
-        app(["benchmark", "mine.yaml", *options[:-1], "more", "--set", "count=3"], standalone_mode=False)
+        program(["benchmark", "mine.yaml", *options[:-1], "more", "--set", "count=3"], standalone_mode=False)
 
 
 def test_where_nothing_worked_the_command_fails(config, tmp_path, invdiff):

@@ -7,7 +7,7 @@ from deepinv.models import Denoiser
 from invdiff.baselines.namesakes import namesake, sample_with_deepinv
 from invdiff.benchmark.exact import SPREAD, Plan, draw_gaussian, gaussian_prior, gaussians, moment_errors
 from invdiff.benchmark.exact_tables import save, tables, to_markdown
-from invdiff.cli import app
+from invdiff.cli.main import program
 from invdiff.errors import InputError
 from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
 
@@ -79,8 +79,8 @@ def test_the_tables_say_what_the_record_does():
 
 
 def command(*assignments, output):
-    return app(["benchmark", "exact", *(part for one in assignments for part in ("--set", one)), "--output", str(output)],
-               standalone_mode=False)
+    return program(["benchmark", "exact", *(part for one in assignments for part in ("--set", one)), "--output", str(output)],
+                   standalone_mode=False)
 
 
 def test_the_command_prints_and_saves(tmp_path, capsys):
@@ -133,9 +133,9 @@ def test_the_command_takes_no_images_no_workers_and_no_file_for_a_folder(tmp_pat
     with pytest.raises(InputError, match="is a file"):
         command(output=tmp_path / "file")
     with pytest.raises(InputError, match="takes no images"):
-        app(["benchmark", "exact", "--data", str(tmp_path)], standalone_mode=False)
+        program(["benchmark", "exact", "--data", str(tmp_path)], standalone_mode=False)
     with pytest.raises(InputError, match="--workers: the benchmark exact runs in one process"):
-        app(["benchmark", "exact", "--workers", "2", "-o", str(tmp_path / "out")], standalone_mode=False)
+        program(["benchmark", "exact", "--workers", "2", "-o", str(tmp_path / "out")], standalone_mode=False)
 
 
 def test_dps_keeps_its_noise_levels_where_the_denoiser_is():

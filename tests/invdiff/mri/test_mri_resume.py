@@ -38,7 +38,7 @@ def names(folder):
 
 def test_a_killed_run_goes_on_after_its_last_finished_slice(complex_prior, work, invdiff):
     write_fastmri("scan.h5", kspace(3))
-    process = subprocess.Popen([sys.executable, "-c", "from invdiff.cli import main; main()", *command(complex_prior)],
+    process = subprocess.Popen([sys.executable, "-c", "from invdiff.cli.main import main; main()", *command(complex_prior)],
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     first, deadline = work / "out.partial" / "part-000000.safetensors", time.monotonic() + 120
     while not first.exists() and time.monotonic() < deadline and process.poll() is None:

@@ -10,12 +10,13 @@ from PIL import Image
 
 from invdiff.errors import InputError
 from invdiff.evaluation.denoising import denoising_table
+from invdiff.figures import sheet
 from invdiff.priors import load_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training.loop import Progress
 from invdiff.training.monitor import BANDS, band_names, log_line, loss_by_band
 from invdiff.training.run import train
-from invdiff.training.samples import draw_samples, sheet
+from invdiff.training.samples import draw_samples
 from invdiff.training.settings import TrainSettings
 
 

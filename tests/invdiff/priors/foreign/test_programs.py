@@ -11,8 +11,8 @@ import torch
 from foreign_files import hostile
 
 from invdiff import InputError, load_prior
+from invdiff.priors.facts import fingerprint
 from invdiff.priors.foreign.adapter import ForeignDenoiser
-from invdiff.priors.spectrum_records import fingerprint
 
 CODE = """
 import torch

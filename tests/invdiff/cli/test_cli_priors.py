@@ -67,7 +67,7 @@ def test_the_list_is_read_at_the_width_of_a_terminal(invdiff, monkeypatch, colum
 
 
 def test_every_format_and_its_options_are_documented():
-    page = (Path(__file__).parents[2] / "docs" / "priors.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "priors.md").read_text(encoding="utf-8")
     for name, kind in FORMATS.items():
         assert f"`{kind.example}`" in page
         assert f"### {name}" in page

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device, Guidance, Precision, Seed, Solver, Steps, progress_bar, results_in
+from invdiff.cli.options import Device, Guidance, Precision, Seed, Solver, Steps, progress_bar, results_in
 
 
 def sample(prior: Annotated[str, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")] = "natural",

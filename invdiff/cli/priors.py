@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import plain_console, progress_bar
+from invdiff.cli.options import plain_console, progress_bar
 from invdiff.errors import InputError
 
-app = typer.Typer(rich_markup_mode=None)
+program = typer.Typer(rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="A shipped prior, a .safetensors file, or FORMAT:WHAT.")]
 
 
-@app.callback(invoke_without_command=True)
+@program.callback(invoke_without_command=True)
 def priors(context: typer.Context) -> None:
     """List the priors: those that are shipped, and the formats of others that can be loaded."""
     if context.invoked_subcommand is not None:
@@ -40,7 +40,7 @@ def priors(context: typer.Context) -> None:
     console.print(f"deepinv: {', '.join(CHECKPOINTS)}")
 
 
-@app.command()
+@program.command()
 def show(name: Name) -> None:
     """Print what is known of a prior: its card."""
     from rich.table import Table
@@ -61,7 +61,7 @@ def show(name: Name) -> None:
     plain_console().print(table)
 
 
-@app.command()
+@program.command()
 def calibrate(
     name: Name,
     data: Annotated[Path, typer.Option(help="Folder of clean images, or an HDF5 file, that the prior was not trained on.")],
@@ -79,7 +79,8 @@ def calibrate(
     from invdiff.io.results import check_kept
     from invdiff.machine import find_device
     from invdiff.priors import load_prior, spectrum_records
-    from invdiff.priors.foreign.options import file_of, split
+    from invdiff.priors.facts import channels_of
+    from invdiff.priors.names import file_of, split
 
     for option, value, least in (("images", images, 1), ("size", size, 16)):
         if value < least:
@@ -90,7 +91,7 @@ def calibrate(
         check_kept(output, [file_of(name), data])
     where = find_device(device)
     prior = load_prior(name)
-    crops = crops_for(spectrum_records.channels_of(prior), data, key, images, size)
+    crops = crops_for(channels_of(prior), data, key, images, size)
     total = spectrum_records.calls(name, prior, crops)
     source = f"measured on {len(crops)} images of {size} x {size} from {data.name}"
     with progress_bar("calls") as bar:

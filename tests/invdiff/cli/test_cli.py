@@ -14,8 +14,8 @@ import yaml
 from cli_runs import FILES, QUICK, assert_refused, names
 from PIL import Image
 
-from invdiff.cli import SPINS
-from invdiff.cli_options import progress_bar
+from invdiff.cli.main import SPINS
+from invdiff.cli.options import progress_bar
 from invdiff.io.images import sample_image, save_image
 from invdiff.io.results import load_arrays
 from invdiff.resolving import run_config, tasks

@@ -48,7 +48,7 @@ def test_what_is_at_fault_is_said_in_one_line(invdiff, tmp_path, monkeypatch, ar
 
 
 def test_help_names_the_figures_without_torch(tmp_path):
-    script = ("import sys, invdiff.cli\nsys.argv = ['invdiff', 'figures', '--help']\ntry:\n    invdiff.cli.main()\n"
+    script = ("import sys, invdiff.cli.main\nsys.argv = ['invdiff', 'figures', '--help']\ntry:\n    invdiff.cli.main.main()\n"
               "except SystemExit as done:\n    assert not done.code\n"
               "heavy = {'torch', 'matplotlib', 'numpy'} & set(sys.modules)\nassert not heavy, heavy")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

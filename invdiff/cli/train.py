@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device, plain_console, progress_bar
+from invdiff.cli.options import Device, plain_console, progress_bar
 
 _FORGET = 0.02      # share of a new item in a band's running loss
 

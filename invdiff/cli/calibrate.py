@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Assign, Config, Device, Precision, Prior, Sampler, Samples, Task, progress_bar, resolve
+from invdiff.cli.options import Assign, Config, Device, Precision, Prior, Sampler, Samples, Task, progress_bar, resolve
 from invdiff.errors import InputError
 
 OTHERS = 10         # images of another kind that are looked at
@@ -82,7 +82,7 @@ def calibrate(
 def _check_output(output: Path, config: Any, named: list[Any]) -> None:
     """Raises InputError where the record would replace one of the files that the command reads."""
     from invdiff.io.results import check_kept
-    from invdiff.priors.foreign.options import file_of
+    from invdiff.priors.names import file_of
 
     check_kept(output, [*named, *config.files, file_of(config.prior)])
 

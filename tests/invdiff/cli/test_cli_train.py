@@ -12,8 +12,8 @@ import rich.console
 from PIL import Image
 from typer.testing import CliRunner
 
-from invdiff.cli import app
-from invdiff.cli_train import View
+from invdiff.cli.main import program
+from invdiff.cli.train import View
 from invdiff.errors import InputError
 from invdiff.paths import bundled
 from invdiff.priors.checkpoint import read_card
@@ -52,7 +52,7 @@ def config(tmp_path, monkeypatch):
 
 
 def train(*arguments):
-    result = CliRunner().invoke(app, ["train", *arguments, "--device", "cpu"])
+    result = CliRunner().invoke(program, ["train", *arguments, "--device", "cpu"])
     assert result.exit_code == 0, result.output
     return result.output
 
@@ -72,7 +72,7 @@ def test_a_finished_run_says_that_there_is_nothing_to_do_and_refuses_fewer_steps
     train(config)
     written = Path("runs/toy/toy.safetensors").stat().st_mtime_ns
     assert train(config) == "runs/toy/toy.safetensors: already finished at step 4; nothing to do\n"
-    result = CliRunner().invoke(app, ["train", config, "--set", "optimiser.steps=3", "--device", "cpu"])
+    result = CliRunner().invoke(program, ["train", config, "--set", "optimiser.steps=3", "--device", "cpu"])
     assert isinstance(result.exception, InputError)
     assert str(result.exception) == ("runs/toy/state.safetensors: 4 steps are done, more than optimiser.steps=3; ask for 4 or "
                                      "more, or use another --output")
@@ -209,13 +209,13 @@ def test_stages_follow_each_other_and_a_finished_one_is_not_run_again(config):
     assert last["initial"]["steps"] == 2
     assert train("two.yaml").splitlines()[0] == "stage 2 of 2"
     for changed in ("optimiser.steps=6", "noise.low=0.01"):       # of the first stage too, which the second began with
-        result = CliRunner().invoke(app, ["train", "two.yaml", "--set", changed])
+        result = CliRunner().invoke(program, ["train", "two.yaml", "--set", changed])
         assert isinstance(result.exception, InputError)
         assert "runs/toy: holds a run that did not begin with what stage 1 of 2 is yet to make (" in str(result.exception)
         key, value = changed.split("=")
         assert f"{key}: " in str(result.exception)
         assert f"and now {value})" in str(result.exception)
-    result = CliRunner().invoke(app, ["train", "two.yaml", "--set", "optimiser.steps=1"])
+    result = CliRunner().invoke(program, ["train", "two.yaml", "--set", "optimiser.steps=1"])
     assert "runs/toy/stage-1/toy.safetensors: 2 steps are done, more than optimiser.steps=1" in str(result.exception)
     assert train("two.yaml", "--set", "stages=[]", "--output", "one").startswith("step 2")
 
@@ -227,6 +227,6 @@ def test_stages_that_are_none_are_refused(config):
             text = file.read().rstrip("}")
         with open("bad.yaml", "w", encoding="utf-8") as file:
             file.write(text + "}, stages: " + stages + "}")
-        result = CliRunner().invoke(app, ["train", "bad.yaml"])
+        result = CliRunner().invoke(program, ["train", "bad.yaml"])
         assert isinstance(result.exception, InputError)
         assert said in str(result.exception)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import (
+from invdiff.cli.options import (
     Assign,
     Config,
     Device,

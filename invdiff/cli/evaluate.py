@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import Device, Guidance, Precision, Prior, Seed, Solver, Steps, plain_console
+from invdiff.cli.options import Device, Guidance, Precision, Prior, Seed, Solver, Steps, plain_console
 from invdiff.errors import InputError
 
 DEFAULTS = {"features": "fashion-classifier", "metrics": "fid,kid,is,pr,dc,accuracy"}
@@ -108,7 +108,7 @@ def _check(options: dict[str, Any], likelihood: bool, output: Path | None) -> No
 def _drawn(options: dict[str, Any], device: str | None, network: Any,
            size: tuple[int, ...] | None) -> tuple[list[Any], dict[str, Any]]:
     """A set of images of `size`, (H, W), and how they were drawn."""
-    from invdiff.cli_sample import with_progress
+    from invdiff.cli.sample import with_progress
     from invdiff.evaluation.generative.references import drawn_images
     from invdiff.sample_config import draw, sample_config
     from invdiff.sampling import image_size
@@ -136,10 +136,10 @@ def _drawn(options: dict[str, Any], device: str | None, network: Any,
 
 
 def _likelihood(options: dict[str, Any], count: int, device: str | None, output: Path | None) -> None:
-    from invdiff.cli_sample import with_progress
+    from invdiff.cli.sample import with_progress
     from invdiff.evaluation.generative.references import likelihood_of
     from invdiff.machine import find_device, versions
-    from invdiff.priors.denoiser import own_sampling
+    from invdiff.priors.facts import own_sampling
     from invdiff.sample_config import sample_config
 
     prior, where = options["prior"], find_device(device or "auto")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli_options import plain_console, progress_bar
+from invdiff.cli.options import plain_console, progress_bar
 from invdiff.errors import InputError
 
 

@@ -1,6 +1,6 @@
 """The bar that several commands show."""
 
-from invdiff.cli_options import progress_bar
+from invdiff.cli.options import progress_bar
 
 
 def test_a_bar_that_is_full_says_that_there_is_more_to_come():

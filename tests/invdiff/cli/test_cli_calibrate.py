@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from invdiff.calibration.finding import find_calibration
 from invdiff.calibration.record import read_calibration
-from invdiff.cli import app
+from invdiff.cli.main import program
 from invdiff.io.images import sample_image, save_image
 from invdiff.job import run
 from invdiff.priors import load_prior
@@ -15,6 +15,10 @@ from invdiff.resolving import run_config
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("INVDIFF_CACHE", str(tmp_path / "cache"))
+
+
+def calibrate(*arguments):
+    return CliRunner().invoke(program, ["calibrate", *arguments])
 
 
 def photos(path, tiny_prior):
@@ -28,7 +32,7 @@ def photos(path, tiny_prior):
 
 def test_the_command_line_calibrates_and_restore_uses_it(tmp_path, tiny_prior):
     options = photos(tmp_path / "photos", tiny_prior)
-    done = CliRunner().invoke(app, ["calibrate", "--task", "sr", "--data", str(tmp_path / "photos"), "--size", "31", *options])
+    done = calibrate("--task", "sr", "--data", str(tmp_path / "photos"), "--size", "31", *options)
     assert done.exit_code == 0, done.output
     assert "on 2 fresh images it covers" in done.output
     (path,) = (tmp_path / "cache" / "calibrations" / "sr").iterdir()
@@ -51,8 +55,8 @@ def test_a_config_has_its_calibration_beside_it(tmp_path, tiny_prior):
     config = tmp_path / "mine.yaml"
     config.write_text("task: mine\noperator: {name: uniform_blur}\nsigma_y: 0.03\nsamples: 2\n"
                       "sampler: {name: moment_matching, rank: 2}\n")
-    done = CliRunner().invoke(app, ["calibrate", "--config", str(config), "--data", str(tmp_path / "photos"), "--size", "24",
-                                    "--sampler", "moment_matching", *options])
+    done = calibrate("--config", str(config), "--data", str(tmp_path / "photos"), "--size", "24",
+                     "--sampler", "moment_matching", *options)
     assert done.exit_code == 0, done.output
     resolved = run_config(None, config, ["sampler=moment_matching", f"prior={options[-1]}", options[1]])
     assert read_calibration(tmp_path / "mine.calibration.json").sampler == resolved.sampler         # as with restore --sampler
@@ -65,6 +69,6 @@ def test_nothing_that_is_read_is_replaced(tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "faces").mkdir()
     (tmp_path / "mine.yaml").write_text("{task: mine, operator: denoising, sigma_y: 0.1}")
-    done = CliRunner().invoke(app, ["calibrate", "--config", "mine.yaml", "--data", "photos", "--prior", "edm:prior.pt?class=3",
-                                    "--unlike", "faces:key", "--output", output])
+    done = calibrate("--config", "mine.yaml", "--data", "photos", "--prior", "edm:prior.pt?class=3",
+                     "--unlike", "faces:key", "--output", output)
     assert str(done.exception) == f"{output}: would be replaced by the output, {output}; choose another one"

@@ -1,0 +1,1 @@
+"""The command line, a module for each command: they read options, call the library, and show progress and results."""
