@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from invdiff.assessing import assess
     from invdiff.errors import InputError
     from invdiff.priors import load_prior
-    from invdiff.problem import Problem, simulate
+    from invdiff.problem import Problem
     from invdiff.restoration import Stop, restore
     from invdiff.result import Result
+    from invdiff.simulation import simulate
 
 __version__ = "0.5.0"
 __all__ = ["InputError", "Problem", "Result", "Stop", "assess", "load_prior", "restore", "simulate"]
 
 _HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "Result": "result", "load_prior": "priors",
-         "Stop": "restoration", "restore": "restoration", "simulate": "problem"}
+         "Stop": "restoration", "restore": "restoration", "simulate": "simulation"}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.posterior import Sampler
-from invdiff.problem import Problem, other_noise
+from invdiff.problem import Problem
+from invdiff.simulation import other_noise
 
 DOT_TOLERANCE = 0.1     # deepinv's tomography with filtered back-projection's adjoint is 0.02 off, one that is none about 1
 

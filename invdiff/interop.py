@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from deepinv.models import Denoiser, Reconstructor
-from deepinv.physics import DecomposablePhysics, GaussianNoise, Physics
+from deepinv.physics import DecomposablePhysics, GaussianNoise, Physics, StackedPhysics
 from pydantic import Field, PositiveInt, field_serializer
 from torch import Tensor
 
@@ -17,8 +17,9 @@ from invdiff.errors import InputError
 from invdiff.posterior import Sampler
 from invdiff.posterior.sampler import for_chains
 from invdiff.priors.for_deepinv import ForDeepinv
-from invdiff.problem import Calls, Problem, other_noise
+from invdiff.problem import Calls, Problem
 from invdiff.restoration import restore
+from invdiff.simulation import other_noise
 
 
 class AsReconstructor(Reconstructor):
@@ -38,15 +39,19 @@ class AsReconstructor(Reconstructor):
         self.samples, self.seed, self.batch_size = samples, seed, batch_size
 
     def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
-        """(B, C, H, W), on y's device, for y (B, ...). Raises InputError if the noise level is not known."""
+        """(B, C, H, W), on y's device, for y (B, ...), of a stack a list of them. Raises InputError if the noise level is not
+        known."""
         problem = Problem(physics, y, noise_level(physics) if self.sigma_y is None else self.sigma_y)
         result = restore(problem, self.prior, self.sampler, samples=self.samples, seed=self.seed, device=str(y.device),
                          batch_size=self.batch_size)
         return result.mean.to(y.device)
 
 
-def noise_level(physics: Physics) -> float:
-    """The standard deviation that a deepinv physics says its noise has. Raises InputError unless it is Gaussian, and one."""
+def noise_level(physics: Physics) -> Any:
+    """The standard deviation that a deepinv physics says its noise has, of a stack one for each. Raises InputError unless it is
+    Gaussian, and one."""
+    if isinstance(physics, StackedPhysics):
+        return [noise_level(part) for part in physics.physics_list]
     model = getattr(physics, "noise_model", None)
     sigma = model.sigma if isinstance(model, GaussianNoise) else None
     levels = set() if sigma is None else set(torch.as_tensor(sigma).flatten().tolist())

@@ -15,7 +15,8 @@ import operators
 from invdiff.config import FOUND, RunConfig, block_side, build_operator, faults_told, known_operators
 from invdiff.errors import InputError
 from invdiff.io.images import load_array, load_image, sample_image
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 
 Margins = list[tuple[int, int]]
 Size = tuple[int, ...]

@@ -7,12 +7,12 @@ from numbers import Real
 from typing import Any
 
 import torch
-from deepinv.physics import DecomposablePhysics, GaussianNoise, LinearPhysics, Physics
-from deepinv.physics.noise import ZeroNoise
+from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics, StackedPhysics
+from deepinv.utils import TensorList
 from torch import Tensor
 
 from invdiff.errors import InputError
-from operators import least_squares
+from operators import Stacked, StackedNonlinear, least_squares, stack
 
 DESCENT_STEPS = 10
 NOISE_FLOOR = 1e-6      # float32 arithmetic leaves about this much noise in A x: a "noiseless" measurement is no better
@@ -31,9 +31,10 @@ class Problem:
     """y = A(x) + n, with white Gaussian noise n of standard deviation sigma_y.
 
     Args:
-        physics: any deepinv physics, ours or theirs.
-        y: measurement (B, ...), float; samplers work in float32.
-        sigma_y: noise standard deviation in y's units, >= 0, one for all of y; 0 means noiseless. There is no default.
+        physics: any deepinv physics, ours or theirs. A stack of deepinv's becomes an `operators.stack`.
+        y: measurement (B, ...), float; samplers work in float32. Of a stack also a list of measurements, which become one.
+        sigma_y: noise standard deviation in y's units, >= 0, one for all of y; 0 means noiseless. There is no default. Of
+            deepinv's stack also one for each of its measurements.
 
     Raises:
         ValueError: sigma_y not one number, negative or not finite; y no tensor, not float, not finite, of one dimension, or of
@@ -46,6 +47,8 @@ class Problem:
     calls: Calls = field(default_factory=Calls, compare=False)
 
     def __post_init__(self) -> None:
+        for name, value in zip(("physics", "y", "sigma_y"), _as_one(self.physics, self.y, self.sigma_y), strict=True):
+            object.__setattr__(self, name, value)
         if isinstance(self.sigma_y, Tensor):
             if self.sigma_y.numel() != 1:
                 raise ValueError(f"sigma_y: expected one noise level, got {self.sigma_y.numel()}; restore what has others one "
@@ -54,8 +57,8 @@ class Problem:
         if not isinstance(self.sigma_y, Real) or not 0 <= self.sigma_y < float("inf"):
             raise ValueError(f"sigma_y: expected a noise level >= 0 in the measurement's units, got {self.sigma_y!r}")
         if not isinstance(self.y, Tensor):
-            raise ValueError(f"y: expected a tensor (B, ...), got {type(self.y).__name__}; what several operators measure is "
-                             "to be one tensor")
+            raise ValueError(f"y: expected a tensor (B, ...), got {type(self.y).__name__}; what several operators measure "
+                             "belongs to a stack of them, operators.stack")
         if not self.y.is_floating_point():
             raise ValueError(f"y: expected float32, with complex values as two channels, got {self.y.dtype}")
         if self.y.ndim < 2:
@@ -231,29 +234,19 @@ def _single(x: Tensor) -> Tensor:
     return x.float() if x.is_floating_point() else x.to(torch.complex64) if x.is_complex() else x
 
 
-def simulate(physics: Physics, x: Tensor, sigma_y: float, seed: int = 0) -> Problem:
-    """The problem that a camera or scanner would pose: y = A(x) + sigma_y n, n from the stream of `seed`.
-
-    x (B, C, H, W). Entries of y that the operator cannot reach stay zero. A Gaussian noise_model of the operator has no say.
-    Raises ValueError as `Problem` does, and for a noise_model of another kind.
-    """
-    if other := other_noise(physics):
-        raise ValueError(f"noise_model: {type(physics).__name__} has {other}, and simulate adds white Gaussian noise; take "
-                         "y = physics(x), or an operator without it")
-    with torch.no_grad():
-        clean = physics.A(x)
-    if not isinstance(clean, Tensor):
-        raise ValueError(f"physics: expected one that gives a tensor (B, ...), got {type(clean).__name__} from "
-                         f"{type(physics).__name__}")
-    noise = torch.randn(clean.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(seed)).to(clean)
-    problem = Problem(physics, clean, sigma_y)
-    return Problem(physics, clean + sigma_y * noise * problem.observed(), sigma_y)
-
-
-def other_noise(physics: Physics) -> str | None:
-    """The kind of an operator's noise, if it has one and it is not white Gaussian."""
-    model = getattr(physics, "noise_model", None)
-    return None if model is None or isinstance(model, ZeroNoise | GaussianNoise) else type(model).__name__
+def _as_one(physics: Physics, y: Any, sigma_y: Any) -> tuple[Physics, Any, Any]:
+    """deepinv's stack of operators, its list of measurements and a noise level for each, as one of each; others as they are."""
+    if isinstance(physics, StackedPhysics):
+        levels = [float(level) for level in sigma_y] if isinstance(sigma_y, list | tuple) else None
+        if levels:
+            if 0 < sum(level > 0 for level in levels) < len(levels):
+                raise ValueError(f"sigma_y: expected levels that are all 0, or all larger, got {levels}")
+            sigma_y, levels = min(levels), levels if any(levels) else None
+        size = None if isinstance(y, Tensor) or not isinstance(physics, LinearPhysics) else physics.A_adjoint(y).shape[1:]
+        physics = stack(*physics.physics_list, noise=levels, img_size=size)
+    if isinstance(physics, Stacked | StackedNonlinear) and isinstance(y, TensorList | list | tuple):
+        y = physics.parts.join(y.x if isinstance(y, TensorList) else y)
+    return physics, y, sigma_y
 
 
 def require(physics: Physics, kind: type, sampler: str, alternatives: str) -> Any:

@@ -36,6 +36,7 @@ from operators.nonlinear import HighDynamicRange, NonlinearBlur, Quantization
 from operators.phase_retrieval import CodedPhaseRetrieval, PhaseRetrieval
 from operators.reflect import ReflectBlur
 from operators.separable import Separable
+from operators.stacked import Stacked, StackedNonlinear, stack
 from operators.superresolution import BicubicSuperResolution, GaussianSuperResolution, SuperResolution
 
 __all__ = [
@@ -69,6 +70,8 @@ __all__ = [
     "Separable",
     "SeparableBlur",
     "Solution",
+    "Stacked",
+    "StackedNonlinear",
     "SuperResolution",
     "UniformBlur",
     "blur",
@@ -86,5 +89,6 @@ __all__ = [
     "noise_whiteness",
     "random_mask",
     "row_mask",
+    "stack",
     "uniform_kernel",
 ]

@@ -62,9 +62,8 @@ def _updated(physics: Physics, kwargs: dict[str, Any]) -> tuple[Physics, dict[st
 
 def names(physics: Physics) -> frozenset[str]:
     """The parameters that its `update_parameters` names, and those of a physics that it contains."""
-    inner = (names(child) for child in physics.children() if isinstance(child, Physics))
-    own = (_named(vars(cls)["update_parameters"]) for cls in type(physics).__mro__ if "update_parameters" in vars(cls))
-    return frozenset().union(*own, *inner)
+    kinds = {cls for part in physics.modules() if isinstance(part, Physics) for cls in type(part).__mro__}
+    return frozenset().union(*(_named(vars(cls)["update_parameters"]) for cls in kinds if "update_parameters" in vars(cls)))
 
 
 @functools.cache

@@ -19,7 +19,7 @@ LEVELS = [
     {"operators"},
     {"errors", "paths", "differences"},
     {"problem", "diffusion", "io", "validation", "machine", "own_code"},
-    {"priors", "forward", "datasets", "mri.settings", "result"},
+    {"priors", "forward", "datasets", "mri.settings", "result", "simulation"},
     {"posterior", "figures"},
     {"evaluation", "baselines", "checks", "chunks"},
     {"training"},

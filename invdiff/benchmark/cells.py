@@ -24,9 +24,10 @@ from invdiff.io.images import to_uint8
 from invdiff.machine import find_device
 from invdiff.priors import load_prior
 from invdiff.priors.latent import latent_of
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
 from invdiff.result import Result
+from invdiff.simulation import simulate
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 FEWEST = 4              # samples whose spread says something

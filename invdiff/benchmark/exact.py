@@ -20,7 +20,8 @@ from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
 from invdiff.machine import versions
 from invdiff.posterior import Sampler
 from invdiff.priors.analytic import GaussianPrior
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 
 SPREAD = 0.2                            # standard deviation of the Gaussian priors, in image units
 NOISES = (0.01, 0.1, 1.0)               # sigma_y in units of it

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import operators
 from invdiff.priors.analytic import MixturePrior
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 
 SCALE = 40.0            # the mixture's units in the range of an image: means within 0.5 +- 0.4
 

@@ -25,9 +25,9 @@ from invdiff.io.markdown import table
 from invdiff.machine import find_device, hardware, versions
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.priors import EDMDenoiser, load_prior
-from invdiff.problem import simulate
 from invdiff.resolving import run_config
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 from operators.mri import sampling
 
 LEVELS = (0.05, 0.1)                # of complex noise, per real channel; the brightest pixel is 1

@@ -11,8 +11,9 @@ from invdiff.checks import check_operator
 from invdiff.errors import InputError
 from invdiff.interop import DeepinvSampler
 from invdiff.posterior import DPS, MomentMatching
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 
 def plain():

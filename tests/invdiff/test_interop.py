@@ -13,8 +13,9 @@ import operators
 from invdiff.errors import InputError
 from invdiff.interop import AsReconstructor, DeepinvSampler
 from invdiff.posterior import DDRM, MomentMatching
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 THEIRS = {
     "DDRM": lambda denoiser, sigma_y: deepinv.sampling.DDRM(denoiser, sigmas=np.linspace(1, 0, 20)),
@@ -128,6 +129,16 @@ def test_deepinv_s_own_test_runs_them_better_than_the_measurement():
     scores = deepinv.test(model, data, physics, metrics=[deepinv.metric.PSNR()], device="cpu", verbose=False,
                           show_progress_bar=False)
     assert scores["PSNR"] > scores["PSNR no learning"]
+
+
+def test_a_stack_of_deepinv_s_is_restored_by_the_noise_of_each():
+    mask, noise = operators.random_mask(SIZE, 0.5), deepinv.physics.GaussianNoise
+    parts = [operators.Inpainting(SIZE, mask, noise_model=noise(0.05)), operators.Denoising(SIZE, noise_model=noise(0.3))]
+    physics = deepinv.physics.stack(*parts)
+    y = physics(0.5 + 0.2 * torch.randn(2, *SIZE, generator=torch.Generator().manual_seed(0)))
+    got = AsReconstructor(prior(), MomentMatching(steps=5), samples=2)(y, physics)
+    levels = [part.noise_model.sigma.item() for part in parts]
+    assert torch.equal(got, restore(Problem(physics, y, levels), prior(), MomentMatching(steps=5), samples=2).mean)
 
 
 @pytest.mark.parametrize(("noise", "said"), [(None, "has none"),

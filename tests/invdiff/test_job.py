@@ -13,9 +13,9 @@ from invdiff.io.images import load_image, sample_image, save_image, to_uint8
 from invdiff.io.results import load_arrays
 from invdiff.job import Outcome, run, score
 from invdiff.posing import as_image, pose
-from invdiff.problem import simulate
 from invdiff.resolving import run_config
 from invdiff.result import Result
+from invdiff.simulation import simulate
 
 
 def result_of(samples, y, metrics=None):

@@ -13,8 +13,8 @@ from invdiff.config import build_sampler
 from invdiff.diffusion.integrators import Step
 from invdiff.errors import InputError
 from invdiff.posterior import DDRM, DPS, MomentMatching, PiGDM, Sampler
-from invdiff.problem import simulate
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 QUICK = MomentMatching(steps=4)
 

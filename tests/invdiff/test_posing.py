@@ -13,8 +13,8 @@ from invdiff.config import OPERATORS, build_operator
 from invdiff.errors import InputError
 from invdiff.io.images import load_image, sample_image, save_image
 from invdiff.posing import as_image, pose, with_fast_sides
-from invdiff.problem import simulate
 from invdiff.resolving import run_config
+from invdiff.simulation import simulate
 
 
 def posed(task, *assignments):

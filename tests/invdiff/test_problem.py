@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from deepinv.physics import BlurFFT, DecomposablePhysics, LinearPhysics, Physics
+from deepinv.physics import BlurFFT, DecomposablePhysics, LinearPhysics, Physics, PoissonNoise, stack
+from deepinv.utils import TensorList
 
 import operators
-from invdiff.problem import Problem, require, simulate
+from invdiff.priors.analytic import GaussianPrior
+from invdiff.problem import Problem, require
+from invdiff.simulation import simulate
 
 SIZE = (1, 6, 8)
 
@@ -29,8 +32,44 @@ def test_a_noise_level_may_be_a_tensor_but_is_one():
 def test_a_measurement_is_a_tensor():
     with pytest.raises(ValueError, match=r"y: expected a tensor \(B, ...\), got ndarray"):
         Problem(inpainting(), np.zeros((1, *SIZE)), 0.1)
-    with pytest.raises(ValueError, match=r"expected one that gives a tensor .* got TensorList from StackedLinearPhysics"):
-        simulate(inpainting().stack(inpainting()), torch.zeros(1, *SIZE), 0.1)
+    with pytest.raises(ValueError, match=r"y: expected a tensor \(B, ...\), got list"):
+        Problem(inpainting(), [torch.zeros(1, *SIZE)], 0.1)
+
+
+def test_a_stack_of_deepinv_s_is_one_operator_and_its_noise_is_weighed():
+    """The posterior of measurements with noise of their own, written down for both: C - C A^T (A C A^T + R)^-1 A C."""
+    root = torch.randn(48, 48, generator=torch.Generator().manual_seed(1)) / 20
+    prior = GaussianPrior(torch.full(SIZE, 0.4), root @ root.T)
+    parts, levels = (operators.GaussianBlur(SIZE, sigma=0.4), inpainting()), (0.05, 0.2)
+    x = torch.rand(2, *SIZE, generator=torch.Generator().manual_seed(0))
+    problem = simulate(stack(*parts), x, levels)
+    measured = problem.physics.parts.split(problem.y)
+    again = Problem(stack(*parts), TensorList(measured), levels)
+    torch.testing.assert_close(again.y, problem.y)
+    assert again.sigma_y == 0.05
+    assert again.image_shape == SIZE
+
+    eye = torch.eye(48).reshape(48, *SIZE)
+    matrix = torch.cat([part.A(eye).flatten(1).T for part in parts]).double()
+    noise = torch.cat([torch.full((48,), level**2, dtype=torch.float64) for level in levels]).diag()
+    cov = prior.cov.double()
+    gain = cov @ matrix.T @ torch.linalg.inv(matrix @ cov @ matrix.T + noise)
+    off = torch.cat([y.flatten(1) for y in measured], 1).double() - 0.4 * matrix.sum(1)
+    mean, spread = prior.posterior(problem)
+    torch.testing.assert_close(mean.flatten(1), 0.4 + off @ gain.T, rtol=0, atol=1e-6)
+    torch.testing.assert_close(spread, cov - gain @ matrix @ cov, rtol=0, atol=1e-6)
+
+
+def test_a_stack_s_noise_levels_are_all_zero_or_none():
+    parts, y = stack(inpainting(), inpainting()), TensorList([torch.zeros(1, *SIZE)] * 2)
+    assert Problem(parts, y, (0, 0)).sigma_y == 0
+    assert Problem(parts, y, 0.3).sigma_y == 0.3
+    with pytest.raises(ValueError, match=r"sigma_y: expected levels that are all 0, or all larger, got \[0.0, 0.1\]"):
+        Problem(parts, y, (0, 0.1))
+    with pytest.raises(ValueError, match="noise: expected one level for each of 2 operators, got 3"):
+        Problem(parts, y, (0.1, 0.1, 0.1))
+    with pytest.raises(ValueError, match="has PoissonNoise, and simulate adds"):
+        simulate(stack(inpainting(), operators.Denoising(SIZE, noise_model=PoissonNoise())), torch.ones(1, *SIZE), 0.1)
 
 
 def test_an_estimate_does_not_depend_on_its_neighbours():

@@ -12,8 +12,9 @@ from invdiff.errors import InputError
 from invdiff.io.results import load_arrays
 from invdiff.posterior import DAPS, DDRM, DPS, DiffPIR, MomentMatching, PiGDM, TwistedSMC
 from invdiff.priors.running import in_single, in_use
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 
 def problem(sigma_y=0.05, count=1):

@@ -8,8 +8,9 @@ from toy_priors import SIZE, prior
 import operators
 from invdiff.errors import InputError
 from invdiff.posterior import DPS, MomentMatching, TwistedSMC
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 
 def test_a_kernel_for_each_measurement_that_refuses_in_its_own_way():

@@ -9,8 +9,9 @@ from invdiff.evaluation.novelty import Reference, features
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.posterior import DPS, MomentMatching
 from invdiff.priors.facts import own_sampling
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 from invdiff.trust import appraise, estimated_noise
 
 SIZE = (1, 12, 12)

@@ -70,6 +70,12 @@ def phase_constrained(height, width):
     return operators.mri.PhaseConstrained(inner, phase, tol=1e-14, max_iter=1000)
 
 
+def stacked(size):
+    """A blurred image, and a noisier one that is not."""
+    parts = operators.Blur(size, sharp_kernel(4, 5)), operators.Denoising(size)
+    return operators.Stacked(parts, noise=(0.1, 0.3), tol=1e-14, max_iter=1000)
+
+
 def example():
     """The operator that CONTRIBUTING.md shows whole."""
     text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -132,6 +138,7 @@ OPERATORS = {
     "colorization": Case(lambda s: operators.Colorization((3, *s[1:]))),
     "colorization-signed": Case(lambda s: operators.Colorization((3, *s[1:]), weights=(-0.5, 0.0, 2.0))),
     "grey": Case(lambda s: Grey((3, *s[1:]), tol=1e-14, max_iter=1000)),
+    "stacked": Case(stacked, low=5),
     "cs": Case(lambda s: operators.CompressedSensing(s, rate=0.4)),
     "cs-full": Case(lambda s: operators.CompressedSensing(s, rate=1.0, seed=1), low=1),
     "cs-dct": Case(lambda s: operators.DCTSensing(s, rate=0.4)),

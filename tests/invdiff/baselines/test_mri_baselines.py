@@ -13,7 +13,8 @@ from invdiff.baselines.mri import BASELINES, baseline, default_weight, tuned
 from invdiff.baselines.total_variation import total_variation
 from invdiff.baselines.wavelets import Wavelets
 from invdiff.errors import InputError
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 from operators.mri import birdcage_maps, phantom, sampling, trajectories
 
 bart = pytest.mark.skipif(not shutil.which("bart"), reason="BART is not installed")

@@ -6,7 +6,8 @@ from deepinv.physics import BlurFFT, LinearPhysics
 import operators
 from invdiff.baselines.total_variation import total_variation
 from invdiff.evaluation.metrics import psnr
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 
 SIZE = (2, 32, 36)
 

@@ -22,7 +22,7 @@ from invdiff.cli.main import program
 from invdiff.config import build_operator
 from invdiff.errors import InputError
 from invdiff.priors.foreign.adapter import ForeignDenoiser
-from invdiff.problem import simulate
+from invdiff.simulation import simulate
 
 
 def table(folder):

@@ -8,8 +8,9 @@ import operators
 from invdiff.errors import InputError
 from invdiff.evaluation.provenance import SPREAD, Provenance, prior_shift, provenance
 from invdiff.priors.analytic import GaussianPrior
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 from operators.mri import birdcage_maps, phantom, sampling
 
 

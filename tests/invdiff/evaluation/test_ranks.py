@@ -14,7 +14,7 @@ from invdiff.diffusion.randomness import stream_seed
 from invdiff.evaluation.ranks import expected_coverage, tarp_ranks
 from invdiff.posterior import AnnealedLangevin, MomentMatching, PiGDM, TwistedSMC
 from invdiff.priors.analytic import MixturePrior
-from invdiff.problem import simulate
+from invdiff.simulation import simulate
 
 SIZE = (1, 3, 3)
 SAMPLES = 9

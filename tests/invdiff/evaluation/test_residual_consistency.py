@@ -8,7 +8,8 @@ import operators
 from invdiff.errors import InputError
 from invdiff.evaluation.consistency import Consistency, consistency
 from invdiff.priors.analytic import GaussianPrior
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 
 SIZE = (1, 12, 12)
 SIGMA = 0.05

@@ -12,7 +12,7 @@ from invdiff.experiments.mri_comparison import magnitude, main, psnr
 from invdiff.priors.checkpoint import save_prior
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.priors.networks import build_network
-from invdiff.problem import simulate
+from invdiff.simulation import simulate
 from operators.mri import birdcage_maps, sampling
 
 

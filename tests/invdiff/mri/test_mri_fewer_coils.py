@@ -8,7 +8,7 @@ import operators
 from invdiff.mri.fewer_coils import LOST, in_fewer_coils
 from invdiff.mri.preparing import prepare
 from invdiff.mri.settings import ScanSettings
-from invdiff.problem import simulate
+from invdiff.simulation import simulate
 from operators import mri
 
 SIZE = (32, 32)

@@ -6,7 +6,8 @@ import operators
 from invdiff.io.images import sample_image
 from invdiff.posterior.covariance import StationaryCovariance, condition, has_closed_form, seen_in_one_pass, solve
 from invdiff.posterior.image_space import Whitened
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 from operators import conjugate_gradients
 from operators.mri import birdcage_maps
 from operators.mri.sampling import random_lines

@@ -9,7 +9,8 @@ import operators
 from invdiff.config import build_sampler
 from invdiff.posterior import DAPS
 from invdiff.posterior.likelihood import GivenData
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -10,8 +10,9 @@ from invdiff.io.images import sample_image
 from invdiff.posterior import MomentMatching
 from invdiff.posterior.covariance import selects_pixels
 from invdiff.priors import load_prior
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 from operators.mri import phantom, sampling
 
 SIZE, LARGE = (1, 12, 12), (1, 32, 32)

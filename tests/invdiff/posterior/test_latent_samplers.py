@@ -16,8 +16,9 @@ from invdiff.posterior.psld import glue_pull
 from invdiff.posterior.sampler import for_chains
 from invdiff.priors import Guided
 from invdiff.priors.latent import LatentPrior
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 
 @pytest.mark.parametrize("operator", OPERATORS)

@@ -27,8 +27,9 @@ from invdiff.posterior import (
     SplitGibbs,
     TwistedSMC,
 )
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 from operators import mri
 
 SAMPLERS = [MomentMatching(steps=6), PiGDM(steps=6), DiffPIR(steps=6), DDRM(steps=6), DPS(steps=6), DDNM(steps=6),

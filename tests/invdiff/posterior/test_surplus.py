@@ -10,7 +10,8 @@ from invdiff.posterior.covariance import StationaryCovariance
 from invdiff.posterior.surplus import CHANCE, LARGEST, Surplus
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.priors.spectrum import ErrorSpectrum
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
+from invdiff.simulation import simulate
 
 SIZE = (3, 45, 39)
 MAKE = {

@@ -12,8 +12,9 @@ from invdiff.evaluation.mixtures import SCALE, mixture_case, sliced_wasserstein
 from invdiff.posterior import MomentMatching, TwistedSMC
 from invdiff.posterior.twisted_smc import _Particles
 from invdiff.priors.analytic import GaussianPrior, operator_matrix
-from invdiff.problem import Problem, simulate
+from invdiff.problem import Problem
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 
 def run(sampler, prior, problem, count):

@@ -6,7 +6,7 @@ from deepinv.models import Denoiser
 import operators
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.priors.spectrum import OPPONENT
-from invdiff.problem import simulate
+from invdiff.simulation import simulate
 
 SIZE = (1, 8, 8)
 KERNEL = torch.tensor([[0.0, 0.25, 0.1], [0.05, 0.4, 0.0], [0.2, 0.0, 0.0]])       # of no symmetry

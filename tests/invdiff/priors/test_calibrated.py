@@ -12,8 +12,8 @@ from invdiff.priors.autoencoder import Autoencoder
 from invdiff.priors.for_deepinv import ForDeepinv
 from invdiff.priors.spectrum import measure_spectrum
 from invdiff.priors.unet import UNet
-from invdiff.problem import simulate
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 
 def test_the_report_says_whether_the_spectrum_was_measured():

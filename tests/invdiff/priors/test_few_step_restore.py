@@ -6,9 +6,9 @@ import torch
 import operators
 from invdiff.config import build_sampler
 from invdiff.priors import load_prior
-from invdiff.problem import simulate
 from invdiff.restoration import restore
 from invdiff.sample_config import draw, sample_config
+from invdiff.simulation import simulate
 
 
 @pytest.mark.parametrize("prior", ["fashion-consistency", "fashion-consistency?class=bag"])

@@ -8,7 +8,7 @@ import operators
 from invdiff.posterior.covariance import StationaryCovariance, condition
 from invdiff.priors import local_error
 from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum
-from invdiff.problem import simulate
+from invdiff.simulation import simulate
 
 
 def images(count=6, size=48, seed=0):

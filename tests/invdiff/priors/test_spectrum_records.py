@@ -13,8 +13,8 @@ from invdiff.priors import spectrum_records
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.latent import LatentPrior
 from invdiff.priors.spectrum_records import LEVELS
-from invdiff.problem import simulate
 from invdiff.restoration import restore
+from invdiff.simulation import simulate
 
 
 @pytest.fixture
