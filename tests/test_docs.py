@@ -55,7 +55,7 @@ def test_every_public_operator_is_in_the_table():
     missing = [name for name in operators.__all__ if name[0].isupper() and f"`{name}`" not in text
                and name not in {"IterativePhysics", "Solution", "PaddedBlur", "ReflectBlur", "SeparableBlur"}]
     assert not missing
-    assert len(EXAMPLES) == 4
+    assert len(EXAMPLES) == 5
 
 
 def test_the_names_of_configs_are_in_the_table_with_their_keys():
