@@ -15,7 +15,7 @@ from operators import mri
 
 def kspace_pictures(scan: Any, config: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """k-space, mask, and what is seen without more: by title, with captions. Raises InputError as the run will."""
-    settings, raw = _settings(config), scan.read(config.slices[0])
+    settings, raw = ScanSettings.of(config.operator), scan.read(config.slices[0])
     if raw.mask is None:
         raise InputError(f"{scan.path}: is on a trajectory, which the command line restores, and this page does not show")
     mask = raw.mask if settings.acceleration is None else retrospective(scan, raw, settings)
@@ -41,7 +41,7 @@ def undersampled(scan: Any, number: int) -> float | None:
 
 def coil_pictures(scan: Any, config: Any, most: int) -> dict[str, np.ndarray]:
     """Image and map of each coil, the first `most` of them."""
-    prepared = prepare(scan, config.slices[0], _settings(config))
+    prepared = prepare(scan, config.slices[0], ScanSettings.of(config.operator))
     y, maps = prepared.problem.y[0], torch.view_as_complex(prepared.problem.physics.coil_maps)[0, 0]
     images = mri.ifft(torch.complex(y[0], y[1]), (-2, -1)).abs()
     top, pictures = float(images.max()), {}
@@ -49,10 +49,6 @@ def coil_pictures(scan: Any, config: Any, most: int) -> dict[str, np.ndarray]:
         pictures[words.COIL.format(number + 1)] = windowed(images[number], 0.0, 0.7 * top)
     return pictures | {words.MAP.format(number + 1): windowed(maps[number].abs(), 0.0, 1.0)
                        for number in range(min(len(maps), most))}
-
-
-def _settings(config: Any) -> ScanSettings:
-    return ScanSettings(**{key: value for key, value in config.operator.items() if key != "name"})
 
 
 def _cropped(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

@@ -70,7 +70,7 @@ def _photo_cases(config: RunConfig, prior: Denoiser, images: Known, first: int, 
 
 def _slice_cases(config: RunConfig, prior: Denoiser, images: Known, first: int) -> Iterator[Case]:
     assert images.slices
-    settings = ScanSettings(**{key: value for key, value in config.operator.items() if key != "name"})
+    settings = ScanSettings.of(config.operator)
     scan = simulated_scan(images.slices, settings.coils, float(config.sigma_y or 0), config.seed)
     if scan.noise is None:
         settings = settings.model_copy(update={"noise": "none"})

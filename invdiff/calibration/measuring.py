@@ -24,7 +24,7 @@ from invdiff.evaluation.intervals import LEVEL, conformal_factor, coverage, cove
 from invdiff.evaluation.novelty import Reference
 from invdiff.evaluation.ranks import expected_coverage
 from invdiff.machine import versions
-from invdiff.mri.job import scan_prior
+from invdiff.mri.job import complex_prior
 from invdiff.posing import pose_image
 from invdiff.priors import load_prior
 from invdiff.priors.facts import fingerprint
@@ -51,7 +51,7 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     if not 0 < level < 1 or (delta is not None and not 0 < delta < 1):
         raise InputError(f"calibrate: expected a level and a delta between 0 and 1, got {level} and {delta}")
     _check_count(len(images), level, delta)
-    prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
+    prior = complex_prior(config.prior) if config.is_scan else load_prior(config.prior)
     law = law or {}
     if law and config.is_scan:
         raise InputError("--vary: scans bring their own noise and mask; what can vary is a photograph's")
@@ -121,7 +121,7 @@ def detected(record: Calibration, config: RunConfig, images: Known,
     if reference is None:
         raise InputError("calibrate: too few images were restored to learn what is usual; expected at least "
                          f"{2 * FEWEST} of them")
-    prior = scan_prior(config.prior) if config.is_scan else load_prior(config.prior)
+    prior = complex_prior(config.prior) if config.is_scan else load_prior(config.prior)
     cases = restored(config.model_copy(update={"samples": 1}), prior, images, None, on_image, record.varied)
     return float(np.mean([reference.judge(case["features"]).unusual for case in cases]))
 

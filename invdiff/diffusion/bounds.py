@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from invdiff.diffusion.decoders import grid_decoder
-from invdiff.diffusion.elbo import Chain, prior_kl, vlb_terms
+from invdiff.diffusion.elbo import MarkovChain, prior_kl, vlb_terms
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.stepping import Denoise
 from invdiff.errors import InputError
@@ -38,7 +38,7 @@ class Bound:
 
 
 @torch.no_grad()
-def discrete_bound(denoiser: Denoise, x0: Tensor, seeds: Sequence[int], chain: Chain, centre: float | Tensor = 0.5,
+def discrete_bound(denoiser: Denoise, x0: Tensor, seeds: Sequence[int], chain: MarkovChain, centre: float | Tensor = 0.5,
                    spread: float = 0.5, upper: bool = False, draws: int | None = None) -> Bound:
     """DDPM's bound, with fixed variances and its Gaussian decoder (Ho et al. 2020, Eqs. 5 and 13), one noise for each step.
 

@@ -21,7 +21,7 @@ from invdiff.errors import InputError
 
 
 @dataclass(frozen=True)
-class Chain:
+class MarkovChain:
     """Noise levels sigma_1 < ... < sigma_T in image units, float64; `chain_sigmas(linear_chain(1000))` are DDPM's.
 
     unit: standard deviation of clean images for which the upper variance is right; DDPM's is 1 on [-1, 1], 0.5 on [0, 1].
@@ -72,8 +72,8 @@ class Chain:
         return lower.log(), upper.log()
 
 
-def vlb_terms(x0: Tensor, x_t: Tensor, t: Tensor, x0_hat: Tensor, v: Tensor | None = None, *, chain: Chain, upper: bool = False,
-              freeze_mean: bool = True) -> Tensor:
+def vlb_terms(x0: Tensor, x_t: Tensor, t: Tensor, x0_hat: Tensor, v: Tensor | None = None, *, chain: MarkovChain,
+              upper: bool = False, freeze_mean: bool = True) -> Tensor:
     """One term of the bound for each item, (B,) in bits a dimension: a KL for t > 1, the decoder's for t = 1. Pure.
 
     Args:

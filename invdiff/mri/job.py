@@ -61,13 +61,13 @@ class Reconstruction:
 def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str | Path | None = None) -> Reconstruction:
     """Restore the slices of the scan that a config names. `checkpoint` keeps those that are finished, and the next call with it
     goes on from there; `on_step` may raise `Stop`, which ends the run with them. Raises InputError."""
-    settings = ScanSettings(**{key: value for key, value in config.operator.items() if key != "name"})
+    settings = ScanSettings.of(config.operator)
     scan, given = _scan(config, settings)
     if config.truth is not None and scan.noise is None:             # noiseless: what its border shows is signal
         settings = settings.model_copy(update={"noise": "none"})
     if config.keep_identity and "dicom" in config.write:
         check_person(scan.header.identity)
-    numbers, prior = _numbers(config, scan), scan_prior(config.prior)
+    numbers, prior = _numbers(config, scan), complex_prior(config.prior)
     calibration = find_calibration(config, prior)
     recipe = Recipe(settings, prior, build_sampler(config.sampler), config.samples, config.seed, given,
                     tuple(config.baselines), config.device, config.batch_size, config.precision, config.antithetic,
@@ -109,7 +109,7 @@ def _numbers(config: RunConfig, scan: Scan) -> Sequence[int]:
     return range(first, last + 1)
 
 
-def scan_prior(name: str) -> Denoiser:
+def complex_prior(name: str) -> Denoiser:
     """The prior of that name. Raises InputError if its images are not complex."""
     prior = load_prior(name)
     if (channels := getattr(prior, "channels", 2)) != 2:

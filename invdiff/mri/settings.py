@@ -1,7 +1,7 @@
 """What a user may say about a scan: the `operator` of a config whose name is mri."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -48,6 +48,11 @@ class ScanSettings(BaseModel):
     size: tuple[PositiveInt, PositiveInt] | None = None
     grid: int = Field(256, ge=0, le=1024)
     frame: int = Field(0, ge=0)
+
+    @classmethod
+    def of(cls, operator: Mapping[str, Any]) -> "ScanSettings":
+        """Those in the `operator` of a config."""
+        return cls(**{key: value for key, value in operator.items() if key != "name"})
 
 
 def retrospective_mask(settings: ScanSettings, size: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from invdiff.diffusion.elbo import Chain, vlb_terms
+from invdiff.diffusion.elbo import MarkovChain, vlb_terms
 from invdiff.errors import InputError
 from invdiff.priors.denoiser import EDMDenoiser
 from invdiff.training import noise_levels
@@ -36,7 +36,7 @@ class HybridLoss(Loss):
 class HybridObjective(Objective):
     """`chain` has the levels that sigma is one of."""
 
-    def __init__(self, denoiser: EDMDenoiser, loss: HybridLoss, chain: Chain):
+    def __init__(self, denoiser: EDMDenoiser, loss: HybridLoss, chain: MarkovChain):
         super().__init__()
         self.denoiser, self.loss, self.chain = denoiser, loss, chain
 

@@ -123,9 +123,9 @@ class Chain(Noise):
         sigma = chain_sigmas(_CHAINS[self.kind](self.steps)).numpy()
         return sigma[(sigma >= self.low) & (sigma <= self.high)]
 
-    def bound(self) -> elbo.Chain:
+    def bound(self) -> elbo.MarkovChain:
         """The same levels, as the variational bound takes them."""
-        return elbo.Chain(torch.from_numpy(self.inside()))
+        return elbo.MarkovChain(torch.from_numpy(self.inside()))
 
     def levels(self, count: int, rng: np.random.Generator, step: int) -> np.ndarray:
         inside = self.inside()

@@ -6,7 +6,7 @@ import numpy as np
 from invdiff.errors import InputError
 from invdiff.io.scans.checks import RADIANS, require_size, slice_reader
 from invdiff.io.scans.hdf5 import get_dataset, open_hdf5, read_small
-from invdiff.io.scans.mrd_about import affine_of, averages_of, metadata_of, noise_of
+from invdiff.io.scans.mrd_about import affine_of_encoding, averages_of, metadata_of, noise_of
 from invdiff.io.scans.mrd_header import MRDHeader, parse_header
 from invdiff.io.scans.mrd_lines import Choice, choose, place, without_misfits
 from invdiff.io.scans.mrd_read import GridReader, PointsReader, read_points
@@ -102,7 +102,7 @@ def _open_grid(path: str, group: h5py.Group, header: MRDHeader, heads: np.ndarra
     if not volume and crop != encoding.recon.matrix[:2]:
         more.append(f"the image has the encoded resolution, {crop[0]} x {crop[1]} pixels, where the header asks for "
                     f"{encoding.recon.matrix[0]} x {encoding.recon.matrix[1]}")
-    affine, oriented, lost = affine_of(encoding, heads, choice, crop, rows if volume else 0)
+    affine, oriented, lost = affine_of_encoding(encoding, heads, choice, crop, rows if volume else 0)
     return Scan(path, "ISMRMRD", slices, coils, size, crop, slice_reader(path, slices, grid.read), noise,
                 Header(affine, metadata_of(header, choice, volume), header.identity, oriented),
                 (*notes, *more, *about_noise, *lost))
@@ -130,7 +130,7 @@ def _open_trajectory(path: str, group: h5py.Group, header: MRDHeader, heads: np.
         notes.append("separate calibration lines of a trajectory left out")
     noise, more = noise_of(path, group, heads, choice, coils, 1, header.noise_bandwidth)
     crop = encoding.wanted(0), encoding.wanted(1)
-    affine, oriented, lost = affine_of(encoding, heads, choice, crop, 0)
+    affine, oriented, lost = affine_of_encoding(encoding, heads, choice, crop, 0)
     reader = slice_reader(path, len(choice.imaging), PointsReader(path, group.name, heads, choice, scale).read)
     return Scan(path, "ISMRMRD", len(choice.imaging), coils, (x, y), crop, reader, noise,
                 Header(affine, metadata_of(header, choice), header.identity, oriented), (*notes, *more, *lost))

@@ -57,7 +57,7 @@ def metadata_of(header: MRDHeader, choice: Choice, volume: bool = False) -> Mapp
     return found
 
 
-def affine_of(encoding: Encoding, heads: np.ndarray, choice: Choice, crop: tuple[int, int],
+def affine_of_encoding(encoding: Encoding, heads: np.ndarray, choice: Choice, crop: tuple[int, int],
               positions: int) -> tuple[np.ndarray | None, bool, list[str]]:
     """Of the image of size crop, and whether it is oriented; positions: how many along the readout of a 3D encoding are
     slices, 0 where it is 2D.

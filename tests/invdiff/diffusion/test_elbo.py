@@ -8,17 +8,17 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from invdiff.diffusion.bounds import continuous_bound, discrete_bound
-from invdiff.diffusion.elbo import Chain, prior_kl, vlb_terms
+from invdiff.diffusion.elbo import MarkovChain, prior_kl, vlb_terms
 from invdiff.diffusion.randomness import Streams
 from invdiff.diffusion.schedules import LogLinear, chain_sigmas, linear_chain
 from invdiff.errors import InputError
 from invdiff.priors.analytic import GaussianPrior, MixturePrior
 
-DDPM = Chain(chain_sigmas(linear_chain(1000)))
+DDPM = MarkovChain(chain_sigmas(linear_chain(1000)))
 
 
 def geometric(steps, low, high, unit=0.5):
-    return Chain(LogLinear()(steps, low, high)[:-1].flip(0), unit)
+    return MarkovChain(LogLinear()(steps, low, high)[:-1].flip(0), unit)
 
 
 def gaussian(count, std=0.3, mean=0.4, shape=(1, 2, 2), seed=0):
@@ -258,9 +258,9 @@ def test_an_item_s_bound_does_not_depend_on_its_batch():
 def test_bad_calls_are_refused():
     prior, x0, _ = points(2)
     with pytest.raises(InputError, match="chain: expected noise levels that rise from above 0"):
-        Chain(torch.tensor([0.0, 1.0]))
+        MarkovChain(torch.tensor([0.0, 1.0]))
     with pytest.raises(InputError, match="chain: expected noise levels that rise"):
-        Chain(torch.tensor([2.0, 1.0]))
+        MarkovChain(torch.tensor([2.0, 1.0]))
     with pytest.raises(InputError, match="seeds: expected 2, one for each image, got 1"):
         continuous_bound(prior, x0, [0], 0.01, 1.0)
     with pytest.raises(InputError, match=r"bound: expected 0 < sigma_min < sigma_max and draws >= 1, got 1\.0, 0\.5 and 32"):
