@@ -15,7 +15,6 @@ from invdiff.calibration.varying import Law
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import bounds_of, uncalibrated, words_of
 from invdiff.evaluation.provenance import Provenance
-from invdiff.priors.facts import fingerprint
 from invdiff.problem import Problem
 from invdiff.result import Result
 from invdiff.trust import appraise
@@ -76,8 +75,8 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
     if calibration is None and settings:
         raise InputError("settings: are of what varied while a calibration was measured; give that, too")
     record = None if calibration is None else read_calibration(calibration)
-    if record is not None and record.weights != fingerprint(prior):
-        raise InputError(f"{calibration}: was measured with another prior, called {record.prior}")
+    if record is not None and (other := record.of_another(prior)):
+        raise InputError(f"{calibration}: was measured with another {other}")
     one = problem.rows(torch.tensor([item % count], device=problem.y.device))
     samples, paired = result.samples[item % count][None], bool(result.report.get("antithetic"))
     interval = (uncalibrated(samples.shape[1], paired) if record is None else

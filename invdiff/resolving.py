@@ -13,6 +13,7 @@ from invdiff.validation import keys_of, model_of, nearest, override, read_yaml, 
 
 DEFAULT_SAMPLER = "moment_matching"
 SAMPLE_ACCELERATION = 4.0
+BESIDE = ".calibration.json"      # ends the name of what belongs to the config beside it
 
 
 def tasks() -> dict[str, Path]:
@@ -22,7 +23,7 @@ def tasks() -> dict[str, Path]:
 
 def calibration_beside(config: str | Path) -> Path:
     """Where the calibration of a config in a file is kept: deblur.yaml has deblur.calibration.json."""
-    return Path(config).with_name(f"{Path(config).stem}.calibration.json")
+    return Path(config).with_name(f"{Path(config).stem}{BESIDE}")
 
 
 def run_config(task: str | None = None, path: str | Path | None = None, assignments: Sequence[str] = ()) -> RunConfig:

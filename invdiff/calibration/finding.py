@@ -17,7 +17,7 @@ from invdiff.errors import InputError
 from invdiff.evaluation.intervals import uncalibrated
 from invdiff.evaluation.novelty import Reference
 from invdiff.paths import cache_folder
-from invdiff.resolving import calibration_beside, tasks
+from invdiff.resolving import BESIDE, calibration_beside, tasks
 
 
 def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None = None) -> Calibration | None:
@@ -26,7 +26,7 @@ def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None =
     own before the bundled one.
 
     Raises InputError for a file that the config names and that is missing, damaged or another run's. Others that are damaged
-    are passed over with a warning.
+    are passed over with a warning, and so is one beside the config, which found it by itself, if it is another run's.
     """
     fit: list[Calibration] = []
     for path in _candidates(config):
@@ -41,6 +41,9 @@ def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None =
         if why is None:
             fit.append(found)
         elif config.calibration is not None:
+            if path.name.endswith(BESIDE):
+                warnings.warn(f"{path}: was measured with another {why}; it is not used", stacklevel=2)
+                continue
             raise InputError(f"{path}: was measured with another {why}; leave calibration out, or measure it with invdiff "
                              "calibrate")
 

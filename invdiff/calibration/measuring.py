@@ -27,7 +27,7 @@ from invdiff.machine import versions
 from invdiff.mri.job import complex_prior
 from invdiff.posing import pose_image
 from invdiff.priors import load_prior
-from invdiff.priors.facts import fingerprint
+from invdiff.priors.facts import fingerprint, measured_errors
 
 LEVELS = tuple(round(0.05 * i, 2) for i in range(1, 20))        # of the curves
 FEWEST = 19                                                     # images for a reference of what is usual
@@ -69,8 +69,9 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     reference = Reference.fit(torch.stack(rows)) if len(rows) >= FEWEST else None
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
                        samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
-                       precision=config.precision, images=f"every other of {images.source}", count=len(half), level=level,
-                       factor=factor, fewer=fewer, delta=delta, antithetic=in_pairs(config), varied=law, trend=trend,
+                       errors=measured_errors(prior), precision=config.precision,
+                       images=f"every other of {images.source}", count=len(half), level=level, factor=factor, fewer=fewer,
+                       delta=delta, antithetic=in_pairs(config), varied=law, trend=trend,
                        check=_check(rest, factor, config, reference) | _with_fewer(rest, fewer)
                        | _by_setting(rest, factor, config, law),
                        novelty=reference.to_dict() if reference else None, versions=versions())

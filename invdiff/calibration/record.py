@@ -16,7 +16,7 @@ from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
 from invdiff.io.files import unwritable, write_text
-from invdiff.priors.facts import fingerprint
+from invdiff.priors.facts import fingerprint, measured_errors
 from invdiff.validation import validate
 
 FORMAT: Literal["invdiff-calibration-2"] = "invdiff-calibration-2"
@@ -30,8 +30,9 @@ class Calibration(BaseModel):
     interval: of `level`, the mean of the samples plus and minus `factor` times their spread; `delta` as in
     `invdiff.evaluation.intervals.conformal_factor`. check: what it did on images kept apart. novelty: what restorations of
     images like these look like to the prior, as `invdiff.evaluation.novelty.Reference` has it. weights: the prior's
-    fingerprint. images: what it was measured on. varied: settings that differed from image to image. fewer: the factors for
-    the first so many of the samples alone. trend: how the factors change with what varied, see `relative_factor`.
+    fingerprint. errors: its `measured_errors`, where they were noted. images: what it was measured on. varied: settings that
+    differed from image to image. fewer: the factors for the first so many of the samples alone. trend: how the factors change
+    with what varied, see `relative_factor`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +48,7 @@ class Calibration(BaseModel):
     antithetic: bool = False
     prior: str
     weights: str
+    errors: str | None = None
     precision: str
     images: str
     count: PositiveInt
@@ -72,7 +74,13 @@ class Calibration(BaseModel):
                                    ("sampler", self.sampler["name"], config.sampler["name"])):
             if mine != theirs:
                 return f"{name}, {mine} and not {theirs}"
-        return None if self.weights == fingerprint(prior) else f"prior, called {self.prior}"
+        return self.of_another(prior)
+
+    def of_another(self, prior: Denoiser) -> str | None:
+        """What another prior this was measured with, if it was."""
+        if self.weights != fingerprint(prior):
+            return f"prior, called {self.prior}"
+        return None if self.errors in (None, measured_errors(prior)) else "error spectrum of the prior"
 
     def differences(self, config: RunConfig, sigma_y: float | None) -> list[str]:
         """What was otherwise when it was measured, one entry each. Scans bring their own noise, and many their own mask."""

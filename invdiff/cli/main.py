@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -50,6 +51,9 @@ def main() -> None:
     """Entry point: 0 done, 2 the input was at fault (one line says what), 130 interrupted, 141 stdout was closed, 1 anything
     else."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)      # is read when torch is imported
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, category, *place, **line: (    # ours are for the user, who asks not where
+        f"warning: {message}\n" if category is UserWarning else usual(message, category, *place, **line))
     usage_error: Any = typer.BadParameter.__base__      # click's, which newer typer brings along under another name
     try:
         code = program([_at_home(argument) for argument in sys.argv[1:]] or ["--help"], standalone_mode=False) or 0

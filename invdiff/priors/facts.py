@@ -1,6 +1,7 @@
 """What is known of a prior, whatever denoiser it is."""
 
 import hashlib
+import json
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from invdiff.priors.denoiser import AsItsPrior
 from invdiff.priors.spectrum import ErrorSpectrum, spectrum_on
+
+SPECTRA = ("spectrum", "spectrum_grey")     # on a card
 
 
 def channels_of(prior: Denoiser) -> int | None:
@@ -25,6 +28,12 @@ def fingerprint(prior: Denoiser) -> str:
         total.update(f"{key} {tuple(value.shape)} {value.dtype}".encode())
         total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def measured_errors(prior: Denoiser) -> str:
+    """A digest of the error spectra on a prior's card, which change what samplers make of the same weights; "" without one."""
+    known = {key: value for key, value in (getattr(prior, "card", None) or {}).items() if key in SPECTRA}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest() if known else ""
 
 
 def known_spectrum(prior: Denoiser, channels: int) -> Any:

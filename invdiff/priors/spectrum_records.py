@@ -18,12 +18,11 @@ from invdiff.errors import InputError
 from invdiff.io.files import write_text
 from invdiff.paths import cache_folder
 from invdiff.priors.denoiser import EDMDenoiser
-from invdiff.priors.facts import Measured, channels_of, fingerprint
+from invdiff.priors.facts import SPECTRA, Measured, channels_of, fingerprint
 from invdiff.priors.foreign.adapter import ForeignDenoiser
 from invdiff.priors.spectrum import ErrorSpectrum, measure_spectrum
 
 FORMAT = "invdiff-spectrum-1"
-SPECTRA = ("spectrum", "spectrum_grey")
 LEVELS = tuple(np.geomspace(0.005, 20.0, 17).tolist())      # noise levels in image units
 
 

@@ -106,6 +106,30 @@ def test_a_record_serves_the_runs_it_was_measured_for(gaussian, tmp_path):
         find_calibration(named, prior)
 
 
+def test_what_lies_beside_a_config_is_passed_over_where_it_is_another_run_s(gaussian, tmp_path):
+    config = config_of("sampler.steps=2")
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"))
+    write_calibration(tmp_path / "mine.calibration.json", record)
+    beside = config.model_copy(update={"calibration": str(tmp_path / "mine.calibration.json")})
+    prior = invdiff.calibration.measuring.load_prior("natural")
+    assert find_calibration(beside, prior) == record
+    sampled = beside.model_copy(update={"sampler": {"name": "pigdm"}})
+    for changed, otherwise, said in ((beside, gaussian_prior("white", SIZE), "prior, called"),
+                                     (sampled, prior, "sampler, moment_matching")):
+        with pytest.warns(UserWarning, match=f"measured with another {said}.*; it is not used"):
+            assert find_calibration(changed, otherwise) is None
+
+
+def test_other_error_spectra_make_another_run_of_the_same_weights(gaussian):
+    config = config_of("sampler.steps=2")
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"))
+    prior = invdiff.calibration.measuring.load_prior("natural")
+    assert record.refusal(config, prior) is None
+    other = invdiff.priors.calibrate(prior, gaussian.crops[:2])
+    assert record.refusal(config, other) == "error spectrum of the prior"
+    assert record.model_copy(update={"errors": None}).refusal(config, other) is None
+
+
 def test_fewer_samples_have_factors_of_their_own(gaussian):
     """Student's t for a pair is 4.5 and covers all: the spread is pooled over pixels, and has more degrees of freedom."""
     config = config_of("antithetic=true")
