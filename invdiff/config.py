@@ -76,7 +76,8 @@ SHORT: dict[str, dict[str, Any]] = {                # integrators with a paramet
     "dpm_solver_3": {"name": "dpm_solver", "order": 3},
     "dpmpp_2m_sde": {"name": "dpm_solver_pp", "eta": 1.0},
 }
-FOUND = "auto"              # a blur's boundary that the measurement is to tell
+FOUND = "auto"              # a blur's boundary, or width, that the measurement is to tell
+WIDTHS = {"gaussian_blur": "sigma", "defocus_blur": "radius"}
 Format = Literal["nifti", "complex", "dicom", "fastmri", "montage"]
 
 
@@ -218,9 +219,17 @@ def name_of(thing: object, table: Mapping[str, Any]) -> str:
 
 
 def operator_parameters(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The spec with every default filled in, of plain values that a file can hold. Raises InputError."""
-    _, parameters = _operator(spec)
-    return {"name": spec["name"], **parameters.model_dump(mode="json")}
+    """The spec with every default filled in, of plain values that a file can hold; a width that is to be found stays `auto`.
+    Raises InputError."""
+    found = {key: FOUND for key in (unknown_width(spec),) if key}
+    _, parameters = _operator({key: value for key, value in spec.items() if key not in found})
+    return {"name": spec["name"], **parameters.model_dump(mode="json"), **found}
+
+
+def unknown_width(spec: Mapping[str, Any]) -> str | None:
+    """The key of a blur's width that the measurement is to tell, if there is one."""
+    key = WIDTHS.get(str(spec.get("name")))
+    return key if key and spec.get(key) == FOUND else None
 
 
 def _operator(spec: Mapping[str, Any]) -> tuple[Callable[..., Any], BaseModel]:

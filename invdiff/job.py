@@ -6,10 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deepinv.models import Denoiser
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from invdiff.blind import with_width
 from invdiff.calibration.finding import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, block_side, build_sampler
 from invdiff.errors import InputError
@@ -25,7 +27,7 @@ from invdiff.posing import Posed, as_image, photo, pose
 from invdiff.priors import load_prior
 from invdiff.restoration import Progress, restore
 from invdiff.result import Result
-from invdiff.trust import appraise, estimated_noise
+from invdiff.trust import appraise, as_far_as_explained, assumed_of, estimated_noise
 
 BOUNDARIES = {          # what is said of one that was found
     "circular": "Opposite sides of the measurement meet, or noise hides that they do not: the blur is taken to wrap around.",
@@ -94,17 +96,20 @@ class Outcome:
 
 
 def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
-        checkpoint: str | Path | None = None) -> Outcome | Reconstruction:
+        checkpoint: str | Path | None = None, *, load: Callable[[str], Denoiser] | None = None) -> Outcome | Reconstruction:
     """Pose the problem, restore, and score against the truth where there is one; see `restore` for `on_step` and
-    `checkpoint`. What comes back has a `report` and can be saved. Raises InputError."""
+    `checkpoint`. What comes back has a `report` and can be saved. load: gives the priors of photographs by name, where several
+    runs share them. Raises InputError."""
+    load = load or load_prior
     find_device(config.device)
     if config.is_scan:
         return run_scan(config, on_step, checkpoint)
-    posed = pose(config)
+    known, blur = with_width(config, load)
+    posed = pose(known)
     problem, truth, found = posed.problem, posed.truth, config.model_copy(update={"operator": posed.operator})
-    picture, prior = posed.inner(as_image(problem)), load_prior(config.prior)
+    picture, prior = posed.inner(as_image(problem)), load(config.prior)
     calibration = find_calibration(found, prior, problem.sigma_y)
-    others = {name: load_prior(name) for name in config.other_priors}
+    others = {name: load(name) for name in config.other_priors}
     draw = partial(restore, problem, sampler=build_sampler(config.sampler), samples=config.samples, seed=config.seed,
                    device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
                    start=_start(config, posed), antithetic=config.antithetic)
@@ -113,11 +118,13 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     shifts = prior_shift(samples, others, lambda other: posed.inner(draw(prior=other).samples))
     appraisal = appraise(problem.to(find_device(config.device)), prior, result.samples, reference_of(calibration),
                          inner=posed.inner)
-    interval = interval_of(calibration, found, samples.shape[1], problem.sigma_y)
+    interval = interval_of(calibration, found, samples.shape[1], problem.sigma_y, assumed_of(problem) if config.input else "")
+    interval = as_far_as_explained(interval, appraisal.report)
     ends = bounds_of(samples[0], interval) if samples.shape[1] > 1 else None
     bounds = (ends[0][None], ends[1][None]) if ends else None
     report = {"task": config.task, "prior": config.prior, **result.report, "sampler": config.sampler["name"],
-              "sigma_y": problem.sigma_y, **_found(config, posed), **appraisal.report, "interval": interval, **_told(shifts)}
+              "sigma_y": problem.sigma_y, **blur, **_found(known, posed), **appraisal.report, "interval": interval,
+              **_told(shifts)}
     result = Result(samples, result.measurement, report)
     report |= {"metrics": score(result, picture, truth, bounds), "config": config.model_dump()}
     return Outcome(config, result, picture, truth, appraisal.provenance, bounds)

@@ -5,7 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from invdiff.baselines.mri import BASELINES
-from invdiff.config import FOUND, SAMPLERS, SCANS, RunConfig, build_sampler, describe, known_operators, operator_parameters
+from invdiff.config import (
+    FOUND,
+    SAMPLERS,
+    SCANS,
+    RunConfig,
+    build_sampler,
+    describe,
+    known_operators,
+    operator_parameters,
+    unknown_width,
+)
 from invdiff.errors import InputError
 from invdiff.own_code import PYTHON
 from invdiff.paths import bundled
@@ -131,5 +141,7 @@ def _check_image(config: RunConfig, path: str, noise_given: bool) -> None:
         raise InputError("size: belongs to a measurement from a file; give --input, or leave it out")
     if config.sigma_y == "auto" and config.input is None:
         raise InputError("sigma_y: auto estimates the noise of an --input; to simulate, give a number")
+    if (key := unknown_width(config.operator)) and config.input is None:
+        raise InputError(f"operator.{key}: auto estimates the blur of an --input; to simulate, give a number")
     if config.sigma_y is None:
         raise InputError(f"{path}: sigma_y is missing; give the noise's standard deviation (white is 1; 0 is noiseless)")

@@ -190,8 +190,9 @@ def choose_operator(picture: Picture) -> tuple[str, dict[str, Any]]:
     offered = operators_shown.TASKS[task]
     name = offered[0] if len(offered) == 1 else st.selectbox(text.OPERATOR, offered, format_func=text.OPERATORS.__getitem__,
                                                               key=f"{task}_kind", bind="query-params")
-    given: dict[str, Any] = {"operator": {"name": name, **operators_shown.parameters(name, picture.size)}}
-    auto = picture.kind == "input" and task != "inpaint" and st.checkbox(text.NOISE_AUTO, key="auto", bind="query-params")
+    measured = picture.kind == "input"
+    given: dict[str, Any] = {"operator": {"name": name, **operators_shown.parameters(name, picture.size, measured)}}
+    auto = measured and task != "inpaint" and st.checkbox(text.NOISE_AUTO, key="auto", bind="query-params")
     default = 0.1 if task == "denoise" else 0.02
     given["sigma_y"] = "auto" if auto else st.slider(text.NOISE, 0.0, 0.5, default, 0.01, key=f"{task}_noise",
                                                      bind="query-params")

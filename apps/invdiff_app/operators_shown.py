@@ -5,6 +5,7 @@ from typing import Any
 
 import streamlit as st
 
+from invdiff.config import FOUND, WIDTHS
 from invdiff_app import text
 
 TASKS = {
@@ -60,8 +61,9 @@ PARAMETERS: dict[str, dict[str, Slider | Choice | Pixels]] = {
 }
 
 
-def parameters(operator: str, size: tuple[int, int]) -> dict[str, Any]:
-    """A widget for each parameter, and what they are set to. size: (H, W) of the image, which a box stays within."""
+def parameters(operator: str, size: tuple[int, int], measured: bool) -> dict[str, Any]:
+    """A widget for each parameter, and what they are set to. size: (H, W) of the image, which a box stays within. measured: it
+    is a measurement, which may tell a blur's width."""
     values: dict[str, Any] = {}
     for name, kind in PARAMETERS[operator].items():
         label, key = text.PARAMETERS[name], f"{operator}_{name}"
@@ -69,6 +71,9 @@ def parameters(operator: str, size: tuple[int, int]) -> dict[str, Any]:
             values[name] = st.selectbox(label, kind.options, key=key, bind="query-params", help=text.HELP.get(name))
         elif isinstance(kind, Pixels):
             values[name] = _pixels(label, kind, size[kind.axis], key)
+        elif measured and name == WIDTHS.get(operator) and st.checkbox(text.WIDTH_AUTO, key=f"{key}_auto", bind="query-params",
+                                                                       help=text.WIDTH_AUTO_HELP):
+            values[name] = FOUND
         else:
             values[name] = st.slider(label, kind.low, kind.high, kind.value, kind.step, key=key, bind="query-params")
     if operator == "box_inpainting":

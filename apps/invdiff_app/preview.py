@@ -30,12 +30,15 @@ def preview_of(config: RunConfig) -> Preview:
 
 
 def _posed(config: RunConfig) -> Preview:
+    from invdiff.config import unknown_width
     from invdiff.evaluation.metrics import enlarged
     from invdiff.posing import NOTHING, as_image, pose
     from invdiff_app.pictures import shown
 
     if config.task == "cs" and config.input is not None:
         raise InputError(text.NO_PICTURE)
+    if key := unknown_width(config.operator):           # which changes nothing of what is shown
+        config = config.model_copy(update={"operator": config.operator | {key: 1.0}})
     problem, truth, _, spare = pose(config)
     require_size(problem.image_shape)
     picture = as_image(problem) if spare == NOTHING else problem.y

@@ -60,6 +60,8 @@ HELP = {"boundary": "What lies beyond the image. “valid” takes nothing for k
                     "image is larger than its measurement, by the border that the blur has mixed in. “auto” tells a real photo "
                     "from a simulation that wraps around, and cuts that border off again."}
 NOISE = "Noise (standard deviation, white is 1)"
+WIDTH_AUTO = "Estimate it from the image"
+WIDTH_AUTO_HELP = "Ten widths and more are tried on the part of the image with the most detail, which takes a minute or so."
 NOISE_AUTO = "Estimate the noise from the image"
 METHOD = "Method"
 PRIOR = "Prior"
@@ -144,8 +146,8 @@ DOWNLOAD_H5 = "Samples, mean, spread (.h5)"
 
 def trust(report: dict[str, Any]) -> list[str]:
     """What a restoration is worth without its truth, a sentence each; the library's own words."""
-    said = [report[name]["words"] for name in ("boundary", "noise_level", "few_steps", "consistency", "provenance", "unjudged")
-            if name in report]
+    parts = ("blur", "boundary", "noise_level", "few_steps", "consistency", "provenance", "unjudged")
+    said = [report[name]["words"] for name in parts if name in report]
     interval = report["interval"]
     if report["samples"] == 1:
         return [*said, SINGLE]

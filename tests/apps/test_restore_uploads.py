@@ -146,6 +146,15 @@ def test_the_noise_is_not_estimated_where_pixels_are_missing():
     assert (len(at.error), "sigma_y=0.02" in command(at)) == (0, True)
 
 
+def test_a_measurement_may_tell_the_width_of_its_blur():
+    at = upload(page(), "me.png", png())
+    assert not any(box.key == "gaussian_blur_sigma_auto" for box in at.checkbox)        # of a clean image there is none
+    at.radio(key="kind").set_value("input").run()
+    at.checkbox(key="gaussian_blur_sigma_auto").check().run()
+    assert command(at) == "invdiff restore --task deblur --input me.png --set sigma_y=0.02 --set operator.sigma=auto"
+    assert not at.error
+
+
 @pytest.mark.parametrize("kind", ["truth", "input"])
 def test_a_measurement_may_be_smaller_than_its_image_by_the_border(kind):
     at = upload(quick(page()), "me.png", png((64, 48)), kind)
