@@ -37,7 +37,7 @@ def train(config: Annotated[Path, typer.Argument(help="A training config, such a
     folder = output or Path("runs") / settings.name
     if other := next((train for model, train in RUNS.values() if isinstance(settings, model)), None):
         try:
-            path, steps = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show))
+            path, steps = _with_bar(settings, lambda show: other(settings, folder, where, on_step=show, on_remark=_say))
         except KeyboardInterrupt:
             _say(f"nothing is kept: the training of this {settings.kind} cannot go on from the middle; the same command begins "
                  "anew", err=True)
@@ -53,6 +53,7 @@ def _run_stages(stages: Sequence[Any], output: Path, device: str) -> None:
     from invdiff.training.run import finished
     from invdiff.training.stages import unfinished
 
+    told = set[str]()       # data that something was said of, which is said once
     try:
         for number, settings, folder in unfinished(stages, output):
             if len(stages) > 1:
@@ -61,7 +62,8 @@ def _run_stages(stages: Sequence[Any], output: Path, device: str) -> None:
             if step := finished(settings, folder):
                 said = f"already finished at step {step}; nothing to do"
             else:
-                _run_stage(settings, folder, device)
+                _run_stage(View(settings, remarks=settings.data.path not in told), settings, folder, device)
+                told.add(settings.data.path)
                 sheets = f", samples/ and {path.stem}.png" if settings.monitor.sheet else ""
                 said = f"the prior; log.jsonl{sheets} beside it"
     finally:
@@ -69,11 +71,11 @@ def _run_stages(stages: Sequence[Any], output: Path, device: str) -> None:
     _say(f"{path}: {said}")
 
 
-def _run_stage(settings: Any, folder: Path, device: str) -> None:
+def _run_stage(view: "View", settings: Any, folder: Path, device: str) -> None:
     from invdiff.training.identity import saved_state
     from invdiff.training.run import train as run
 
-    view, state = View(settings), folder / "state.safetensors"
+    state = folder / "state.safetensors"
     try:
         with closing(view):
             run(settings, folder, device, on_step=view.show, on_call=view.measure)
@@ -111,9 +113,9 @@ def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Pa
 class View:
     """A bar, and under it the loss by noise band and the last validation; at the end another one, of what the card says of the
     prior's errors. In a file instead of a terminal: a line for each validation, and one as that begins. Nothing until the first
-    step, which only the first of several processes shows."""
+    step, which only the first of several processes shows. remarks: say, as a run begins, what is to be said of its images?"""
 
-    def __init__(self, settings: Any):
+    def __init__(self, settings: Any, remarks: bool = True):
         from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.console = plain_console()
@@ -122,7 +124,7 @@ class View:
         self.line = self.bar.add_task(settings.name, total=self.steps, unit="steps")
         self.measuring: Any = None
         self.live: Any = None
-        self.shown, self.validated = False, 0
+        self.shown, self.validated, self.remarks = False, 0, remarks
         self.losses: list[float | None] = []
         self.log: Sequence[dict] = []
 
@@ -150,11 +152,16 @@ class View:
         self.bar.update(self.measuring, completed=done)
 
     def _begin(self, progress: Any, trainer: Any) -> None:
-        self.shown, self.validated, self.log = True, len(trainer.log), trainer.log
+        from invdiff.training.remarks import remark
+
+        self.shown, self.log = True, trainer.log
+        self.validated = sum(line["step"] < progress.step for line in trainer.log)      # in earlier sessions
         if progress.step > 1:
             self.console.print(f"going on from step {progress.step - 1}")
-        elif trainer.note:
-            self.console.print(trainer.note, soft_wrap=True)
+        else:
+            for said in (trainer.note, remark(trainer.batches.patches) if self.remarks else ""):
+                if said:
+                    self.console.print(said, soft_wrap=True)
         self.bar.reset(self.line, completed=progress.step - 1)      # what is left is judged by this session's speed
         self._live()
 

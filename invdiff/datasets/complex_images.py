@@ -48,7 +48,7 @@ def load_complex(path: str | Path, key: str) -> list[np.ndarray]:
 def open_magnitudes(path: str | Path, key: str, cache: Cache) -> ImageSet:
     """Grey images as float32 (H, W) in [0, 1]; see `open_images`."""
     images = open_images(path, key, Cache(0))
-    return ImageSet(images.shapes, lambda i: in_unit_range(images[i][..., 0]), cache, 4)
+    return ImageSet(images.shapes, lambda i: in_unit_range(images[i][..., 0].copy()), cache, 4)
 
 
 def smooth_phase(y: np.ndarray, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:

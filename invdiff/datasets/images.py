@@ -9,15 +9,11 @@ from typing import Any
 
 import h5py
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
+from invdiff.datasets.decoding import decode, read_header
 from invdiff.errors import InputError
-from invdiff.io.decode import decode_bytes, orientation
 from invdiff.io.idx import read_idx
-from invdiff.io.images import opaque
 
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-_MAX_PIXELS = 2**28             # more than Pillow decodes
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -109,10 +105,11 @@ def scaled(shape: tuple[int, int], scale: float) -> tuple[int, int]:
 
 
 def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
-    """Images of a folder, or of an HDF5 dataset or a folder's idx file called `key`, (H, W, 3): uint8, or float32 in [0, 1]
-    where the file has floats.
+    """Images of a folder, or of an HDF5 dataset or a folder's idx file called `key`, (H, W, 3): all of them uint8,
+    or all float32 in [0, 1], where the file has floats, or any image more than 8 bits, which are kept.
 
-    A dataset holds encoded images, as bytes, or arrays (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8 or float.
+    A dataset holds encoded images, as bytes, or arrays (N, H, W), (N, H, W, 1) or (N, H, W, 3), uint8, uint16 (white is 65535)
+    or float.
     Raises:
         InputError: nothing there, no such dataset, or of another kind; bytes that are no image. What is damaged beyond an
             image's first bytes is found when the image is read.
@@ -122,14 +119,13 @@ def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
         images = _arrays(read_idx(path / key), f"{path / key}", cache)
     elif path.is_dir():
         files = image_files(path)
-        shapes = [_shape(p, str(p)) for p in files]
-        images = ImageSet(shapes, lambda i: decode(files[i].read_bytes(), str(files[i])), cache, 3)
+        images = _encoded([str(p) for p in files], files.__getitem__, lambda i: files[i].read_bytes(), cache)
     elif path.is_file() and h5py.is_hdf5(path):
         data = dataset(path, key)
         name = f"{path}[{key}]"
         if data.ndim == 1:
-            shapes = [_shape(io.BytesIO(_item(data, i, name)), f"{name}[{i}]") for i in range(len(data))]
-            images = ImageSet(shapes, lambda i: decode(_item(data, i, name), f"{name}[{i}]"), cache, 3)
+            names = [f"{name}[{i}]" for i in range(len(data))]
+            images = _encoded(names, lambda i: io.BytesIO(_item(data, i, name)), lambda i: _item(data, i, name), cache)
         else:
             images = _arrays(data, name, cache)
     else:
@@ -139,13 +135,16 @@ def open_images(path: str | Path, key: str, cache: Cache) -> ImageSet:
     return images
 
 
-def named_in(path: str | Path, key: str, what: str) -> tuple[Path, str]:
+def named_in(path: str | Path, key: str | None, what: str) -> tuple[Path, str]:
     """The path and key with which `open_images` opens what `key` names, where the images of all of a folder would not do: a
-    dataset of an HDF5 file; of a folder, an idx file or a folder in it, or elsewhere.
+    dataset of an HDF5 file; of a folder, an idx file or a folder in it, or elsewhere. Without a key, all of a folder or the
+    dataset train_jpeg.
 
     Raises InputError, which begins with `what`, where a folder has no such thing.
     """
     path = Path(path)
+    if key is None:
+        return path, "" if path.is_dir() else "train_jpeg"
     if not path.is_dir():
         return path, key
     for place in (path / key, Path(key)):
@@ -173,20 +172,31 @@ def dataset(path: Path, key: str) -> Any:
         raise InputError(f"{path}: a truncated or damaged HDF5 file ({error})") from error
 
 
+def _encoded(names: Sequence[str], opened: Callable[[int], Any], read: Callable[[int], bytes], cache: Cache) -> ImageSet:
+    """Encoded images: `opened` gives what their headers are read of. All are of one type, as batches and sets are stacked."""
+    headers = [read_header(opened(i), name) for i, name in enumerate(names)]
+    deep = any(header.deep for header in headers)
+    return ImageSet([header.shape for header in headers], lambda i: decode(read(i), names[i], deep), cache, 12 if deep else 3)
+
+
 def _arrays(data: Any, name: str, cache: Cache) -> ImageSet:
-    channels = data.shape[3] if data.ndim == 4 else 1
-    if data.ndim not in (3, 4) or channels not in (1, 3) or not (data.dtype == np.uint8 or data.dtype.kind == "f"):
-        raise InputError(f"{name}: expected encoded images, or uint8 or float arrays (N, H, W[, 1 or 3]), "
-                         f"got {data.dtype} {data.shape}")
+    channels, dtype = data.shape[3] if data.ndim == 4 else 1, data.dtype
+    unsigned = dtype.kind == "u" and dtype.itemsize <= 2
+    if data.ndim not in (3, 4) or channels not in (1, 3) or not (unsigned or dtype.kind == "f"):
+        raise InputError(f"{name}: expected encoded images, or uint8, uint16 or float arrays (N, H, W[, 1 or 3]), "
+                         f"got {dtype} {data.shape}")
 
     def read(i: int) -> np.ndarray:
         image = _item(data, i, f"{name}")
-        image = image if image.dtype == np.uint8 else image.astype(np.float32)
-        if image.dtype != np.uint8 and not (image.min() >= 0 and image.max() <= 1):      # NaN is neither
-            raise InputError(f"{name}[{i}]: expected floats in [0, 1], got {image.min():g} to {image.max():g}")
+        if dtype.kind == "f":
+            image = image.astype(np.float32)
+            if not (image.min() >= 0 and image.max() <= 1):         # NaN is neither
+                raise InputError(f"{name}[{i}]: expected floats in [0, 1], got {image.min():g} to {image.max():g}")
+        elif dtype != np.uint8:
+            image = image.astype(np.float32) / np.float32(65535)
         return np.ascontiguousarray(np.broadcast_to(image.reshape(*image.shape[:2], channels), (*image.shape[:2], 3)))
 
-    return ImageSet([tuple(data.shape[1:3])] * len(data), read, cache, 3 if data.dtype == np.uint8 else 12)
+    return ImageSet([tuple(data.shape[1:3])] * len(data), read, cache, 3 if dtype == np.uint8 else 12)
 
 
 def _item(data: Any, index: int, name: str) -> Any:
@@ -197,40 +207,6 @@ def _item(data: Any, index: int, name: str) -> Any:
     if data.ndim == 1 and not (isinstance(item, bytes) or getattr(item, "dtype", None) in (np.uint8, np.int8)):
         raise InputError(f"{name}: expected encoded images, one variable-length uint8 array each, got {data.dtype}")
     return bytes(item) if data.ndim == 1 else item
-
-
-def _shape(file: Any, name: str) -> tuple[int, int]:
-    try:
-        with Image.open(file) as image:
-            return (image.width, image.height) if orientation(image) in (5, 6, 7, 8) else (image.height, image.width)
-    except UnidentifiedImageError as error:         # which would show bytes as <_io.BytesIO object at ...>
-        raise InputError(f"{name}: not a readable image; its first bytes are those of none") from error
-    except _UNREADABLE as error:
-        raise InputError(f"{name}: not a readable image ({error})") from error
-
-
-def decode(data: bytes, name: str) -> np.ndarray:
-    """Encoded bytes as uint8 (H, W, 3), upright, 16 bits rounded to 8, over white, as where images are restored. Raises
-    InputError, for floats and wider integers too, whose range nothing tells."""
-    array = decode_bytes(data, name, _MAX_PIXELS)
-    if array.dtype.kind == "f" or array.dtype.itemsize > 2:
-        kind = "floats" if array.dtype.kind == "f" else f"numbers of {8 * array.dtype.itemsize} bits"
-        raise InputError(f"{name}: holds {kind}; save 8 or 16 bits, or an HDF5 file of floats in [0, 1]")
-    if array.dtype == np.uint8 and array.shape[2:] in ((2,), (4,)):
-        array = _over_white(array)
-    elif array.dtype != np.uint8:
-        array = np.rint(opaque(array, name).clip(0, 1) * 255).astype(np.uint8)
-    array = array.reshape(*array.shape[:2], -1)
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-
-
-def _over_white(array: np.ndarray) -> np.ndarray:
-    """As `opaque` does, in integers, for less memory: uint8 (H, W, 2 or 4) as (H, W, 1 or 3)."""
-    alpha = array[..., -1:].astype(np.uint16)
-    mixed = array[..., :-1] * alpha             # at most 255 * 255 + 127 in all, which fits
-    mixed += 255 * (255 - alpha) + 127
-    mixed //= 255
-    return mixed.astype(np.uint8)
 
 
 def in_unit_range(image: np.ndarray) -> np.ndarray:

@@ -52,6 +52,12 @@ def spread(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.argsort(labels, kind="stable")[places.astype(int)])
 
 
+def held_back(labels: np.ndarray, count: int, key: str) -> np.ndarray:
+    """Numbers of the `count` images that are kept back of those with these labels (N,): the last ones, or, where classes are
+    folders (`key`), of each its share, as the last ones are then of one class."""
+    return spread(labels, count) if key == FOLDERS else np.arange(len(labels) - count, len(labels))
+
+
 def class_names(path: str | Path, key: str | None, given: Sequence[str], classes: int) -> list[str]:
     """Names of the classes: those given, those of the folders for "folders", or else numbers. Raises InputError."""
     return list(given) or (sorted(set(folder_of_each(path))) if key == FOLDERS else [str(i) for i in range(classes)])

@@ -38,10 +38,24 @@ def stored_for(channels: int, image: np.ndarray) -> np.ndarray:
     return np.rint(seen).astype(np.uint8) if image.dtype == np.uint8 else seen
 
 
-def load_whole(path: str | Path, key: str, channels: int) -> np.ndarray:
-    """All images that `key` names, of one size, as a network of 1 or 3 channels sees them, (N, C, H, W), uint8 or float32.
-    Raises InputError."""
+def load_whole(path: str | Path, key: str | None, channels: int) -> np.ndarray:
+    """All images that `key` names, or without one all of a folder, of one size, as a network of 1 or 3 channels sees them,
+    (N, C, H, W), uint8 or float32. Raises InputError."""
     images = open_images(*named_in(path, key, "data"), Cache(0))
     if len(set(images.shapes)) > 1:
-        raise InputError(f"{path}: the images of {key} are of several sizes; expected one")
+        raise InputError(f"{path}: {f'the images of {key}' if key else 'its images'} are of several sizes; expected one, so "
+                         "resize or crop them")
     return np.stack([stored_for(channels, image).transpose(2, 0, 1) for image in images])
+
+
+def check_apart(path: str | Path, key: str | None, test: str) -> None:
+    """Raises InputError where test images are among those that are trained on, as they lie in a folder that is taken whole."""
+    whole = Path(path).resolve()
+    if key is None and whole.is_dir() and named_in(path, test, "data.test")[0].resolve().is_relative_to(whole):
+        raise InputError(f"data.test: {test} lies in {path}, all of which is trained on; name what to train on, data.key")
+
+
+def check_holdout(holdout: int, count: int) -> None:
+    """Raises InputError where nothing would be left of `count` images to train on."""
+    if holdout >= count:
+        raise InputError(f"data.holdout: expected fewer than the {count} images there are, got {holdout}")

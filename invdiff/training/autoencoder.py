@@ -10,27 +10,18 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from invdiff.datasets.darkness import said_if_dark
 from invdiff.datasets.images import in_unit_range
-from invdiff.datasets.pixels import load_whole
+from invdiff.datasets.pixels import check_apart, check_holdout, load_whole
 from invdiff.errors import InputError
 from invdiff.machine import hardware
 from invdiff.priors.autoencoder import Autoencoder, save_autoencoder
 from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
-from invdiff.training.settings import Frozen, Name
+from invdiff.training.settings import Frozen, ImageSettings, Name
 from invdiff.training.short import finished_short, optimise, run_of, run_short
 
 _TOGETHER = 500     # images that are looked at together
-
-
-class ImageSettings(Frozen):
-    """Images of one size: an idx file or a folder in a folder, or a dataset of an HDF5 file. `test` is for the card's PSNR."""
-
-    path: str
-    key: str
-    test: str
-    description: str = ""
-    licence: str = ""
 
 
 class AutoencoderNetwork(Frozen):
@@ -74,7 +65,7 @@ class AutoencoderTrainer:
     def __init__(self, settings: AutoencoderSettings, device: str | torch.device = "cpu"):
         s = self.settings = settings
         self.device = torch.device(device)
-        self.images, self.test = (load_whole(s.data.path, key, s.network.channels) for key in (s.data.key, s.data.test))
+        self.images, self.test = load_images(s.data, s.network.channels)
         self.run = run_of(s, self.images, self.test)
         torch.manual_seed(s.seed)
         self.network = Autoencoder(**s.network.model_dump()).to(self.device).to(memory_format=torch.channels_last)
@@ -114,11 +105,22 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1).mean() / 2
 
 
+def load_images(data: ImageSettings, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The images to train on and those for the card, (N, C, H, W), uint8 or float32 in [0, 1]. Raises InputError."""
+    if data.test is not None:
+        check_apart(data.path, data.key, data.test)
+        return load_whole(data.path, data.key, channels), load_whole(data.path, data.test, channels)
+    images = load_whole(data.path, data.key, channels)
+    check_holdout(data.holdout, len(images))
+    return images[: -data.holdout], images[-data.holdout :]
+
+
 def train_autoencoder(settings: AutoencoderSettings, output: str | Path, device: str = "cpu", *,
-                      on_step: Callable[[int, float], object] | None = None) -> Path:
+                      on_step: Callable[[int, float], object] | None = None,
+                      on_remark: Callable[[str], object] | None = None) -> Path:
     """Train to the end; returns the path of NAME.safetensors in `output`, beside log.jsonl. `on_step` gets the number of steps
-    done and the running mean squared error. It takes minutes, and cannot go on from the middle; where it is done already,
-    nothing is.
+    done and the running mean squared error, `on_remark`, before the first, what is to be said of the images, if anything. It
+    takes minutes, and cannot go on from the middle; where it is done already, nothing is.
 
     Raises InputError for unusable data or where it diverges, and KeyboardInterrupt.
     """
@@ -126,6 +128,8 @@ def train_autoencoder(settings: AutoencoderSettings, output: str | Path, device:
     path = output / f"{settings.name}.safetensors"
     trainer = AutoencoderTrainer(settings, device)
     if not finished_short(path, trainer.run):
+        if on_remark and (said := said_if_dark(trainer.images)):
+            on_remark(said)
         run_short(trainer, output, on_step)
         trainer.average.standardise(*latent_statistics(trainer.average, trainer.images))
         save_autoencoder(path, trainer.average, make_card(trainer))

@@ -9,36 +9,40 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from invdiff.datasets.images import in_unit_range
-from invdiff.datasets.labels import read_labels
-from invdiff.datasets.pixels import load_whole
+from invdiff.datasets.darkness import said_if_dark
+from invdiff.datasets.images import in_unit_range, named_in
+from invdiff.datasets.labels import FOLDERS, held_back, read_labels
+from invdiff.datasets.pixels import check_apart, check_holdout, load_whole
 from invdiff.errors import InputError
 from invdiff.evaluation.generative.classifier import Classifier, load_classifier, save_classifier
 from invdiff.machine import hardware
 from invdiff.priors.networks import Depths, Width, Widths
 from invdiff.training.averages import Averages
-from invdiff.training.settings import Frozen, Name
+from invdiff.training.settings import Frozen, ImageSettings, Name
 from invdiff.training.short import finished_short, optimise, run_of, run_short
 
 LEVELS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)      # of the card's accuracies
 _TOGETHER = 500                                         # images that are looked at together
 
+Labelled = tuple[np.ndarray, np.ndarray]                # images (N, C, H, W), uint8 or float32, and classes (N,) int64
 
-class LabelledSettings(Frozen):
-    """Images of one size, as for an autoencoder, and their classes: idx files, or datasets of an HDF5 file. `test` and
-    `test_labels` are for the card's accuracies alone."""
 
-    path: str
-    key: str
+class LabelledSettings(ImageSettings):
+    """Images as for an autoencoder, and their classes: an idx file, a dataset of the HDF5 file, or "folders", where an image's
+    folder is its class, in alphabetical order. `test` has its own, `test_labels`."""
+
     labels: str
-    test: str
-    test_labels: str
+    test_labels: str | None = None
     class_names: tuple[str, ...] = Field(min_length=2)
-    description: str = ""
-    licence: str = ""
+
+    @model_validator(mode="after")
+    def _test_has_classes(self) -> "LabelledSettings":
+        if (self.test is None) != (self.test_labels is None):
+            raise ValueError("test_labels: says the classes of test; give both, or neither")
+        return self
 
 
 class ClassifierNetwork(Frozen):
@@ -89,8 +93,7 @@ class ClassifierTrainer:
         s = self.settings = settings
         self.device = torch.device(device)
         classes = len(s.data.class_names)
-        self.images, self.labels = load_labelled(s.data.path, s.data.key, s.data.labels, classes, s.network.channels)
-        self.test = load_labelled(s.data.path, s.data.test, s.data.test_labels, classes, s.network.channels)
+        (self.images, self.labels), self.test = load_both(s.data, classes, s.network.channels)
         torch.manual_seed(s.seed)
         self.architecture = {"classes": classes, **s.network.model_dump(mode="json")}
         self.network = Classifier(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
@@ -137,9 +140,11 @@ class ClassifierTrainer:
 
 
 def train_classifier(settings: ClassifierSettings, output: str | Path, device: str = "cpu", *,
-                     on_step: Callable[[int, float], object] | None = None) -> Path:
+                     on_step: Callable[[int, float], object] | None = None,
+                     on_remark: Callable[[str], object] | None = None) -> Path:
     """Train to the end; returns the path of NAME.safetensors in `output`, beside log.jsonl. `on_step` gets the number of steps
-    done and the running loss. It takes minutes, and cannot go on from the middle; where it is done already, nothing is.
+    done and the running loss, `on_remark`, before the first, what is to be said of the images, if anything. It takes minutes,
+    and cannot go on from the middle; where it is done already, nothing is.
 
     Raises InputError for unusable data or where it diverges, and KeyboardInterrupt.
     """
@@ -147,6 +152,8 @@ def train_classifier(settings: ClassifierSettings, output: str | Path, device: s
     path = output / f"{settings.name}.safetensors"
     trainer = ClassifierTrainer(settings, device)
     if not finished_short(path, trainer.run):
+        if on_remark and (said := said_if_dark(trainer.images)):
+            on_remark(said)
         run_short(trainer, output, on_step)
         save_classifier(path, trainer.average, make_card(trainer))
     return path
@@ -187,7 +194,21 @@ def moved(x: np.ndarray, shift: int, rng: np.random.Generator) -> np.ndarray:
     return padded.transpose(0, 2, 3, 1)[numbers, rows[:, :, None], columns[:, None, :]].transpose(0, 3, 1, 2)
 
 
-def load_labelled(path: str | Path, key: str, labels: str, classes: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def load_both(data: LabelledSettings, classes: int, channels: int) -> tuple[Labelled, Labelled]:
+    """What is trained on, and what the card's accuracies are of. Raises InputError."""
+    if data.test is not None and data.test_labels is not None:
+        check_apart(data.path, data.key, data.test)
+        return (load_labelled(data.path, data.key, data.labels, classes, channels),
+                load_labelled(data.path, data.test, data.test_labels, classes, channels))
+    images, labels = load_labelled(data.path, data.key, data.labels, classes, channels)
+    check_holdout(data.holdout, len(images))
+    held = held_back(labels, data.holdout, data.labels)
+    kept = np.setdiff1d(np.arange(len(labels)), held)
+    return (images[kept], labels[kept]), (images[held], labels[held])
+
+
+def load_labelled(path: str | Path, key: str | None, labels: str, classes: int, channels: int) -> Labelled:
     """All images, (N, C, H, W), and their classes (N,) int64. Raises InputError."""
     array = load_whole(path, key, channels)
-    return array, read_labels(path, labels, len(array), classes)
+    where = named_in(path, key, "data")[0] if labels == FOLDERS else path       # folders of classes lie in what `key` names
+    return array, read_labels(where, labels, len(array), classes)

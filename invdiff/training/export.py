@@ -115,8 +115,7 @@ def make_card(trainer: Trainer, average: int = 0) -> dict:
         "name": s.name, "architecture": s.network.model_dump(),
         "preconditioning": {"sigma_data": s.noise.sigma_data, "centre": s.noise.centre},
         "sigma_range": list(s.loss.trained_range(s.noise)),
-        **({"image_size": [max(s.data.patch)] * 2} if s.latent else {}),
-        **({"image_size": [s.data.patch[0]] * 2} if s.network.channels == 1 or s.data.labels else {}),
+        **({"image_size": [max(s.data.patch)] * 2} if s.latent or s.network.channels == 1 or s.data.labels else {}),
         **({"classes": class_names(s.data.path, s.data.labels, s.data.class_names, trainer.denoiser.classes)}
            if trainer.denoiser.classes else {}),
         **({"sampling": few.to_dict()} if few else {}),

@@ -8,8 +8,10 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -39,7 +41,8 @@ class DataSettings(Frozen):
     `drop_labels` of the images is shown without its class, so that the prior can be guided (Ho & Salimans 2022). `flips`: is
     an image's mirror image as good?
 
-    Steps take the sizes of `patch` in turn, multiples of 16; the batch is as many pixels for each.
+    Steps take the sizes of `patch` in turn, in pixels; the batch is as many pixels for each. Any will do, and what the
+    network's stride does not divide is padded for it, which takes as long as the next multiple.
 
     Decoded images stay in memory up to `cache_mb`; what does not fit is decoded when it is needed. `workers` threads make
     batches ahead of time: if nothing else is said, two for a GPU and none for a CPU, where a batch is made as its step begins.
@@ -63,6 +66,25 @@ class DataSettings(Frozen):
     workers: int | None = Field(None, ge=0, le=64)
     description: str = ""
     licence: str = ""
+
+
+class ImageSettings(Frozen):
+    """The images of autoencoders and classifiers, all of one size: those of a folder and of all below, or what `key` names: an
+    idx file or a folder in it, or a dataset of an HDF5 file (train_jpeg, if it is not said). What the card says was measured on
+    `test`, named alike, or, without it, on the last `holdout` images, which are kept back.
+    """
+
+    path: str
+    key: str | None = None
+    test: str | None = None
+    holdout: int = Field(32, ge=1)
+    description: str = ""
+    licence: str = ""
+
+    @model_serializer(mode="wrap")
+    def _used(self, usual: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `holdout` where none are kept back, so that what was made before there was one is still known for done."""
+        return {key: value for key, value in usual(self).items() if self.test is None or key != "holdout"}
 
 
 class LatentSettings(Frozen):

@@ -68,6 +68,14 @@ def test_a_log_file_gets_a_line_for_each_validation(config):
     assert longer[1].startswith("step 6")
 
 
+def test_a_validation_of_the_first_step_is_shown(config):
+    """Also of the first step of a run that goes on."""
+    lines = train(config, "--set", "monitor.every=1", "--set", "optimiser.steps=2", "--set", "optimiser.decay=0.1").splitlines()
+    assert [line.split(",")[0] for line in lines[:3]] == ["step 1", "step 2", "measuring the prior's errors"]
+    longer = train(config, "--set", "monitor.every=1", "--set", "optimiser.decay=0.1").splitlines()
+    assert [line.split(",")[0] for line in longer[:3]] == ["going on from step 2", "step 3", "step 4"]
+
+
 def test_a_finished_run_says_that_there_is_nothing_to_do_and_refuses_fewer_steps(config):
     train(config)
     written = Path("runs/toy/toy.safetensors").stat().st_mtime_ns

@@ -76,10 +76,11 @@ def test_a_share_of_a_batch_is_those_items_of_it_and_reads_no_others(folder):
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 30), (3, 20, 30, 1), (3, 20, 30, 3)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, ">u2", np.float32, np.float64])
 def test_arrays_in_hdf5(write, shape, dtype):
     values = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
-    stored = values if dtype == np.uint8 else (values / 255).astype(dtype)
+    stored = (values / 255).astype(dtype) if np.dtype(dtype).kind == "f" else values.astype(dtype) * np.array(
+        257 if np.dtype(dtype).itemsize == 2 else 1, dtype)
     got = load(write(stored), "x")
     expected = np.broadcast_to(values.reshape(3, 20, 30, -1), (3, 20, 30, 3))
     assert [image.dtype for image in got] == [np.uint8 if dtype == np.uint8 else np.float32] * 3
@@ -91,8 +92,9 @@ def test_arrays_in_hdf5(write, shape, dtype):
 
 
 @pytest.mark.parametrize(("array", "said"), [
-    (np.zeros((2, 8, 8, 4), np.uint8), r"expected encoded images, or uint8 or float arrays .* got uint8 \(2, 8, 8, 4\)"),
+    (np.zeros((2, 8, 8, 4), np.uint8), r"expected encoded images, or uint8, uint16 or float arr.* got uint8 \(2, 8, 8, 4\)"),
     (np.zeros((2, 8, 8), np.int16), "got int16"),
+    (np.zeros((2, 8, 8), np.uint32), "got uint32"),
     (np.zeros((2, 8, 8), np.complex64), "got complex64"),
     (np.full((2, 8, 8), 200.0), r"x\]\[0\]: expected floats in \[0, 1\], got 200 to 200"),
     (np.full((2, 8, 8), np.nan), r"expected floats in \[0, 1\], got nan"),

@@ -7,8 +7,10 @@ from PIL import Image
 
 from invdiff.datasets.pixels import to_grey, to_rgb
 from invdiff.errors import InputError
+from invdiff.priors import load_prior
+from invdiff.sampling import image_size
 from invdiff.training.patches import Patches
-from invdiff.training.run import load_data
+from invdiff.training.run import load_data, train
 from invdiff.training.settings import TrainSettings
 from invdiff.training.whole import WholeImages
 
@@ -114,3 +116,17 @@ def test_a_network_of_one_channel_takes_patches_of_photos_and_small_images_whole
     if kind is WholeImages:
         with pytest.raises(InputError, match=r"data.scales: is for patches, and these images are taken whole; leave it out"):
             load_data(changed(scales=(1.0, 0.5)))
+
+
+def test_a_prior_of_patches_of_any_sizes_is_trained_and_draws_the_largest(tmp_path):
+    """Whichever size comes first, and though the network's stride of 4 divides none of them."""
+    for k in range(2):
+        Image.fromarray(picture(40, 52, k)).save(tmp_path / f"{k}.png")
+    settings = TrainSettings(name="grey", precision="fp32", data={"path": str(tmp_path), "patch": [15, 33], "holdout": 1},
+                             network={"channels": 1, "widths": (4, 4), "depths": (1, 1), "embedding": 16},
+                             optimiser={"steps": 2, "batch": 2}, monitor={"sheet": 0})
+    sizes = []
+    prior = load_prior(train(settings, tmp_path / "out", on_step=lambda progress, _: sizes.append(len(progress.losses))))
+    assert sizes == [2, 1]
+    assert prior.network.stride == 4
+    assert image_size(prior) == (33, 33)
