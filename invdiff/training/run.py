@@ -10,8 +10,8 @@ from torch import Tensor
 
 from invdiff.datasets.complex_images import open_complex, open_magnitudes, to_channels
 from invdiff.datasets.images import Cache, ImageSet, open_images
-from invdiff.datasets.labels import FOLDERS, class_names, read_labels, spread
-from invdiff.datasets.pixels import to_grey, to_rgb
+from invdiff.datasets.labels import class_names, held_back, read_labels
+from invdiff.datasets.pixels import check_holdout, to_grey, to_rgb
 from invdiff.errors import InputError
 from invdiff.io.files import make_folder
 from invdiff.priors.autoencoder import load_autoencoder
@@ -120,8 +120,7 @@ def load_data(settings: TrainSettings) -> tuple[Patches | ComplexPatches | Whole
     load, to_tensor = kinds[channels]
     cache = Cache(data.cache_mb * 1e6)
     images = load(data.path, data.key, cache)
-    if data.holdout >= len(images):
-        raise InputError(f"data.holdout: expected fewer than the {len(images)} images there are, got {data.holdout}")
+    check_holdout(data.holdout, len(images))
     whole = bool(coder or data.labels) or (channels == 1 and set(images.shapes) == {(min(data.patch),) * 2})
     _check_used(settings, channels, whole)
     kept, held, labels = _split(settings, images)
@@ -181,8 +180,7 @@ def _split(settings: TrainSettings, images: ImageSet) -> tuple[ImageSet, ImageSe
     if not data.labels:
         return images[: -data.holdout], images[-data.holdout :], None
     labels = read_labels(data.path, data.labels, len(images), classes)
-    last = np.arange(len(labels) - data.holdout, len(labels))
-    held = spread(labels, data.holdout) if data.labels == FOLDERS else last     # folder by folder, the last are of one class
+    held = held_back(labels, data.holdout, data.labels)
     kept = np.setdiff1d(np.arange(len(labels)), held)
     names = class_names(data.path, data.labels, data.class_names, classes)
     if missing := [name for i, name in enumerate(names) if i not in labels[kept]]:
