@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -24,14 +25,15 @@ MORE = 4            # widths that are tried between the two that the sought one 
 NEAR = 1.02         # ratio of widths over which a difference stands for a derivative
 LEAST_NOISE = 0.002     # about what rounding to 8 bits adds
 STRIDE = 8
+Place = tuple[float, float]     # the logarithm of a width, and the slope there
 WHITE = 0.98        # above which a pixel may be clipped
 LEAST_SIDE = 48
 USUALLY = "Of ten photographs such a number was off by less than a tenth for seven; a width twice as large makes rings."
 
 
 class Range(NamedTuple):
-    """Kernels by their width, and which are tried: `high`, and each time by `ratio` narrower, down to `low`. A disc's spectrum
-    has zeros, which tell it from others that are somewhat wider or narrower alone."""
+    """Kernels by their width, and which are tried at first: from `low` to `high`, each wider by at most `ratio`. A disc's
+    spectrum has zeros, so that only one of nearly its radius is likelier than a little smaller or larger ones."""
 
     kernel: Callable[[float], Tensor]
     low: float
@@ -40,7 +42,7 @@ class Range(NamedTuple):
 
 
 RANGES = {"gaussian_blur": Range(operators.gaussian_kernel, 0.4, 6.0, 1.7),
-          "defocus_blur": Range(operators.disc_kernel, 0.6, 8.0, 1.2)}
+          "defocus_blur": Range(operators.disc_kernel, 1.0, 8.0, 1.2)}
 
 
 def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior) -> tuple[RunConfig, dict[str, Any]]:
@@ -66,8 +68,8 @@ def find_width(among: Range, y: Tensor, sigma_y: float, prior: Denoiser, *, seed
         p(y | w) = ∫ p(y | x, w) p(x) dx,   with   d log p(y | w) / dw = E[ d log p(y | x, w) / dw | y, w ]
 
     (Fisher's identity, as in Dempster, Laird & Rubin 1977), whose right side posterior samples tell. What maximises p(y | x, w)
-    together with x, or expectation maximisation, stays near the width it begins from, as x explains y under any. Of several
-    maxima this is the widest: a picture that is blurred by less, and soft by itself, explains y almost as well.
+    together with x, or expectation maximisation, stays near the width it begins from, as x explains y under any. An end of the
+    range is taken only where there is no maximum within: a soft picture that is hardly blurred explains y almost as well.
 
     among: of kernels (kh, kw) of odd sides. sigma_y: standard deviation of y's noise, in its units. seed: of the samples.
     Looks at 128 x 128 pixels of y, those with the most detail, as if nothing were known beyond them.
@@ -78,20 +80,27 @@ def find_width(among: Range, y: Tensor, sigma_y: float, prior: Denoiser, *, seed
     def slope(t: float) -> float:
         return _slope(among.kernel, math.exp(t), shown, noise, prior, sampler, seed, device)
 
-    t, least, step = math.log(among.high), math.log(among.low), math.log(among.ratio)
-    above = (t, slope(t))
-    if above[1] > 0:
+    count = 1 + math.ceil(math.log(among.high / among.low) / math.log(among.ratio))
+    tried = [(t, slope(t)) for t in torch.linspace(math.log(among.low), math.log(among.high), count).tolist()]
+    if tried[-1][1] > 0:
         return among.high
-    while t > least:
-        t = max(t - step, least)
-        below = (t, slope(t))
-        if below[1] > 0:
-            return math.exp(_root(slope, below, above))
-        above = below
-    return among.low
+    between = _most_likely(tried)
+    return among.low if between is None else math.exp(_root(slope, *between))
 
 
-def _root(slope: Callable[[float], float], below: tuple[float, float], above: tuple[float, float]) -> float:
+def _most_likely(tried: list[Place]) -> tuple[Place, Place] | None:
+    """Of neighbours, between which the slope falls through zero, those where the likelihood, its sum, is the largest; None
+    where it falls through nowhere."""
+    log_p, found = 0.0, {}
+    for below, above in pairwise(tried):
+        step = above[0] - below[0]
+        if below[1] > 0 >= above[1]:
+            found[log_p + step * below[1] ** 2 / (below[1] - above[1]) / 2] = below, above      # its height, by a line
+        log_p += step * (below[1] + above[1]) / 2
+    return found[max(found)] if found else None
+
+
+def _root(slope: Callable[[float], float], below: Place, above: Place) -> float:
     """Where a slope is zero, between places where it is positive and negative: by lines through both (regula falsi), but not
     too near to either, as one may be far the steeper."""
     for _ in range(MORE):

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from invdiff.cli.named_files import check_files
 from invdiff.cli.options import (
     Assign,
     Config,
@@ -15,21 +16,23 @@ from invdiff.cli.options import (
     Samples,
     Seed,
     Task,
-    Truth,
     plain_console,
-    progress_bar,
     resolve,
     results_in,
 )
-from invdiff.errors import InputError
+from invdiff.cli.pictures import folder_of, restore_folder
+from invdiff.cli.saved_run import default_output, run_into, run_with_progress
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: restored/TASK].")]
+Input = Annotated[str | None, typer.Option(help="Measurement to restore, or a folder of them; needs sigma_y.")]
+Truth = Annotated[str | None, typer.Option(help="Clean image, or a folder of them: simulate a measurement of it, and score.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: restored/TASK, of a file of yours "
+                                                                    "restored/TASK-NAME]; of a folder, one in it for each.")]
 
 
 def restore(
     task: Task = None,
     config: Config = None,
-    input: Annotated[str | None, typer.Option(help="Measurement to restore; needs sigma_y.")] = None,
+    input: Input = None,
     truth: Truth = None,
     assign: Assign = None,
     sampler: Sampler = None,
@@ -47,55 +50,23 @@ def restore(
     """Restore an image, or with --task mri the slices of a scan. Without --input or --truth, a bundled photo is degraded and
     restored, or a bundled scan.
 
+    Each picture of a folder is restored into a folder of its own, and summary.csv has a row for each; results that are there
+    already are kept.
+
     Interrupted, it keeps the finished samples in OUTPUT.partial, and started again with the same options goes on from there.
     """
-    from invdiff.io.partial import holds_parts, remove_partial
-    from invdiff.io.results import check_kept, check_output
-
     given = {"input": input, "truth": truth, "samples": samples, "prior": prior, "seed": seed, "device": device,
              "precision": precision, "sampler.name": sampler, "sampler.steps": steps, "baselines": baseline,
              "keep_identity": keep_identity or None}
+    check_files(config, {"input": input, "truth": truth, "prior": prior}, assign or [])
     resolved = resolve(task, config, assign, given)
-    folder = output or Path("restored") / resolved.task
-    check_output(folder)
-    check_kept(folder, resolved.files)
-    partial = folder.resolve().with_name(f"{folder.resolve().name}.partial")
-    outcome = None
-    try:
-        outcome = _run_with_progress(resolved, partial)
-        outcome.save(folder)
-    except BaseException as error:
-        kept = [path for path in (partial, *_beside(partial)) if holds_parts(path)]
-        if kept and (outcome or not isinstance(error, InputError)):     # which may be about what is kept
-            typer.echo(f"{kept[0]}: the samples finished so far; the same command goes on from there", err=True)
-        raise
-    if spare := getattr(outcome, "spare", []):
-        typer.echo(f"{partial}: keeps {len(spare)} finished slices that were not asked for; the same command with them goes on "
-                   "from there", err=True)
-    else:
-        remove_partial(partial)
-    asked = outcome.slices.numbers if resolved.is_scan else ()
-    for left in (path for path in _beside(partial) if int(path.name.rpartition("-")[2]) in asked):
-        remove_partial(left)
+    folder = output or default_output(resolved)
+    if source := folder_of(resolved):
+        restore_folder(resolved, source, folder)
+        return
+    outcome = run_into(folder, resolved, lambda partial: run_with_progress(resolved, partial))
     with results_in(folder):
         _show(outcome, folder)
-
-
-def _beside(partial: Path) -> list[Path]:
-    """What a scan keeps of slices that were interrupted: PARTIAL-3 ..."""
-    start = f"{partial.name}-"
-    return sorted(path for path in partial.parent.glob("*") if path.name.startswith(start) and path.name[len(start):].isdigit())
-
-
-def _run_with_progress(config: Any, partial: Path) -> Any:
-    with progress_bar("steps") as bar:
-        line = bar.add_task("loading", total=None)
-        from invdiff.job import run
-
-        def show(progress: Any) -> None:
-            bar.update(line, description=config.sampler["name"], completed=progress.done, total=progress.total)
-
-        return run(config, show, partial)
 
 
 def _show(outcome: Any, folder: Path) -> None:
@@ -126,7 +97,7 @@ def _trust(report: dict[str, Any]) -> list[str]:
     """What the restoration is worth, a sentence a line."""
     from invdiff.evaluation.intervals import words_of
 
-    parts = ("boundary", "noise_level", "few_steps", "consistency", "provenance", "novelty", "unjudged")
+    parts = ("blur", "boundary", "noise_level", "few_steps", "consistency", "provenance", "novelty", "unjudged")
     words = [report[name]["words"] for name in parts if name in report]
     words += [f"Under the prior {name} the mean moves by {shift['rms']:.3f} rms"
               + (f" ({shift['expected']:.3f} by chance)." if shift["expected"] is not None else ".")

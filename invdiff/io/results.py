@@ -194,10 +194,23 @@ def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
 
 def write_yaml(path: str | Path, data: Mapping[str, Any]) -> None:
     """Writes YAML, in the order given. The file is complete or absent."""
+    write_text(path, _yaml(data))
+
+
+def holds_result(path: str | Path, config: Mapping[str, Any]) -> bool:
+    """Is `path` a finished output folder of one picture, with just this config, every default filled in, in its config.yaml?"""
+    folder = Path(path)
+    try:
+        same = (folder / "config.yaml").read_text(encoding="utf-8") == _yaml(config)
+    except (OSError, UnicodeDecodeError):
+        return False
+    return same and all((folder / name).is_file() for name in ("restored.png", "result.h5", "report.json"))
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
     import yaml
 
-    text = yaml.safe_dump(_plain(data, finite=False), sort_keys=False, allow_unicode=True)
-    write_text(path, text)
+    return yaml.safe_dump(_plain(data, finite=False), sort_keys=False, allow_unicode=True)
 
 
 def _plain(value: Any, finite: bool) -> Any:

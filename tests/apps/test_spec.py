@@ -16,6 +16,7 @@ GIVEN = [
     ("deblur", {}),
     ("deblur", {"operator": {"name": "gaussian_blur", "sigma": 3.1, "boundary": "reflect"}, "sigma_y": 0.1, "samples": 2}),
     ("deblur", {"operator": {"name": "uniform_blur", "size": 5}, "truth": "my photo.png", "seed": 3}),
+    ("deblur", {"operator": {"name": "defocus_blur", "radius": "auto"}, "input": "x.png", "sigma_y": "auto"}),
     ("deblur", {"input": "it's.png", "sigma_y": "auto", "sampler.name": "diffpir", "sampler.steps": 40}),
     ("sr", {"operator": {"name": "super_resolution", "factor": 4}, "sampler.steps": 7}),
     ("inpaint", {"operator": {"name": "mask_inpainting", "mask": "mask.png"}, "input": "x.png", "sigma_y": 0.02}),
@@ -31,9 +32,11 @@ def test_the_command_line_says_what_the_page_says(task, given, monkeypatch, tmp_
     def stop(config, partial):
         raise Resolved(config)
 
-    monkeypatch.setattr(restore, "_run_with_progress", stop)
+    monkeypatch.setattr(restore, "run_with_progress", stop)
     monkeypatch.chdir(tmp_path)
     config = spec.resolve(task, given)
+    for name in config.files:               # one that is missing is refused
+        (tmp_path / name).touch()
     done = CliRunner().invoke(program, shlex.split(spec.command_line(config))[1:])
     assert isinstance(done.exception, Resolved), done.output
     assert done.exception.args[0] == config

@@ -101,3 +101,9 @@ def test_a_width_is_found_of_a_measurement_alone():
         run_config("deblur", None, ["operator.sigma=auto"])
     with pytest.raises(InputError, match="size"):
         run_config("deblur", None, ["input=y.png", "sigma_y=0", "operator={name: uniform_blur, size: auto}"])
+
+
+def test_of_several_maxima_the_highest_within_is_taken():
+    tried = [(0.0, -1.0), (1.0, 1.0), (2.0, -1.0), (3.0, 3.0), (4.0, -9.0), (5.0, 1.0), (6.0, -1.0)]
+    assert blind._most_likely(tried) == ((3.0, 3.0), (4.0, -9.0))
+    assert blind._most_likely([(0.0, -2.0), (1.0, -1.0)]) is None

@@ -10,7 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
 from cli_runs import FILES, QUICK, assert_refused, names
 from PIL import Image
 
@@ -67,11 +66,6 @@ def test_without_input_or_truth_a_bundled_photo_is_restored(work, restore):
     assert Image.open(work / "out" / "restored.png").size == (256, 256)
 
 
-def test_results_go_to_restored_task_by_default(work, invdiff, prior):
-    assert invdiff("restore", "--task", "denoise", "--truth", "truth.png", "--prior", prior, *QUICK)[0] == 0
-    assert names(work / "restored" / "denoise") == FILES - {"std.png"}          # which a single sample has not
-
-
 def test_config_yaml_repeats_the_run_bit_for_bit(work, restore, invdiff):
     code, _, err = restore("--task", "sr", "--truth", "truth.png", "--steps", "3", "--samples", "2", "--seed", "5",
                            "--set", "operator.factor=4", "--set", "sigma_y=0.03", "--set", "sampler.integrator=heun")
@@ -96,13 +90,6 @@ def test_a_sample_is_the_same_alone_and_beside_others(work, restore):
         assert restore("--task", "deblur", "--truth", "truth.png", "--steps", "2", "--samples", count, output=output)[0] == 0
     one, three = (load_arrays(work / output / "result.h5")["samples"] for output in ("one", "three"))
     assert torch.equal(one[:, 0], three[:, 0])
-
-
-def test_an_earlier_result_is_replaced_whole(work, restore):
-    assert restore("--task", "sr", "--truth", "truth.png", *QUICK)[0] == 0
-    assert restore("--task", "deblur", "--truth", "truth.png", *QUICK)[0] == 0
-    assert yaml.safe_load((work / "out" / "config.yaml").read_text())["task"] == "deblur"
-    assert names(work) == {"truth.png", "out"}
 
 
 def test_simulate_writes_a_measurement_that_restore_takes(work, restore, invdiff):
@@ -185,15 +172,6 @@ def test_brackets_and_colons_in_names_are_shown_as_they_are(work, invdiff, prior
     assert "a[b]: 1 sample by" in out
     assert name in out
     assert name in invdiff("priors", "show", name)[1]
-
-
-def test_an_output_at_home_is_not_in_a_folder_called_tilde(work, invdiff, monkeypatch):
-    monkeypatch.setenv("HOME", str(work))
-    (work / "mine.yaml").write_text("{task: t, operator: {name: mask_inpainting, mask: ~/truth.png}, sigma_y: 0.1, "
-                                    "truth: ~/truth.png}")
-    assert invdiff("simulate", "--config=~/mine.yaml", "--output=~/y.npy")[0] == 0
-    assert invdiff("simulate", "--task", "denoise", "--truth=~/truth.png", "--output=~/z.npy")[0] == 0
-    assert names(work) == {"truth.png", "mine.yaml", "y.npy", "z.npy"}
 
 
 def test_a_version_and_a_short_help(invdiff):

@@ -2,6 +2,8 @@
 
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 import yaml
 from cli_runs import QUICK, assert_refused, names
 
+from invdiff.cli.named_files import KEYS, check_files
+from invdiff.config import RunConfig
 from invdiff.io.images import sample_image, save_image
 
 
@@ -47,6 +51,39 @@ def test_a_bad_image_is_refused_by_its_name(make, option, work, restore):
     if make:
         make(path)
     assert_refused(restore("--task", "deblur", *option, path, *QUICK), work, str(path))
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ("--task denoise --truth trutf.png", "trutf.png: no such file; did you mean truth.png?"),
+    ("--task denoise --set sigma_y=0.1 --input nowhere/y.png", "nowhere/y.png: no such file; there is no folder nowhere"),
+    ("--task deblur --set operator={name:kernel_blur,kernel:k.npz:one}", "k.npz:one: no such file; give"),
+    ("--config mine.yaml", "mask.png: no such file; give"),
+    ("--config mine.yaml --set operator.mask=truth.png --set start=s.png", "s.png: no such file; give"),
+    ("--task denoise --prior mine.safetensors", "mine.safetensors: no such file; give"),
+])
+def test_a_file_that_is_not_there_is_refused_before_torch_is_loaded(arguments, said, work):
+    (work / "mine.yaml").write_text("{task: t, operator: {name: mask_inpainting, mask: mask.png}, sigma_y: 0.1}")
+    script = ("import sys\nfrom invdiff.cli.main import main\ntry:\n    main()\nexcept SystemExit as done:\n"
+              "    sys.exit('torch was loaded' if 'torch' in sys.modules else done.code)")
+    arguments = [part.replace(":", ": ").replace("npz: ", "npz:") if "{" in part else part for part in arguments.split()]
+    done = subprocess.run([sys.executable, "-c", script, "restore", *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.startswith(f"error: {said}"), done.stderr.count("\n")) == (2, True, 1), done.stderr
+
+
+def test_every_file_that_a_config_can_name_is_looked_at():
+    names = {key: f"{key}.x" for key in KEYS}
+    operator = {"name": "x"} | {key.partition(".")[2]: name for key, name in names.items() if "." in key}
+    config = RunConfig(task="t", operator=operator, sampler={}, **{key: name for key, name in names.items() if "." not in key})
+    assert sorted(config.files) == sorted(names.values())
+
+
+def test_what_is_no_plain_file_is_for_others_to_judge(work):
+    for name in ("pair.cfl", "pair.hdr", "k.npz"):
+        (work / name).touch()
+    os.mkfifo("pipe")
+    for name in (".", "pair", "k.npz:one", "pipe"):
+        check_files(None, {"input": name}, [])
+    check_files(None, {"input": None, "prior": "edm:nowhere.safetensors"}, ["input=", "input", "operator=a", "operator.mask=b"])
 
 
 @pytest.mark.parametrize(("arguments", "said"), [

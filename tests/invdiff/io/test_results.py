@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from invdiff.errors import InputError
 from invdiff.io import results
 from invdiff.io.files import unwritable
-from invdiff.io.results import check_kept, check_output, output_folder, write_json, write_yaml
+from invdiff.io.results import check_kept, check_output, holds_result, output_folder, write_json, write_yaml
 
 
 def write_result(path, text):
@@ -46,6 +46,19 @@ def test_a_file_that_is_read_is_not_replaced(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     others = [tmp_path / "out.png", tmp_path, tmp_path / "out2" / "y.png", tmp_path / "loop", "a\0b", "x" * 5000]
     check_kept(tmp_path / "out", others)        # files that nobody can read are refused by who reads them
+
+
+def test_a_result_is_told_by_its_config_and_is_whole(tmp_path):
+    config = {"task": "é", "slices": (1, 2), "sigma_y": np.float64(0.1)}
+    write_yaml(tmp_path / "config.yaml", config)
+    for name in ("restored.png", "result.h5", "report.json"):
+        assert not holds_result(tmp_path, config)
+        (tmp_path / name).touch()
+    assert holds_result(tmp_path, config)
+    assert not holds_result(tmp_path, config | {"sigma_y": 0.2})
+    (tmp_path / "config.yaml").write_bytes(b"\xff")
+    assert not holds_result(tmp_path, config)
+    assert not holds_result(tmp_path / "nowhere", config)
 
 
 def test_the_folder_appears_whole_at_the_end(tmp_path):
