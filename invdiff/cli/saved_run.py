@@ -57,7 +57,11 @@ def run_with_progress(config: Any, partial: Path, name: str | None = None, **mor
     """The outcome of a run, with a bar that is called `name`, or after the sampler; `more` is for `job.run`."""
     with progress_bar("steps") as bar:
         line = bar.add_task(name or "loading", total=None)
+        from invdiff.config import unknown_width
         from invdiff.job import run
+
+        if name is None and unknown_width(config.operator):
+            bar.update(line, description="estimating the blur")
 
         def show(progress: Any) -> None:
             bar.update(line, description=name or config.sampler["name"], completed=progress.done, total=progress.total)
