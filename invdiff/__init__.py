@@ -4,10 +4,11 @@
     prior = invdiff.load_prior("natural")
     result = invdiff.restore(problem, prior, MomentMatching(), samples=8)
 
-Names load on first use, so that importing the package stays cheap.
+Names load on first use, and modules such as `invdiff.interop`, so that importing the package stays cheap.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,9 +28,11 @@ _HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "R
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'invdiff' has no attribute {name!r}")
-    return getattr(import_module(f"invdiff.{_HOME[name]}"), name)
+    if name in _HOME:
+        return getattr(import_module(f"invdiff.{_HOME[name]}"), name)
+    if not name.startswith("_") and find_spec(f"invdiff.{name}"):
+        return import_module(f"invdiff.{name}")
+    raise AttributeError(f"module 'invdiff' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -42,7 +42,7 @@ class Range(NamedTuple):
 
 
 RANGES = {"gaussian_blur": Range(operators.gaussian_kernel, 0.4, 6.0, 1.7),
-          "defocus_blur": Range(operators.disc_kernel, 1.0, 8.0, 1.2)}
+          "defocus_blur": Range(operators.disc_kernel, 1.0, 8.0, 1.1)}
 
 
 def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior) -> tuple[RunConfig, dict[str, Any]]:
@@ -77,11 +77,11 @@ def find_width(among: Range, y: Tensor, sigma_y: float, prior: Denoiser, *, seed
     shown, noise = _detailed(y), max(sigma_y, LEAST_NOISE)
     sampler = MomentMatching(num_steps=STEPS, sigma_min=max(noise / 5, 0.001), covariance="spectral")   # to below the noise
 
-    def slope(t: float) -> float:
-        return _slope(among.kernel, math.exp(t), shown, noise, prior, sampler, seed, device)
+    def slope(t: float, samples: int = SAMPLES) -> float:
+        return _slope(among.kernel, math.exp(t), shown, noise, prior, sampler, samples, seed, device)
 
     count = 1 + math.ceil(math.log(among.high / among.low) / math.log(among.ratio))
-    tried = [(t, slope(t)) for t in torch.linspace(math.log(among.low), math.log(among.high), count).tolist()]
+    tried = [(t, slope(t, 1)) for t in torch.linspace(math.log(among.low), math.log(among.high), count).tolist()]
     if tried[-1][1] > 0:
         return among.high
     between = _most_likely(tried)
@@ -112,13 +112,13 @@ def _root(slope: Callable[[float], float], below: Place, above: Place) -> float:
 
 
 def _slope(kernel: Callable[[float], Tensor], width: float, y: Tensor, noise: float, prior: Denoiser, sampler: MomentMatching,
-           seed: int, device: str) -> float:
-    """d log p(y | w) / d log w at a width, from samples whose noise is the same for every width."""
+           count: int, seed: int, device: str) -> float:
+    """d log p(y | w) / d log w at a width, from `count` samples whose noise is the same for every width."""
     kernels = [kernel(width * factor) for factor in (1 / NEAR, 1.0, NEAR)]
     side = max(max(k.shape) for k in kernels)
     size = (y.shape[1], *(n + side - 1 for n in y.shape[-2:]))
     narrower, blur, wider = (operators.blur(size, _grown(k, side), "valid") for k in kernels)
-    samples = restore(Problem(blur, y, noise), prior, sampler, samples=SAMPLES, seed=seed, device=device).samples[0]
+    samples = restore(Problem(blur, y, noise), prior, sampler, samples=count, seed=seed, device=device).samples[0]
     change = (wider.A(samples) - narrower.A(samples)) / (2 * math.log(NEAR))
     return float(((y - blur.A(samples)) * change).sum() / len(samples) / noise**2)
 

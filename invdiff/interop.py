@@ -1,6 +1,5 @@
 """deepinv both ways: our samplers as its `Reconstructor`, and its `Reconstructor`s as samplers that `restore` runs."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -13,7 +12,9 @@ from pydantic import Field, PositiveInt, field_serializer
 from torch import Tensor
 
 from invdiff.diffusion.integrators import Step
+from invdiff.diffusion.randomness import stream_seed
 from invdiff.errors import InputError
+from invdiff.physics import copied
 from invdiff.posterior import Sampler
 from invdiff.posterior.sampler import for_chains
 from invdiff.priors.for_deepinv import ForDeepinv
@@ -26,7 +27,7 @@ class AsReconstructor(Reconstructor):
     """x_hat = model(y, physics): the mean of posterior samples, for whatever takes a deepinv `Reconstructor`.
 
     prior, sampler, samples, seed, batch_size: as in `restore`. sigma_y: the noise's standard deviation in y's units; None
-    takes `physics.noise_model.sigma`.
+    takes `physics.noise_model.sigma`, one or one for each measurement, which are then restored one by one.
 
     A measurement's noise follows the seed and its place in y, so that every batch of a loader is restored with the same noise,
     and scores depend a little on the size of batches.
@@ -40,26 +41,50 @@ class AsReconstructor(Reconstructor):
 
     def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
         """(B, C, H, W), on y's device, for y (B, ...), of a stack a list of them. Raises InputError if the noise level is not
-        known."""
-        problem = Problem(physics, y, noise_level(physics) if self.sigma_y is None else self.sigma_y)
-        result = restore(problem, self.prior, self.sampler, samples=self.samples, seed=self.seed, device=str(y.device),
-                         batch_size=self.batch_size)
-        return result.mean.to(y.device)
+        known, or measurements have levels and the operator parameters of their own."""
+        level = noise_level(physics, len(y)) if self.sigma_y is None else self.sigma_y
+        if not isinstance(level, Tensor):
+            return self._mean(Problem(physics, y, level), self.sampler)
+        if Problem(physics, y, 0.0).together:
+            raise InputError(f"sigma_y: {type(physics).__name__} has parameters of its own for each of {len(y)} measurements, "
+                             "which are then restored together, with one noise level; give it batches of one")
+        return torch.cat([self._mean(Problem(physics, one, sigma), _for_measurement(j, self.sampler, self.seed, self.samples))
+                          for j, (one, sigma) in enumerate(zip(y.split(1), level, strict=True))])
+
+    def _mean(self, problem: Problem, sampler: Sampler) -> Tensor:
+        device = problem.y.device
+        return restore(problem, self.prior, sampler, samples=self.samples, seed=self.seed, device=str(device),
+                       batch_size=self.batch_size).mean.to(device)
 
 
-def noise_level(physics: Physics) -> Any:
-    """The standard deviation that a deepinv physics says its noise has, of a stack one for each. Raises InputError unless it is
-    Gaussian, and one."""
+def _for_measurement(j: int, sampler: Sampler, seed: int, samples: int) -> Sampler:
+    """A sampler for measurement j alone, with the streams that `restore` gives it among others, not those of a first one."""
+    streams = {stream_seed(seed, 0, i): stream_seed(seed, j, i) for i in range(samples)}
+
+    def steps(prior: Denoiser, problem: Problem, seeds: Sequence[int]) -> Iterator[Step]:
+        return sampler.steps(prior, problem, [streams[seed] for seed in seeds])
+
+    moved = sampler.model_copy()
+    moved.__dict__["steps"] = steps
+    return moved
+
+
+def noise_level(physics: Physics, count: int = 1) -> Any:
+    """The standard deviation that a deepinv physics says its noise has, of a stack one for each; of `count` measurements a
+    tensor (count,), where theirs differ. Raises InputError unless it is Gaussian, and one or as many."""
     if isinstance(physics, StackedPhysics):
         return [noise_level(part) for part in physics.physics_list]
     model = getattr(physics, "noise_model", None)
-    sigma = model.sigma if isinstance(model, GaussianNoise) else None
-    levels = set() if sigma is None else set(torch.as_tensor(sigma).flatten().tolist())
-    if len(levels) != 1:
-        found = f"{len(levels)} of them" if levels else other_noise(physics) or "none"
-        raise InputError(f"sigma_y: expected one noise level, as of noise_model=GaussianNoise(0.05), and "
-                         f"{type(physics).__name__} has {found}; give sigma_y")
-    return float(levels.pop())
+    sigma = torch.as_tensor(model.sigma).flatten() if isinstance(model, GaussianNoise) else torch.empty(0)
+    levels = set(sigma.tolist())
+    if len(levels) == 1:
+        return float(levels.pop())
+    if levels and len(sigma) == count:
+        return sigma
+    each = f", or one for each of {count} measurements" if count > 1 else ""
+    found = f"{len(sigma)} of them" if levels else other_noise(physics) or "none"
+    raise InputError(f"sigma_y: expected one noise level, as of noise_model=GaussianNoise(0.05){each}, and "
+                     f"{type(physics).__name__} has {found}; give sigma_y")
 
 
 class DeepinvSampler(Sampler):
@@ -95,7 +120,7 @@ class DeepinvSampler(Sampler):
         for y, seed in zip(problem.y.split(1), seeds, strict=True):
             with _seeded(seed, y.device):
                 model = self.build(ForDeepinv(prior), problem.sigma_y).to(y.device)
-                x = model(y.clone(), physics)                       # cloned: DDRM writes into it
+                x = _reconstructed(model, y, physics)
             expected = (1, *problem.image_shape)
             if not isinstance(x, Tensor) or tuple(x.shape) != expected:
                 got = f"{tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
@@ -104,6 +129,18 @@ class DeepinvSampler(Sampler):
             drawn.append(x.detach().to(y.dtype))
         x0 = torch.cat(drawn)
         yield Step(0.0, x0, x0, {"reconstructor": type(model).__name__})
+
+
+def _reconstructed(model: Reconstructor, y: Tensor, physics: Physics) -> Any:
+    """What the model makes of y. Raises InputError where it asks the physics for what that has not."""
+    try:
+        return model(y.clone(), physics)                            # cloned: DDRM writes into it
+    except AttributeError as error:
+        if error.obj is not physics:
+            raise
+        raise InputError(f"DeepinvSampler: {type(model).__name__} asks {type(physics).__name__} for {error.name}, and it has "
+                         "none; of deepinv.sampling, DDRM needs an operator with an SVD, a DecomposablePhysics, and DiffPIR "
+                         "and DPS need none") from error
 
 
 @contextmanager
@@ -122,8 +159,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _as_deepinv_expects(problem: Problem) -> Physics:
     """The problem's physics with its noise level, singular values of the image's shape, and calls counted. A shallow copy:
     the original is what it was."""
-    physics = copy.copy(problem.physics)
-    physics.__dict__.update({name: dict(problem.physics.__dict__[name]) for name in ("_modules", "_buffers", "_parameters")})
+    physics = copied(problem.physics)
     physics.noise_model = GaussianNoise(problem.sigma_y)
     if isinstance(physics, DecomposablePhysics):
         image = problem.y.new_zeros(1, *problem.image_shape)

@@ -1,18 +1,17 @@
 """What is known: the operator, the measurement and its noise."""
 
-import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any
 
 import torch
-from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics, StackedPhysics
-from deepinv.utils import TensorList
+from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics
 from torch import Tensor
 
 from invdiff.errors import InputError
-from operators import Stacked, StackedNonlinear, least_squares, stack
+from invdiff.physics import as_one, image_shape, in_single, said, selects_orthonormal_rows, takes_one_at_a_time
+from operators import least_squares
 
 DESCENT_STEPS = 10
 NOISE_FLOOR = 1e-6      # float32 arithmetic leaves about this much noise in A x: a "noiseless" measurement is no better
@@ -47,12 +46,12 @@ class Problem:
     calls: Calls = field(default_factory=Calls, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in zip(("physics", "y", "sigma_y"), _as_one(self.physics, self.y, self.sigma_y), strict=True):
+        for name, value in zip(("physics", "y", "sigma_y"), as_one(self.physics, self.y, self.sigma_y), strict=True):
             object.__setattr__(self, name, value)
         if isinstance(self.sigma_y, Tensor):
             if self.sigma_y.numel() != 1:
-                raise ValueError(f"sigma_y: expected one noise level, got {self.sigma_y.numel()}; restore what has others one "
-                                 "by one")
+                raise ValueError(f"sigma_y: expected one noise level, got {self.sigma_y.numel()}; where each measurement has "
+                                 "its own, restore them one by one, as Problem(physics, y[j : j + 1], sigma_y[j])")
             object.__setattr__(self, "sigma_y", float(self.sigma_y))
         if not isinstance(self.sigma_y, Real) or not 0 <= self.sigma_y < float("inf"):
             raise ValueError(f"sigma_y: expected a noise level >= 0 in the measurement's units, got {self.sigma_y!r}")
@@ -72,13 +71,8 @@ class Problem:
 
     @cached_property
     def image_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of the image. Raises ValueError if the operator does not know it and is not linear."""
-        for physics in (self.physics, *getattr(self.physics, "physics_list", [])[:1]):     # of a product, the first to act
-            if getattr(physics, "img_size", None) is not None:
-                return tuple(physics.img_size)
-        if isinstance(self.physics, LinearPhysics):
-            return tuple(self.physics.A_adjoint(self.y).shape[1:])      # of all: it may have parameters for each
-        raise ValueError(f"{type(self.physics).__name__}: img_size is not set; expected (C, H, W)")
+        """(C, H, W) of the image. Raises ValueError if the operator does not know it, nor tells it by its A_adjoint."""
+        return image_shape(self.physics, self.y)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -155,10 +149,21 @@ class Problem:
             after = mixed(self.physics.A(x))
             return bool((self.physics.A(mixed(x)) - after).norm() <= 1e-2 * after.norm())
 
+    @cached_property
+    def reaches_entries(self) -> bool:
+        """Does A A^T, of an operator with singular values 0 and 1, pick entries of y, as noise shows, and not project y onto
+        what is spread over all of them? Of other operators, true."""
+        if not selects_orthonormal_rows(self.physics):
+            return True
+        y = torch.randn(self.y.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(self.y)
+        with torch.no_grad():
+            lost = y * self.observed() - self.physics.A(self.physics.A_adjoint(y))
+        return bool(lost.norm() <= 1e-4 * y.norm())
+
     def of(self, y: Tensor) -> "Problem":
         """The same for another measurement of a linear operator, which is not asked again what it is like."""
         other = self._but(y=y)
-        other.__dict__.update(mean_gain=self.mean_gain, alike=self.alike)
+        other.__dict__.update(mean_gain=self.mean_gain, alike=self.alike, reaches_entries=self.reaches_entries)
         return other
 
     def estimate(self) -> Tensor:
@@ -188,10 +193,17 @@ class Problem:
         return torch.stack([self.physics.A(image) != 0 for image in images]).any(0)
 
     def measured(self) -> "Problem":
-        """The same, with zeros in y where a linear operator gives none, whatever a file has there."""
+        """The same, with zeros in y where a linear operator gives none, whatever a file has there. Raises InputError where it
+        takes one image at a time, and there are several measurements."""
         if not isinstance(self.physics, LinearPhysics):
             return self
-        return self._but(y=self.y * self.observed())
+        try:
+            return self._but(y=self.y * self.observed())
+        except RuntimeError as error:
+            if len(self.y) > 1 and takes_one_at_a_time(self.physics, self.y.new_full((2, *self.image_shape), 0.5)):
+                raise InputError(f"{type(self.physics).__name__}: its A takes one image at a time ({said(error)}); restore "
+                                 "measurements one by one, with batch_size=1") from error
+            raise
 
     def rounded(self) -> "Problem":
         """The same without noise, where a `piecewise_constant` operator's rounding takes it from y. The gradient of such a one
@@ -216,37 +228,15 @@ class Problem:
 
     def to(self, device: torch.device | str) -> "Problem":
         """The same on a device, in float32; an operator that is elsewhere or of another precision is copied."""
-        y, physics = self.y.to(device, torch.float32), self.physics
-        held = [t for t in (*physics.buffers(), *physics.parameters()) if t.is_floating_point() or t.is_complex()]
-        if any(t.device != y.device or t.dtype != _single(t).dtype for t in held):
-            physics = copy.deepcopy(physics).to(device)._apply(_single)
-        return self._but(physics=physics, y=y)
+        y = self.y.to(device, torch.float32)
+        return self._but(physics=in_single(self.physics, y.device), y=y)
 
     def _but(self, **changed: Any) -> "Problem":
         """The same but for these fields, with what is known of the operator that holds for any measurement."""
         other = replace(self, **changed)
-        other.__dict__.update({name: self.__dict__[name] for name in ("image_shape", "alike") if name in self.__dict__})
+        other.__dict__.update({name: self.__dict__[name] for name in ("image_shape", "alike", "reaches_entries")
+                               if name in self.__dict__})
         return other
-
-
-def _single(x: Tensor) -> Tensor:
-    """In single precision, if it is a number."""
-    return x.float() if x.is_floating_point() else x.to(torch.complex64) if x.is_complex() else x
-
-
-def _as_one(physics: Physics, y: Any, sigma_y: Any) -> tuple[Physics, Any, Any]:
-    """deepinv's stack of operators, its list of measurements and a noise level for each, as one of each; others as they are."""
-    if isinstance(physics, StackedPhysics):
-        levels = [float(level) for level in sigma_y] if isinstance(sigma_y, list | tuple) else None
-        if levels:
-            if 0 < sum(level > 0 for level in levels) < len(levels):
-                raise ValueError(f"sigma_y: expected levels that are all 0, or all larger, got {levels}")
-            sigma_y, levels = min(levels), levels if any(levels) else None
-        size = None if isinstance(y, Tensor) or not isinstance(physics, LinearPhysics) else physics.A_adjoint(y).shape[1:]
-        physics = stack(*physics.physics_list, noise=levels, img_size=size)
-    if isinstance(physics, Stacked | StackedNonlinear) and isinstance(y, TensorList | list | tuple):
-        y = physics.parts.join(y.x if isinstance(y, TensorList) else y)
-    return physics, y, sigma_y
 
 
 def require(physics: Physics, kind: type, sampler: str, alternatives: str) -> Any:

@@ -4,18 +4,17 @@ by CG."""
 import math
 from collections.abc import Callable
 
-import deepinv
 import torch
 from deepinv.models import Denoiser
-from deepinv.physics import DecomposablePhysics
 from torch import Tensor
 from torch.nn import functional
 
+from invdiff.physics import has_svd, selects_orthonormal_rows, selects_pixels
 from invdiff.posterior.image_space import condition_in_image_space
 from invdiff.priors.facts import known_spectrum
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
 from invdiff.problem import Problem
-from operators import Inpainting, conjugate_gradients
+from operators import conjugate_gradients
 
 EDGE = 0.01         # noise, in units of the largest gain, below which a window's edge does more than the noise
 
@@ -62,9 +61,10 @@ def solve(problem: Problem, covariance: StationaryCovariance, r: Tensor, start: 
         problem.calls.operator += 2 * len(r)
         return rotate_colours_back(problem.physics.solve_stationary(covariance.power, rotate_colours(r), sigma))
     seen = seen_in_one_pass(problem, covariance) or (lambda v: problem.A(covariance(problem.A_adjoint(v))))
-    return conjugate_gradients(lambda v: seen(v) + sigma**2 * v, r, start,
-                               precondition=preconditioner(problem, covariance), tolerance=tolerance,
-                               iterations=iterations).x
+    within, start = within_range(problem, r), None if start is None else within_range(problem, start)
+    w = conjugate_gradients(lambda v: seen(v) + sigma**2 * v, within, start, precondition=preconditioner(problem, covariance),
+                            tolerance=tolerance, iterations=iterations).x
+    return w if within is r else w + (r - within) / sigma**2
 
 
 def has_closed_form(problem: Problem) -> bool:
@@ -171,6 +171,7 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Te
         return covariance(problem.A_adjoint(v))
 
     noise, prepare, seen = problem.noise_variance, preconditioner(problem, covariance), seen_in_one_pass(problem, covariance)
+    r = within_range(problem, r)
     w = torch.zeros_like(r) if start is None else start
     u = r.new_zeros(len(r), *problem.image_shape) if start is None else pull(start)
     left = r if start is None else r - problem.A(u) - noise * w
@@ -181,6 +182,7 @@ def _condition_on_data(problem: Problem, covariance: StationaryCovariance, r: Te
             break
         z = prepare(left) if prepare else left
         old, rz = rz, dots(left, z)
+        active = active & (rz > 0)                      # of what no direction reaches nothing more is to be had
         p = z + torch.where(active, rz / old, 0) * p
         if seen:
             q = seen(p) + noise * p
@@ -209,7 +211,7 @@ def _condition_in_closed_form(problem: Problem, covariance: StationaryCovariance
 def prox(problem: Problem, residual: Tensor, variance: Tensor | float) -> Tensor:
     """v A^T (v A A^T + sigma_y^2 I)^-1 residual, for a white covariance v I: by the operator's SVD, or by CG."""
     physics, noise = problem.physics, problem.noise_variance
-    if isinstance(physics, DecomposablePhysics):
+    if has_svd(physics):
         problem.calls.operator += 2 * len(residual)
         s, c = physics.mask, physics.U_adjoint(residual)
         v = torch.as_tensor(variance).to(residual).reshape(-1, *[1] * (c.ndim - 1))         # whatever shape theirs have
@@ -225,14 +227,10 @@ def dots(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (a.ndim - 1))
 
 
-def selects_pixels(physics: object) -> bool:
-    """A = P, a selection of pixels, ours or deepinv's, whose masks may also be weights."""
-    return isinstance(physics, Inpainting | deepinv.physics.Inpainting) and selects_orthonormal_rows(physics)
+def within_range(problem: Problem, r: Tensor) -> Tensor:
+    """A A^T r of a selection of orthonormal rows, but r where that only picks entries of it, and of any other operator.
 
-
-def selects_orthonormal_rows(physics: object) -> bool:
-    """A = P Q with Q orthonormal and P a selection: the singular values are 0 and 1."""
-    if not isinstance(physics, DecomposablePhysics):
-        return False
-    mask = torch.as_tensor(physics.mask)
-    return bool(((mask == 0) | (mask == 1)).all())
+    (A C A^T + sigma_y^2 I)^-1 divides the rest of r by sigma_y^2, and A^T makes nothing of that; what prepares conjugate
+    gradients by A^T never sees it, so that they would wait for it to fall, and end at 0 / 0.
+    """
+    return r if problem.reaches_entries else problem.A(problem.A_adjoint(r))

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from invdiff.diffusion.integrators import Denoise
 from invdiff.diffusion.randomness import Draw
+from invdiff.physics import selects_pixels
 from invdiff.posterior.covariance import (
     StationaryCovariance,
     condition,
     has_closed_form,
     is_window,
     prox,
-    selects_pixels,
     spectrum_for,
 )
 from invdiff.posterior.likelihood import NONLINEAR, length

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from invdiff.posterior.covariance import StationaryCovariance, has_closed_form, is_window, selects_pixels
+from invdiff.physics import selects_pixels
+from invdiff.posterior.covariance import StationaryCovariance, has_closed_form, is_window
 from invdiff.problem import Problem
 from operators import CompressedSensing
 

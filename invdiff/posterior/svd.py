@@ -7,6 +7,7 @@ from deepinv.physics import DecomposablePhysics, LinearPhysics
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.physics import has_svd
 from invdiff.posterior.likelihood import NONLINEAR
 from invdiff.problem import Problem, require
 
@@ -41,7 +42,7 @@ class Components:
 def has_components(problem: Problem) -> bool:
     """Has the operator an SVD over the reals, with white noise staying white in its basis?"""
     physics = problem.physics
-    if not isinstance(physics, DecomposablePhysics):
+    if not has_svd(physics):
         return False
     shape = problem.image_shape
     c = physics.V_adjoint(problem.y.new_zeros(1 if _one_mask(physics) else len(problem.y), *shape))

@@ -15,14 +15,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from invdiff.diffusion.integrators import Denoise
 from invdiff.errors import InputError
+from invdiff.physics import selects_orthonormal_rows
 from invdiff.posterior.covariance import (
     StationaryCovariance,
     has_closed_form,
     in_image_space,
     preconditioner,
-    selects_orthonormal_rows,
     solve,
     spectrum_for,
+    within_range,
 )
 from invdiff.posterior.likelihood import length
 from invdiff.posterior.low_rank import Conditioning, ImageConditioning, LowRankCovariance
@@ -157,7 +158,7 @@ def exact_rule(prior: Denoiser, problem: Problem, *, tolerance: float | None, it
     def denoise(x: Tensor, sigma: float) -> Tensor:
         nonlocal weights
         at, noise = DenoiserAt(prior, x, sigma, twice=True), problem.noise_variance
-        residual = problem.y - problem.A(at.x0)
+        residual = within_range(problem, problem.y - problem.A(at.x0))
         weights = conjugate_gradients(lambda w: problem.A(at.symmetric(problem.A_adjoint(w))) + noise * w, residual, weights,
                                       tolerance=tolerance or 1e-2, iterations=iterations or 20,
                                       precondition=_preconditioner(prior, problem, x, sigma)).x

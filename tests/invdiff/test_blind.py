@@ -39,12 +39,11 @@ def likelihood(width, prior, y):
 
 
 @pytest.mark.parametrize("width", [0.8, 1.8])
-def test_the_slope_is_that_of_the_likelihood(blurred, width, monkeypatch):
+def test_the_slope_is_that_of_the_likelihood(blurred, width):
     """Of 32 samples a mean, whose standard error is some 20 to 40."""
     prior, y = blurred
-    monkeypatch.setattr(blind, "SAMPLES", 32)
     sampler = MomentMatching(steps=40, sigma_min=NOISE / 10, covariance="spectral")
-    got = blind._slope(kernel, width, y, NOISE, prior, sampler, 0, "cpu")
+    got = blind._slope(kernel, width, y, NOISE, prior, sampler, 32, 0, "cpu")
     exact = (likelihood(1.01 * width, prior, y) - likelihood(width / 1.01, prior, y)) / (2 * math.log(1.01))
     assert got == pytest.approx(exact, abs=100)
 

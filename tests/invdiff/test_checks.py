@@ -1,9 +1,11 @@
 """What restore() refuses of a problem before it begins."""
 
+import warnings
+
 import pytest
 import torch
 from deepinv.models import Reconstructor
-from deepinv.physics import Blur, DecomposablePhysics, Inpainting, LinearPhysics, Tomography
+from deepinv.physics import Blur, DecomposablePhysics, Downsampling, Inpainting, LinearPhysics, Tomography
 from test_restore import SIZE, prior
 
 import operators
@@ -89,10 +91,49 @@ def test_a_transpose_of_another_shape_is_refused():
         restore(Problem(physics, torch.zeros(1, 1, 8, 4), 0.1), prior(), MomentMatching(steps=2))
 
 
-def test_a_transpose_that_is_nearly_one_will_do():
-    """deepinv's tomography, by filtered back-projection's."""
+def test_a_transpose_that_is_nearly_one_will_do_with_a_warning():
+    """deepinv's tomography, by filtered back-projection's: 1 % off, means were off by up to 0.4 of the posterior's spread."""
     physics = Tomography(8, 8, normalize=True, adjoint_via_backprop=False)
-    check_operator(simulate(physics, torch.rand(1, *SIZE), 0.1), True)
+    with pytest.warns(UserWarning, match=r"Tomography: its A_adjoint is 0\.1% off the transpose of its A, .* leave"):
+        check_operator(simulate(physics, torch.rand(1, *SIZE), 0.1), True)
+
+
+@pytest.mark.parametrize("off", [2e-4, 2e-3, 0.05])
+def test_a_warning_begins_where_rounding_ends(off):
+    """Which leaves 1e-7 of exact ones, whatever the size."""
+    physics = LinearPhysics(A=lambda x, **kw: 2 * x, A_adjoint=lambda y, **kw: 2 * (1 - off) * y, img_size=SIZE)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        check_operator(Problem(physics, torch.ones(1, *SIZE), 0.1), True)
+    assert len(said) == (off > 1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("make", [
+    lambda: Tomography(60, 96, normalize=True), lambda: Downsampling((1, 96, 96), filter="bicubic", factor=4),
+    lambda: Blur(filter=torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0)) / 40, padding="reflect"),
+    lambda: operators.CompressedSensing((1, 96, 96), 0.25)])
+def test_exact_transposes_are_not_warned_of(make):
+    check_operator(simulate(make(), torch.rand(1, 1, 96, 96), 0.1), True)
+
+
+def test_what_is_said_of_a_wrong_transpose_helps():
+    """For any number of chains, where deepinv's adjoint_function is for the number it was made for."""
+    wrong = simulate(Thinned(False, SIZE), torch.rand(1, *SIZE), 0.1)
+    with pytest.raises(InputError, match=r"leave A_adjoint out: deepinv\.physics\.LinearPhysics\(A=physics\.A, i") as caught:
+        restore(wrong, prior(), MomentMatching(steps=2))
+    assert "adjoint_function" not in str(caught.value)
+    mended = Problem(LinearPhysics(A=wrong.physics.A, img_size=SIZE), wrong.y, 0.1)
+    assert restore(mended, prior(), MomentMatching(steps=2), samples=3, batch_size=3).samples.isfinite().all()
+
+
+def test_a_transpose_that_fails_is_told():
+    def refuse(y, **kwargs):
+        raise RuntimeError("it is\nlong")
+
+    physics = LinearPhysics(A=lambda x, **kw: x[..., ::2], A_adjoint=refuse, img_size=SIZE)
+    with pytest.raises(InputError, match=r"take what its A makes, \(1, 1, 8, 4\) of torch\.float32 \(it is\); leave A_adjoint"):
+        restore(Problem(physics, torch.zeros(1, 1, 8, 4), 0.1), prior(), MomentMatching(steps=2))
 
 
 def test_a_sampler_that_asks_for_no_transpose_takes_any():

@@ -12,7 +12,7 @@ from test_restore import SIZE, prior, problem
 import operators
 from invdiff.errors import InputError
 from invdiff.interop import AsReconstructor, DeepinvSampler
-from invdiff.posterior import DDRM, MomentMatching
+from invdiff.posterior import DDRM, MomentMatching, TwistedSMC
 from invdiff.problem import Problem
 from invdiff.restoration import restore
 from invdiff.simulation import simulate
@@ -143,9 +143,45 @@ def test_a_stack_of_deepinv_s_is_restored_by_the_noise_of_each():
 
 @pytest.mark.parametrize(("noise", "said"), [(None, "has none"),
                                              (deepinv.physics.PoissonGaussianNoise(0.1, 0.01), "has PoissonGaussianNoise"),
-                                             (deepinv.physics.GaussianNoise(torch.tensor([0.1, 0.2])), "has 2")])
+                                             (deepinv.physics.GaussianNoise(torch.tensor([0.1, 0.2, 0.1])), "has 3")])
 def test_a_reconstructor_needs_a_noise_level(noise, said):
     posed = problem(count=2)
     physics = operators.Inpainting(SIZE, operators.random_mask(SIZE, 0.5), noise_model=noise)
     with pytest.raises(InputError, match=f"sigma_y: expected one noise level.*Inpainting {said}"):
         AsReconstructor(prior(), MomentMatching(steps=2))(posed.y, physics)
+
+
+@pytest.mark.parametrize("sampler", [MomentMatching(steps=4), TwistedSMC(steps=4), DeepinvSampler(build=THEIRS["DiffPIR"])],
+                         ids=["guidance", "population", "theirs"])
+def test_measurements_with_noise_levels_of_their_own_are_restored_each_by_its_own(sampler):
+    """With the streams that they have among others of one level."""
+    posed, levels = problem(count=3), torch.tensor([0.05, 0.2, 0.05])
+    physics = operators.Inpainting(SIZE, posed.physics.mask[0, 0], noise_model=deepinv.physics.GaussianNoise(levels))
+    got = AsReconstructor(prior(), sampler, samples=2, seed=5)(posed.y, physics)
+    each = [restore(Problem(posed.physics, posed.y, level), prior(), sampler, samples=2, seed=5).mean for level in levels]
+    torch.testing.assert_close(got, torch.stack([each[j][j] for j in range(3)]), rtol=0, atol=1e-5)
+    assert (each[0][1] - each[1][1]).abs().max() > 1e-3
+    alike = AsReconstructor(prior(), sampler, samples=2, seed=5, sigma_y=0.05)(posed.y, physics)
+    torch.testing.assert_close(got[[0, 2]], alike[[0, 2]], rtol=0, atol=1e-5)
+
+
+def test_masks_and_noise_levels_for_each_measurement_take_batches_of_one():
+    masks = torch.stack([operators.random_mask(SIZE, keep) for keep in (0.25, 0.75)])
+    noise = deepinv.physics.GaussianNoise(torch.tensor([0.1, 0.2]))
+    physics = operators.Inpainting(SIZE, masks, noise_model=noise)
+    with pytest.raises(InputError, match=r"sigma_y: Inpainting has parameters of its own for each of 2 .* batches of one"):
+        AsReconstructor(prior(), MomentMatching(steps=2))(torch.zeros(2, *SIZE), physics)
+
+
+def test_a_deepinv_sampler_that_wants_an_svd_is_told_apart():
+    """An error of its own is its own."""
+    posed = simulate(deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular"), torch.rand(1, *SIZE), 0.1)
+    with pytest.raises(InputError, match=r"DDRM asks Blur for mask, and it has none; .* DDRM needs an operator with an SVD"):
+        restore(posed, prior(), DeepinvSampler(build=THEIRS["DDRM"]))
+
+    class Broken(Reconstructor):
+        def forward(self, y, physics, **kwargs):
+            return y.colour
+
+    with pytest.raises(AttributeError, match="colour"):
+        restore(posed, prior(), DeepinvSampler(build=lambda denoiser, sigma_y: Broken()))

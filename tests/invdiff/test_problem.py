@@ -25,7 +25,7 @@ def test_a_bad_noise_level_is_refused(sigma_y):
 def test_a_noise_level_may_be_a_tensor_but_is_one():
     y = torch.zeros(2, *SIZE)
     assert Problem(inpainting(), y, torch.tensor([0.5])).sigma_y == 0.5
-    with pytest.raises(ValueError, match="sigma_y: expected one noise level, got 2"):
+    with pytest.raises(ValueError, match=r"sigma_y: expected one noise level, got 2; .* as Problem\(physics, y\[j : j \+ 1\],"):
         Problem(inpainting(), y, torch.tensor([0.5, 0.25]))
 
 

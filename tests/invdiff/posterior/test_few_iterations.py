@@ -7,8 +7,8 @@ from toys import assert_moments_close, natural_prior, pose, sample
 
 import operators
 from invdiff.io.images import sample_image
+from invdiff.physics import selects_pixels
 from invdiff.posterior import MomentMatching
-from invdiff.posterior.covariance import selects_pixels
 from invdiff.priors import load_prior
 from invdiff.problem import Problem
 from invdiff.restoration import restore
