@@ -17,7 +17,7 @@ from invdiff.evaluation.intervals import bounds_of, uncalibrated, words_of
 from invdiff.evaluation.provenance import Provenance
 from invdiff.problem import Problem
 from invdiff.result import Result
-from invdiff.trust import appraise
+from invdiff.trust import appraise, as_far_as_explained, assumed_of
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,12 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
         raise InputError(f"{calibration}: was measured with another {other}")
     one = problem.rows(torch.tensor([item % count], device=problem.y.device))
     samples, paired = result.samples[item % count][None], bool(result.report.get("antithetic"))
-    interval = (uncalibrated(samples.shape[1], paired) if record is None else
+    assumed = assumed_of(one)
+    interval = (uncalibrated(samples.shape[1], paired, assumed) if record is None else
                 record.interval_given(_sampler_s(result, record.varied) | dict(settings or {}), samples.shape[1],
-                                      problem.sigma_y, paired))
+                                      problem.sigma_y, paired, assumed))
     found = appraise(one, prior, samples, reference_of(record))
+    interval = as_far_as_explained(interval, found.report)
     lower, upper = (None, None) if samples.shape[1] < 2 else bounds_of(samples[0], interval)
     return Assessment({**found.report, "interval": interval}, lower, upper, found.provenance)
 

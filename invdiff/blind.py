@@ -13,6 +13,7 @@ from torch.nn import functional
 import operators
 from invdiff.config import RunConfig, unknown_width
 from invdiff.errors import InputError
+from invdiff.noise_level import noise_level
 from invdiff.posing import photo
 from invdiff.posterior import MomentMatching
 from invdiff.priors import load_prior
@@ -54,7 +55,7 @@ def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior) 
     y, among = photo(config.input or ""), RANGES[config.operator["name"]]
     if min(y.shape[-2:]) < LEAST_SIDE:
         raise InputError(f"operator.{key}: auto needs an image of {LEAST_SIDE} x {LEAST_SIDE} pixels and more; give a number")
-    sigma_y = float(operators.estimate_sigma(y) if config.sigma_y == "auto" else config.sigma_y or 0)
+    sigma_y = noise_level(y) if config.sigma_y == "auto" else float(config.sigma_y or 0)
     width = find_width(among, y, sigma_y, load(config.prior), seed=config.seed, device=config.device)
     ends = {among.low: "It shows none that is wider than that.", among.high: "It may be wider: that is as far as is looked."}
     words = f"The blur is estimated from the image: {key} = {width:.2g} pixels. {ends.get(width, USUALLY)}"

@@ -52,8 +52,8 @@ def box_inpainting(img_size: Sequence[int], top: int | None = None, left: int | 
 
 def mask_inpainting(img_size: Sequence[int], mask: str) -> Physics:
     """White pixels of the mask image are measured, black and transparent ones are missing."""
-    drawn = load_image(mask, background=0.0)[0].clamp(0, 1)
-    if not (drawn.mean(0) > 0.5).any() and (load_image(mask)[0].mean(0) > 0.5).any():
+    drawn = load_image(mask, background=0.0, as_grey=False)[0].clamp(0, 1)
+    if not (drawn.mean(0) > 0.5).any() and (load_image(mask, as_grey=False)[0].mean(0) > 0.5).any():
         raise ValueError(f"{mask}: expected white where pixels are measured, got black and transparent ones alone; "
                          "lay it over white")
     return operators.Inpainting(img_size, operators.image_mask(drawn))

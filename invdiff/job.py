@@ -153,6 +153,8 @@ def _start(config: RunConfig, posed: Posed) -> Tensor | None:
         return None
     estimate = photo(config.start)
     problem, (rows, columns) = posed.problem, posed.spare
+    if estimate.shape[1] == 1:                  # grey, as one of equal channels is: for any image
+        estimate = estimate.expand(-1, problem.image_shape[0], -1, -1)
     estimate = functional.pad(estimate, (*columns, *rows), mode="replicate")
     block = block_side(config.operator)
     if all(0 <= n - m < block for n, m in zip(estimate.shape[-2:], problem.image_shape[-2:], strict=True)):

@@ -15,6 +15,7 @@ import operators
 from invdiff.config import FOUND, RunConfig, block_side, build_operator, faults_told, known_operators
 from invdiff.errors import InputError
 from invdiff.io.images import load_array, load_image, sample_image
+from invdiff.noise_level import noise_level
 from invdiff.problem import Problem
 from invdiff.simulation import simulate
 
@@ -195,7 +196,7 @@ def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
     if not _is_image(physics, y) or not bool(Problem(physics, y, 0.0).observed().all()):
         raise InputError("sigma_y: auto needs a measurement that is an image without missing pixels; give a number")
     try:
-        return float(operators.estimate_sigma(y))
+        return noise_level(y, inverts=not isinstance(physics, operators.Denoising))
     except ValueError as error:
         raise InputError(f"sigma_y: auto cannot estimate the noise ({error}); give a number") from error
 

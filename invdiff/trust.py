@@ -1,7 +1,7 @@
 """What can be said of a restoration without its truth: does it explain the measurement, what of it is the prior's, is the prior
 out of its depth, and is the noise what it is taken for?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,15 +11,17 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 import operators
-from invdiff.evaluation.consistency import consistency
+from invdiff.evaluation.consistency import EXPLAINED, WHITE, Consistency, consistency
+from invdiff.evaluation.intervals import unexplained
 from invdiff.evaluation.novelty import Reference, features
 from invdiff.evaluation.provenance import Provenance, provenance
 from invdiff.machine import out_of_memory
-from invdiff.priors.facts import own_sampling
+from invdiff.noise_level import FLOOR
+from invdiff.priors.facts import channels_of, own_sampling
 from invdiff.priors.latent import latent_of
 from invdiff.problem import Problem
 
-WHITE = 0.5             # of `operators.noise_whiteness`, from where on an estimate of the noise level is to be trusted
+EFFORT = 200            # iterations of the solves behind the map of what is measured
 COLOURED = ("In flat areas the finest detail is {:.2f} of coarser, as white noise is not: after JPEG, enlarging or demosaicing "
             "an estimate of the noise is too small; give a number, about as large as the noise there looks.")
 UNJUDGED = "Whether the image is like those the prior was tried on is not said: the memory that is left does not suffice."
@@ -54,19 +56,21 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     image that the provenance is to be of.
     """
     problem = Problem(problem.physics, problem.y, problem.sigma_y)             # its own count of calls
-    consistent = consistency(*(explained or (problem, samples)))
+    consistent = _judged_by_its_noise(*(explained or (problem, samples)))
     consistent = replace(consistent, sigma_y=consistent.sigma_y / scale)
     report: dict[str, Any] = {"consistency": {**asdict(consistent), "verdict": consistent.verdict, "words": consistent.words()}}
     if own_sampling(prior):
         report["few_steps"] = {"words": FEW_STEPS}
     parts = None
     if probes and isinstance(problem.physics, LinearPhysics):
-        parts = provenance(problem, samples.mean(1), probes=probes)
+        parts = provenance(problem, samples.mean(1), probes=probes, effort=EFFORT)
         parts = counted = parts.of_part(inner) if inner else parts
         if (support := getattr(prior, "support", None)) is not None:        # of a scan: where its coils see nothing, nothing is
             parts, counted = parts.within(support)
         report["provenance"] = {**counted.shares, "words": counted.words()}
     row = None
+    if reference is not None and not reference.speaks_of(samples.shape[2], channels_of(prior)):
+        reference = None
     if (reference is not None or look) and latent_of(prior) is None:
         where = next((weights.device for weights in prior.parameters()), samples.device)
         try:
@@ -77,12 +81,43 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
             report["unjudged"] = {"words": UNJUDGED}        # rather than lose a finished run
     if reference is not None and row is not None:
         judged = reference.judge(row)
-        report["novelty"] = {**asdict(judged), "words": judged.words()}
+        report["novelty"] = {**asdict(judged), "words": judged.words(consistent.is_explained)}
     return Appraisal(report, parts, row)
+
+
+def _judged_by_its_noise(problem: Problem, samples: Tensor) -> Consistency:
+    """`consistency`, and where it is amiss, whether the noise of a measurement that is an image is white at all."""
+    found = consistency(problem, samples)
+    return found if found.verdict == "explained" else replace(found, finest=finest_noise(problem))
+
+
+def finest_noise(problem: Problem) -> float | None:
+    """`operators.noise_whiteness` of measurements that are images without missing pixels, the least of them; None of others,
+    and of those too small or too much clipped to tell."""
+    y = problem.y
+    if y.ndim != 4 or y.shape[1] not in (1, 3) or not getattr(problem.physics, "measures_images", True):
+        return None
+    try:
+        return float(operators.noise_whiteness(y).min()) if bool(problem.observed().all()) else None
+    except ValueError:
+        return None
+
+
+def assumed_of(problem: Problem) -> str:
+    """What is taken for known where a measurement comes from a file, for the words of an interval."""
+    return "the noise is" if isinstance(problem.physics, operators.Denoising) else "the operator and the noise are"
+
+
+def as_far_as_explained(interval: dict[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+    """An interval's entry, by an appraisal's report: no promise holds where the measurement is not explained."""
+    return interval if report["consistency"]["verdict"] in EXPLAINED else unexplained(interval)
 
 
 def estimated_noise(problem: Problem) -> dict[str, Any]:
     """What is said of a noise level that was estimated from an image (B, C, H, W), for a report."""
     whiteness = float(operators.noise_whiteness(problem.y).min())
-    words = f"Noise level estimated from the image: {problem.sigma_y:.2g}."
-    return {"whiteness": whiteness, "words": words if whiteness >= WHITE else f"{words} {COLOURED.format(whiteness)}"}
+    words = f"Noise level estimated from the image: {problem.sigma_y:.2g}"
+    if whiteness >= WHITE:
+        return {"whiteness": whiteness, "words": f"{words}."}
+    least = ", the least that is taken of such an image" if problem.sigma_y == FLOOR else ""
+    return {"whiteness": whiteness, "words": f"{words}{least}. {COLOURED.format(whiteness)}"}

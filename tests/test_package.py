@@ -22,7 +22,7 @@ LEVELS = [
     {"priors", "forward", "datasets", "mri.settings", "result", "simulation"},
     {"posterior", "figures"},
     {"evaluation", "baselines", "checks", "chunks"},
-    {"training"},
+    {"training", "noise_level"},
     {"config", "restoration"},
     {"resolving"},
     {"sampling", "calibration", "trust"},
@@ -55,6 +55,13 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 def test_import_and_help_load_no_torch(code, tmp_path):
     script = (f"import sys\ntry:\n    {code}\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
               "heavy = {'torch', 'deepinv', 'numpy', 'skimage'} & set(sys.modules)\nsys.exit(str(heavy) if heavy else 0)")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_are_attributes_that_load_on_first_use(tmp_path):
+    script = ("import sys, invdiff\nassert 'torch' not in sys.modules\nassert invdiff.interop.AsReconstructor\n"
+              "assert not hasattr(invdiff, 'nothing_of_this_name')\nassert not hasattr(invdiff, '_bundled_things')")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -55,10 +55,12 @@ def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None =
     return min(fit, key=distance, default=None)
 
 
-def interval_of(calibration: Calibration | None, config: RunConfig, samples: int,
-                sigma_y: float | None = None) -> dict[str, Any]:
-    """The interval's entry in a report, with a calibration or without."""
-    return uncalibrated(samples, in_pairs(config)) if calibration is None else calibration.interval(config, samples, sigma_y)
+def interval_of(calibration: Calibration | None, config: RunConfig, samples: int, sigma_y: float | None = None,
+                assumed: str = "") -> dict[str, Any]:
+    """The interval's entry in a report, with a calibration or without; `assumed` as in `Calibration.interval`."""
+    if calibration is None:
+        return uncalibrated(samples, in_pairs(config), assumed)
+    return calibration.interval(config, samples, sigma_y, assumed)
 
 
 def reference_of(calibration: Calibration | None) -> Reference | None:

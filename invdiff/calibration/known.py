@@ -33,6 +33,11 @@ class Known:
     def __len__(self) -> int:
         return self.slices.slices if self.slices else len(self.crops)
 
+    @property
+    def channels(self) -> int:
+        """Of an image; two of a complex one."""
+        return 2 if self.slices else self.crops[0].shape[0]
+
     def some(self) -> Tensor:
         """Three of the images, which tell them from others of the same name."""
         chosen = (0, len(self) // 2, len(self) - 1)

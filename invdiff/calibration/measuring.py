@@ -66,7 +66,7 @@ def calibrate(config: RunConfig, images: Known, *, level: float = LEVEL, delta: 
     fewer = {count: conformal_factor([case[f"ratio of {count}"].numpy() for case in half], level, delta)
              for count in fewer_than(config.samples)}
     rows = [case["features"] for case in half if "features" in case]
-    reference = Reference.fit(torch.stack(rows)) if len(rows) >= FEWEST else None
+    reference = Reference.fit(torch.stack(rows), images.channels) if len(rows) >= FEWEST else None
     return Calibration(task=config.task, operator=config.operator, sigma_y=float(config.sigma_y or 0), sampler=config.sampler,
                        samples=config.samples, prior=_name(config.prior), weights=fingerprint(prior),
                        errors=measured_errors(prior), precision=config.precision,

@@ -11,7 +11,7 @@ from deepinv.models import Denoiser
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from invdiff.calibration.trend import Trend, relative_factor
-from invdiff.calibration.varying import Law, settings_of, told
+from invdiff.calibration.varying import Law, Range, settings_of, told
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import for_samples, uncalibrated
@@ -110,20 +110,25 @@ class Calibration(BaseModel):
             found.append(f"sigma_y={self.sigma_y:g}")
         return found
 
-    def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None) -> dict[str, Any]:
-        """The interval's entry in a report: level, factor, whether it holds for this run, and where it comes from."""
+    def interval(self, config: RunConfig, samples: int, sigma_y: float | None = None, assumed: str = "") -> dict[str, Any]:
+        """The interval's entry in a report: level, factor, whether it holds for this run, where it comes from, and of how many
+        images. assumed: what is taken for known of a measurement, as in "the noise is", and is known of those that are
+        simulated alone."""
         settings = settings_of(config) | ({} if sigma_y is None else {"sigma_y": sigma_y})
-        return self._entry(self.differences(config, sigma_y), samples, in_pairs(config), settings)
+        return self._entry(self.differences(config, sigma_y), samples, in_pairs(config), settings, assumed)
 
-    def interval_given(self, settings: Mapping[str, Any], samples: int, sigma_y: float, paired: bool) -> dict[str, Any]:
+    def interval_given(self, settings: Mapping[str, Any], samples: int, sigma_y: float, paired: bool,
+                       assumed: str = "") -> dict[str, Any]:
         """The same of a run without a config, and what is known of the settings that varied. Raises InputError: others."""
         if others := settings.keys() - self.varied.keys():
             raise InputError(f"settings: expected some of what varied, {', '.join(self.varied) or 'which is nothing'}; got "
                              f"{', '.join(sorted(others))}")
         beyond = [f"{key} {self.varied[key].words()}" for key, value in settings.items() if not self.varied[key].holds(value)]
-        return self._entry(self.drawing_differs(sigma_y, paired) + beyond, samples, paired, {**settings, "sigma_y": sigma_y})
+        return self._entry(self.drawing_differs(sigma_y, paired) + beyond, samples, paired, {**settings, "sigma_y": sigma_y},
+                           assumed)
 
-    def _entry(self, others: list[str], samples: int, paired: bool, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def _entry(self, others: list[str], samples: int, paired: bool, settings: Mapping[str, Any],
+               assumed: str) -> dict[str, Any]:
         """The same for a run of so many samples, with what was otherwise when this was measured, and as much of what varied
         as is known of the run."""
         if samples < 2:
@@ -131,9 +136,10 @@ class Calibration(BaseModel):
         factors = self.factors
         others = others + ([] if samples in factors else [f"samples={self.samples}"])
         promise = "on average" if self.delta is None else f"with probability {1 - self.delta:g}"
+        promise += f" if {assumed} as assumed" if assumed else ""
         source = f"covers {self.level:.0%} {promise}; measured on {self.count} images, {self.images}"
         if others:
-            source += f", with {', '.join(others)}: here it may cover more or less"
+            source += f", with {', '.join(others)}: here{self._otherwise(settings)}"
         elif self.varied:
             source += f", with {told(self.varied)}"
         if "covered" in self.check:
@@ -142,7 +148,15 @@ class Calibration(BaseModel):
         nearest = min((count for count in factors if count >= samples), default=max(factors))
         factor = for_samples(factors[nearest], nearest, samples, self.antithetic and paired)
         factor *= relative_factor(self.trend, self.varied, settings)
-        return {"level": self.level, "factor": factor, "calibrated": not others and not self._contradicted, "source": source}
+        return {"level": self.level, "factor": factor, "calibrated": not others and not self._contradicted, "source": source,
+                "images": self.count}
+
+    def _otherwise(self, settings: Mapping[str, Any]) -> str:
+        """What may come of a run that is none of those this was measured with."""
+        steps = self.varied.get("sampler.steps")
+        if isinstance(steps, Range) and settings.get("sampler.steps", steps.low) < steps.low:
+            return ", in fewer steps than were tried, it may cover less, and the image have speckles"
+        return " it may cover more or less"
 
     @property
     def factors(self) -> dict[int, float]:

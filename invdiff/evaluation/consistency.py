@@ -19,7 +19,11 @@ from invdiff.problem import Problem
 TOO_SMALL, TOO_LARGE = 0.85, 1.15       # levels beyond which a restoration fits the noise, or leaves data unexplained
 STRUCTURED = 0.1                        # correlation of neighbours from which a residual is no noise
 MISFIT = 0.01                           # of noiseless data: the relative residual that counts as none
+EXPLAINED = ("explained", "overfitted")         # verdicts by which operator and noise may be as assumed, or there is less noise
 CHANCE = 3.0                            # standard errors that few values may miss these by
+WHITE = 0.6     # of `operators.noise_whiteness`, below which an image's noise has lost its finest detail: of 97 % of photos
+                # after JPEG of quality 60 to 90, of 6 % of blurred ones of noise 0.002 and none of more, and, by their
+                # texture, of 18 % of unblurred ones of noise 0.005
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Consistency:
             which is valid however they depend on each other (Vovk & Wang 2020). None without noise.
         whiteness: correlation of residuals one apart, along the last or the last but one axis, whichever is the larger, with
             its `whiteness_error` under white noise. None without noise, and for measurements that are flat vectors.
+        finest: of a measurement that is an image, where it was asked for, how much of its noise's finest detail there is, see
+            `operators.noise_whiteness`: JPEG and enlarging leave less than half, which is not white, and of another size.
     """
 
     level: float
@@ -45,6 +51,7 @@ class Consistency:
     p_value: float | None
     whiteness: float | None
     whiteness_error: float | None
+    finest: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -65,8 +72,16 @@ class Consistency:
             return False
         return abs(self.whiteness) > max(STRUCTURED, CHANCE * self.whiteness_error)
 
+    @property
+    def is_explained(self) -> bool:
+        """Whether its verdict is one of EXPLAINED."""
+        return self.verdict in EXPLAINED
+
     def words(self) -> str:
-        """One sentence."""
+        """One sentence, or two."""
+        lost = self.finest is not None and self.finest < WHITE
+        if lost and (self.verdict == "overfitted" or (self.is_structured and (self.whiteness or 0) > 0)):
+            return self._words_of_coloured()
         if self.sigma_y == 0:
             misfit = f"{100 * self.level:.2g} % of a measurement said to be noiseless"
             return (f"The restoration explains the measurement: it leaves {misfit}." if self.verdict == "explained" else
@@ -89,6 +104,18 @@ class Consistency:
                 cause if sharpened else "; the operator may be another one, or the restoration too smooth.")
         return ("The restoration does not explain the measurement: the residual is "
                 f"{level} of what noise alone would leave{cause}")
+
+    def _words_of_coloured(self) -> str:
+        """Those of noise whose finest detail is gone: less of it is left than was said, and neighbours are alike."""
+        level, sigma_y = f"{self.level:.2f}", f"{self.sigma_y:.2g}"
+        if self.verdict == "overfitted":
+            return (f"The residual is {level} of what white noise of {sigma_y} would leave, as is to be expected: JPEG or "
+                    "enlarging has taken the noise's finest detail. A smaller noise level would make worms of the rest.")
+        begins = (f"The residual has the size of the noise ({level} of it) but also" if self.verdict == "structured" else
+                  "The restoration does not explain the measurement: the residual is "
+                  f"{level} of what noise alone would leave, and has")
+        return (f"{begins} structure (neighbours correlate by {self.whiteness or 0:.2f}), as noise has after JPEG or "
+                f"enlarging: the noise level may be larger than {sigma_y}, or the operator another one.")
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ LEVEL = 0.9             # of the interval
 POOL = 1.0              # pixels: a handful of samples says little of the variance at one pixel, its neighbours help
 FEW = 8                 # samples; of fewer, Student's t of a spread that is pooled covers more than it says
 FLOOR = 1e-4            # of image units, the least spread: no interval is a point
+UNEXPLAINED = "not to be relied on, as the residual is not what noise alone would leave"
 
 
 def centre_and_spread(samples: Tensor, pool: float = POOL) -> tuple[Tensor, Tensor]:
@@ -141,12 +142,23 @@ def _excess(samples: int) -> float:
     return (samples / (samples - 1)) ** 0.5 if samples == 2 or samples % 2 else 1.0
 
 
-def uncalibrated(samples: int, antithetic: bool = False) -> dict[str, Any]:
+def uncalibrated(samples: int, antithetic: bool = False, assumed: str = "") -> dict[str, Any]:
     """The interval's entry in a report without a calibration. Of few exact samples it covers more than it says, as the spread
-    that it multiplies is pooled: of eight up to 94 %, in pairs 96 %, of two pairs 99 %."""
+    that it multiplies is pooled: of eight up to 94 %, in pairs 96 %, of two pairs 99 %. assumed: what is taken for known of a
+    measurement, as in "the noise is", and makes it too narrow where that is not so."""
     if samples < 2:
         return {"level": LEVEL, "factor": 0.0, "calibrated": False, "source": "a single sample has none"}
     factor = paired_factor if antithetic else gaussian_factor
     wide = "too wide for so few samples, " if samples < FEW else ""
     return {"level": LEVEL, "factor": factor(samples), "calibrated": False,
-            "source": f"Student's t, not calibrated; {wide}too narrow where a prior errs"}
+            "source": f"Student's t, not calibrated; {wide}too narrow where a prior errs"
+                      + (f", or {assumed} not as assumed" if assumed else "")}
+
+
+def unexplained(interval: dict[str, Any]) -> dict[str, Any]:
+    """The entry where the residual tells that operator or noise are others than was assumed, and so is what an interval covers:
+    of four photographs whose blur was taken for twice as wide, 55 to 82 % in place of 88 to 98 %."""
+    if not interval["factor"]:
+        return interval
+    promised = "images" in interval             # by a record, which then has nothing to say
+    return {**interval, "calibrated": False, "source": UNEXPLAINED if promised else f"{interval['source']}; {UNEXPLAINED}"}

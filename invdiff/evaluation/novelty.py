@@ -40,6 +40,8 @@ SMALLEST = 1e-4                     # losses below it, relative to sigma^2, are 
 ALARMS = 0.05                       # share of images like the calibration ones that may be called unusual
 SHRINKAGE = 0.3                     # of the features' correlations towards none: calibration images are few
 KEYS = ("mean", "scale", "precision", "scores")
+UNTOLD = ("Whether the image is like those the prior was tried on cannot be told, as the residual is not what noise alone "
+          "would leave.")
 
 
 @torch.no_grad()
@@ -100,8 +102,11 @@ class Novelty:
     unusual: bool
     harder: bool
 
-    def words(self) -> str:
-        """One sentence."""
+    def words(self, explained: bool = True) -> str:
+        """One sentence. explained: of a restoration that explains its measurement; another may look like an image all the same,
+        as what is left by a blur that was taken for twice as wide does."""
+        if not explained and not self.unusual:
+            return UNTOLD
         digits = next((n for n in (1, 2, 3) if f"{self.score:.{n}f}" != f"{self.threshold:.{n}f}"), 4)
         score = f"(score {self.score:.{digits}f}, unusual from {self.threshold:.{digits}f})"
         if not self.unusual:
@@ -119,15 +124,18 @@ class Reference:
         mean, scale: of the features of the calibration images, (F,).
         precision: inverse of their correlations, which are shrunk towards none, (F, F).
         scores: of each calibration image against the others, (n,), in ascending order.
+        channels: of the calibration images, if it is known: others are strange to it, as grey photographs are, whose noise the
+            prior has to tell from one channel, and not from three.
     """
 
     mean: Tensor
     scale: Tensor
     precision: Tensor
     scores: Tensor
+    channels: int | None = None
 
     @classmethod
-    def fit(cls, rows: Tensor) -> "Reference":
+    def fit(cls, rows: Tensor, channels: int | None = None) -> "Reference":
         """From features (n, F) of restorations of images that the prior is meant for; 19 at least, 40 are better.
 
         Each is scored against a reference of all others, so that the threshold, a conformal quantile of these scores, keeps its
@@ -140,7 +148,13 @@ class Reference:
                              f"got {tuple(rows.shape)}")
         rows = rows.double().cpu()
         scores = [_score(row, *_moments(rows[torch.arange(len(rows)) != i])) for i, row in enumerate(rows)]
-        return cls(*_moments(rows), torch.tensor(scores, dtype=torch.float64).sort().values)
+        return cls(*_moments(rows), torch.tensor(scores, dtype=torch.float64).sort().values, channels)
+
+    def speaks_of(self, channels: int, usual: int | None = None) -> bool:
+        """Can it tell whether an image of so many channels is unusual? Of complex ones there may be several, two each. usual:
+        the prior's channels, where those of the calibration images were not noted, as they are the same."""
+        known = self.channels or usual
+        return known in (None, channels) or (known == 2 and channels % 2 == 0)
 
     @property
     def threshold(self) -> float:
@@ -160,8 +174,8 @@ class Reference:
         return Novelty(score, self.threshold, p_value, score > self.threshold, harder)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists of numbers."""
-        return {key: getattr(self, key).tolist() for key in KEYS}
+        """Plain lists of numbers, and the number of channels."""
+        return {"channels": self.channels, **{key: getattr(self, key).tolist() for key in KEYS}}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Reference":
@@ -170,12 +184,15 @@ class Reference:
             tensors = {key: torch.tensor(values[key], dtype=torch.float64) for key in KEYS}
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"reference: expected lists of numbers {', '.join(KEYS)} ({error!r})") from error
+        channels = values.get("channels")
+        if channels is not None and (type(channels) is not int or channels < 1):
+            raise InputError(f"reference.channels: expected a whole number >= 1, got {channels!r}")
         count = len(tensors["mean"]) if tensors["mean"].ndim == 1 else 0
         shapes = {"mean": (count,), "scale": (count,), "precision": (count, count), "scores": (tensors["scores"].numel(),)}
         for key, tensor in tensors.items():
             if tensor.numel() == 0 or tuple(tensor.shape) != shapes[key] or not tensor.isfinite().all():
                 raise InputError(f"reference.{key}: expected finite numbers {shapes[key]}, got {tuple(tensor.shape)}")
-        return cls(**tensors)
+        return cls(**tensors, channels=channels)
 
 
 def _moments(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,24 +15,23 @@ and A cannot see the prior's part at all (Schwab, Antholzer & Haltmeier 2019, "D
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from deepinv.models import Denoiser
-from deepinv.physics import DecomposablePhysics, LinearPhysics
+from deepinv.physics import LinearPhysics
 from torch import Tensor
 from torch.nn.functional import conv2d
 
 from invdiff.diffusion.randomness import stream_seed, variance_of_mean
 from invdiff.errors import InputError
+from invdiff.evaluation.damped import damped_least_squares
 from invdiff.posterior.low_rank import gram, inner
 from invdiff.problem import Problem
-from operators import conjugate_gradients
 
 SPREAD = 0.25           # typical standard deviation of images in [0, 1]
-TOLERANCE = 1e-6        # of conjugate gradients, where an operator has no closed form
-FOR_PROBES = 1e-4       # the same, where the answer is noisy anyhow
-ITERATIONS = 500
+TOLERANCE = 1e-5        # of conjugate gradients, where an operator has no closed form
+FOR_PROBES = 0.01       # the same, where the answer is noisy anyhow; it is off by about the square
+FEWEST = 4              # probes, whatever they cost
 ALIKE = 1e-4            # probes that differ less do so by rounding
 RADIUS = 2.0            # pixels, of the window over noisy probes
 NOTHING = 1e-3          # a part of smaller root mean square cannot be seen: a quarter of a grey level of 255
@@ -86,7 +85,8 @@ class Provenance:
 
 
 @torch.no_grad()
-def provenance(problem: Problem, x: Tensor, spread: float | None = None, probes: int = 16, seed: int = 0) -> Provenance:
+def provenance(problem: Problem, x: Tensor, spread: float | None = None, probes: int = 16, seed: int = 0,
+               effort: int | None = None) -> Provenance:
     """Split a restoration by where it comes from.
 
     Args:
@@ -96,6 +96,7 @@ def provenance(problem: Problem, x: Tensor, spread: float | None = None, probes:
         probes: random images behind `measured`. Two do where the operator acts on each pixel alone; elsewhere more of them
             mean less noise. The cost is one solve with A each.
         seed: of the probes.
+        effort: iterations of the solves behind `measured`, after which there are no more probes than four.
 
     Raises:
         InputError: an operator that is not linear, x of another shape, or a number out of range.
@@ -111,9 +112,9 @@ def provenance(problem: Problem, x: Tensor, spread: float | None = None, probes:
     noise = (problem.sigma_y / (SPREAD if spread is None else spread)) ** 2
     x = x.to(problem.y)
     flat = _flat(problem, noise)
-    data = flat + _pull_back(problem, problem.y - problem.A(flat), noise)
-    seen = flat + _pull_back(problem, problem.A(x - flat), noise)
-    return Provenance(data, seen - data, x - seen, _measured(problem, noise, x, probes, seed))
+    data = flat + damped_least_squares(problem, problem.y - problem.A(flat), noise, TOLERANCE).x
+    seen = flat + damped_least_squares(problem, problem.A(x - flat), noise, TOLERANCE).x
+    return Provenance(data, seen - data, x - seen, _measured(problem, noise, x, probes, seed, effort))
 
 
 def _flat(problem: Problem, noise: float) -> Tensor:
@@ -138,32 +139,20 @@ def _fitted(columns: Sequence[Tensor], y: Tensor, noise: float) -> Tensor:
     return (inverse @ inner(columns, y)[..., None])[..., 0].float()
 
 
-def _pull_back(problem: Problem, y: Tensor, noise: float, tolerance: float = TOLERANCE) -> Tensor:
-    """(A^T A + noise)^-1 A^T y, or A^+ y without noise, (B, C, H, W)."""
-    physics: Any = problem.physics
-    if isinstance(physics, DecomposablePhysics):
-        return physics.prox_l2(0.0, y, 1 / noise) if noise else physics.A_dagger(y)
-
-    def solve(y: Tensor) -> Tensor:
-        return conjugate_gradients(lambda x: problem.A_adjoint_A(x).add(x, alpha=noise), problem.A_adjoint(y),
-                                   tolerance=tolerance, iterations=ITERATIONS).x
-
-    x = solve(y)
-    # without noise, rounding ends the first solve early; the second begins from what A still sees
-    return x if noise or tolerance > TOLERANCE else x + solve(y - problem.A(x))
-
-
-def _measured(problem: Problem, noise: float, like: Tensor, probes: int, seed: int) -> Tensor:
+def _measured(problem: Problem, noise: float, like: Tensor, probes: int, seed: int, effort: int | None) -> Tensor:
     """The diagonal of R, mean over channels, (B, 1, H, W): E[z * R z] for random signs z (Bekas, Kokiopoulou & Saad 2007).
 
     Every measurement sees the same signs, so what is beside it does not matter.
     """
-    draws: list[Tensor] = []
+    draws, spent = list[Tensor](), 0
     for k in range(probes):
         generator = torch.Generator().manual_seed(stream_seed(seed, 0, k))
         z = torch.randint(2, like.shape[1:], generator=generator).to(like).mul(2).sub(1).expand_as(like)
-        draws.append((z * _pull_back(problem, problem.A(z), noise, FOR_PROBES)).mean(1, keepdim=True))
-        if k == 1 and (draws[0] - draws[1]).abs().max() < ALIKE:
+        seen, iterations = damped_least_squares(problem, problem.A(z), noise, FOR_PROBES)
+        draws.append((z * seen).mean(1, keepdim=True))
+        spent += iterations
+        alike = k == 1 and (draws[0] - draws[1]).abs().max() < ALIKE
+        if alike or (effort is not None and spent >= effort and len(draws) >= FEWEST):
             break
     return _steadied(torch.stack(draws)).clamp(0, 1)
 

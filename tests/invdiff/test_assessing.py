@@ -100,3 +100,18 @@ def test_the_interval_of_an_exact_sampler_covers():
     found = invdiff.assess(result, problem, own)
     covered = float(((x[0] >= found.lower) & (x[0] <= found.upper)).double().mean())
     assert 0.9 - 3 * 0.3 / 24 < covered < 0.94 + 3 * 0.24 / 24
+
+
+@pytest.mark.parametrize("width", [3.0, 0.8])
+def test_a_wrong_blur_is_no_calibrated_one_where_it_shows_and_a_condition_where_it_does_not(prior, width):
+    """One that is too wide leaves structure; one that is too narrow leaves nothing but noise."""
+    y = invdiff.simulate(operators.GaussianBlur((3, 96, 96), sigma=1.5), sample_image(size=96), 0.02).y
+    problem = invdiff.Problem(operators.GaussianBlur((3, 96, 96), sigma=width), y, 0.02)
+    result = invdiff.restore(problem, prior, MomentMatching(steps=8), samples=2, antithetic=True)
+    found = invdiff.assess(result, problem, prior, calibration=RECORD, settings={"operator.sigma": width})
+    shows = found.report["consistency"]["verdict"] != "explained"
+    assert shows == (width > 1.5)
+    assert found.report["interval"]["calibrated"] == (not shows)
+    assert ("covers 90% on average if the operator and the noise are as assumed; measured on 34" in found.words()) != shows
+    assert ("not to be relied on" in found.words()) == shows
+    assert found.lower is not None

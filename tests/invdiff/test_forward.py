@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from invdiff.forward import mask_inpainting
@@ -26,3 +27,12 @@ def test_black_strokes_on_a_transparent_layer_are_to_be_laid_over_white(tmp_path
     Image.fromarray(pixels[..., :3]).save(tmp_path / "black.png")
     with pytest.raises(ValueError, match=r"got none"):
         mask_inpainting((3, 4, 6), str(tmp_path / "black.png"))
+
+
+def test_a_mask_of_equal_channels_is_no_remarkable_one(tmp_path, recwarn):
+    mask = np.zeros((6, 7, 3), np.uint8)
+    mask[:3] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    physics = mask_inpainting((3, 6, 7), str(tmp_path / "mask.png"))
+    assert physics.A(torch.ones(1, 3, 6, 7)).sum() == 3 * 3 * 7
+    assert not recwarn

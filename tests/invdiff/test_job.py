@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from deepinv.physics import Physics
+from PIL import Image
 
 from invdiff.config import OPERATORS, build_operator
 from invdiff.errors import InputError
@@ -153,3 +154,41 @@ def test_a_photograph_that_was_blurred_is_restored_at_its_own_size(tiny_prior, t
             outcome.save(tmp_path / "out")
             assert run_config(None, tmp_path / "out" / "config.yaml").operator["boundary"] == "auto"
     assert 2 * errors["auto"] < errors["circular"]
+
+
+def save_in_colour(path, size=24):
+    """A grey photo in three equal channels."""
+    grey = to_uint8(sample_image(size=size).mean(1, keepdim=True))
+    Image.fromarray(np.stack([grey] * 3, -1)).save(path)
+    return path
+
+
+def test_a_grey_photo_stored_in_colour_is_restored_as_the_grey_one(tmp_path, tiny_prior):
+    colour, grey = save_in_colour(tmp_path / "scan.png"), tmp_path / "grey.png"
+    Image.open(colour).convert("L").save(grey)
+    given = [f"prior={tiny_prior(channels=3, centre=0.5)}", "samples=2", "sampler.steps=2"]
+    for key, more in (("truth", []), ("input", ["sigma_y=0.1"])):
+        with pytest.warns(UserWarning, match=r"scan.png: its three channels are equal, so it is taken for grey"):
+            got = run(run_config("denoise", None, [*given, *more, f"{key}={colour}"]))
+        assert got.result.samples.shape == (1, 2, 1, 24, 24)
+        same = run(run_config("denoise", None, [*given, *more, f"{key}={grey}"]))
+        assert torch.equal(got.result.samples, same.result.samples)
+        assert (got.truth is None) == (key == "input")
+
+
+@pytest.mark.filterwarnings("ignore:.*three channels are equal")
+def test_an_estimate_in_equal_channels_starts_a_colour_image(photo, tmp_path, tiny_prior):
+    start = tmp_path / "start.png"
+    Image.fromarray(np.full((21, 35, 3), 128, np.uint8)).save(start)
+    given = [f"truth={photo}", f"prior={tiny_prior(channels=3, centre=0.5)}", "samples=1", "sampler.steps=1",
+             "sampler.start_sigma=0.1", f"start={start}"]
+    assert run(run_config("denoise", None, given)).result.samples.shape[2] == 3
+
+
+@pytest.mark.parametrize(("task", "assumed"), [("denoise", "the noise is"), ("inpaint", "the operator and the noise are")])
+def test_the_words_of_an_interval_are_as_good_as_what_was_said(task, assumed, photo, tiny_prior):
+    """Of a measurement; of a simulation it is known."""
+    given = [f"prior={tiny_prior(channels=3, centre=0.5)}", "samples=2", "sampler.steps=2", "sigma_y=0.5"]
+    for key in ("truth", "input"):
+        said = run(run_config(task, None, [*given, f"{key}={photo}"])).report["interval"]["source"]
+        assert (f"or {assumed} not as assumed" in said) == (key == "input")

@@ -1,18 +1,28 @@
 """The appraisal of a restoration agrees with what is known of it, and leaves out what cannot be said."""
 
+import io
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import operators
 from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
+from invdiff.calibration.finding import reference_of
+from invdiff.calibration.record import read_calibration
 from invdiff.evaluation.novelty import Reference, features
+from invdiff.io.images import sample_image, to_uint8
 from invdiff.mri.scan_prior import ScanPrior
+from invdiff.noise_level import FLOOR, noise_level
+from invdiff.paths import bundled
 from invdiff.posterior import DPS, MomentMatching
 from invdiff.priors.facts import own_sampling
 from invdiff.problem import Problem
 from invdiff.restoration import restore
 from invdiff.simulation import simulate
-from invdiff.trust import appraise, estimated_noise
+from invdiff.trust import appraise, as_far_as_explained, assumed_of, estimated_noise, finest_noise
 
 SIZE = (1, 12, 12)
 PRIOR = gaussian_prior("stationary", SIZE)
@@ -94,3 +104,84 @@ def test_noise_that_is_not_white_is_told():
         said = estimated_noise(Problem(operators.Denoising(size), 0.5 + y, 0.05))
         assert said["words"].startswith("Noise level estimated from the image: 0.05.")
         assert ("as white noise is not" in said["words"]) == (said["whiteness"] < 0.5) == told
+
+
+def as_jpeg(y, quality):
+    """y (1, 3, H, W) as JPEG leaves it."""
+    buffer = io.BytesIO()
+    Image.fromarray(to_uint8(y)).save(buffer, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(buffer), np.float32) / 255).permute(2, 0, 1)[None]
+
+
+@pytest.fixture(scope="module")
+def blurred():
+    """A photograph, a blur, and what it makes with noise of 0.02."""
+    x, physics = sample_image(size=128), operators.GaussianBlur((3, 128, 128), sigma=2.0)
+    return x, physics, simulate(physics, x, 0.02).y
+
+
+def test_less_noise_than_was_said_is_told_from_noise_that_jpeg_has_thinned(blurred):
+    x, physics, y = blurred
+    plain, thinned = (appraise(Problem(physics, each, 0.04), PRIOR, x[None]).report["consistency"]
+                      for each in (y, as_jpeg(y, 60)))
+    assert plain["verdict"] == thinned["verdict"] == "overfitted"
+    assert plain["finest"] > 0.8
+    assert "may be smaller than 0.04" in plain["words"]
+    assert thinned["finest"] < 0.5
+    assert "as is to be expected: JPEG" in thinned["words"]
+    right = appraise(Problem(physics, y, 0.02), PRIOR, x[None]).report["consistency"]
+    assert (right["verdict"], right["finest"]) == ("explained", None)              # nobody asked
+
+
+def test_only_of_images_without_missing_pixels_is_the_noise_judged(blurred):
+    x, _, y = blurred
+    mask = operators.Inpainting((3, 128, 128), operators.random_mask((3, 128, 128), 0.5))
+    problems = [Problem(mask, mask.A(x), 0.05),
+                Problem(operators.MRI((2, 8, 8), torch.ones(8, 8)), torch.zeros(1, 2, 8, 8), 0.1),
+                Problem(operators.CompressedSensing((1, 8, 8), rate=0.5), torch.zeros(1, 1, 32), 0.1),
+                Problem(operators.Denoising((1, 9, 9)), torch.zeros(1, 1, 9, 9), 0.1)]
+    assert [finest_noise(problem) for problem in problems] == [None] * 4
+    sums = operators.Denoising((3, 128, 128))
+    assert finest_noise(Problem(sums, y, 0.05)) > 0.8
+    sums.measures_images = False
+    assert finest_noise(Problem(sums, y, 0.05)) is None
+
+
+def test_the_noise_level_of_a_jpeg_has_a_floor_where_a_blur_is_to_be_undone(blurred):
+    """Of which the estimate, of what JPEG leaves in flat areas, makes garbage."""
+    _, physics, y = blurred
+    thinned = as_jpeg(y, 60)
+    assert noise_level(y) == pytest.approx(0.02, rel=0.1)
+    assert noise_level(thinned) == FLOOR == 0.015
+    assert noise_level(thinned, inverts=False) == float(operators.estimate_sigma(thinned)) < 0.005
+    said = estimated_noise(Problem(physics, thinned, noise_level(thinned)))
+    assert said["words"].startswith("Noise level estimated from the image: 0.015, the least that is taken of such an image.")
+
+
+def test_grey_images_are_not_judged_by_colour_ones():
+    reference = Reference.fit(features(PRIOR, draws(40)), channels=3)
+    problem, samples = restored(operators.Denoising(SIZE))
+    assert "novelty" not in appraise(problem, PRIOR, samples, reference).report
+    assert "novelty" in appraise(problem, PRIOR, samples, replace(reference, channels=1)).report
+    for path in bundled("configs").glob("*.calibration.json"):
+        known = reference_of(read_calibration(path))
+        assert known.channels == (2 if path.name.startswith("mri") else 3)
+
+
+def test_nothing_is_promised_where_the_restoration_does_not_explain_the_measurement():
+    """Not that an image is as usual, either, which is judged by the restoration."""
+    problem, samples = restored(operators.Denoising(SIZE))
+    reference = replace(Reference.fit(features(PRIOR, draws(40))), scores=torch.tensor([100.0] * 20))       # all is usual
+    promised = {"level": 0.9, "factor": 2.0, "calibrated": True, "source": "covers 90% on average"}
+    for sigma_y, verdict, kept in ((0.05, "explained", True), (0.2, "overfitted", True), (0.03, "unexplained", False)):
+        report = appraise(Problem(problem.physics, problem.y, sigma_y), PRIOR, samples, reference).report
+        assert report["consistency"]["verdict"] == verdict
+        assert (as_far_as_explained(promised, report) == promised) == kept
+        assert report["novelty"]["words"].startswith("The image is like those") == kept
+    assert "not to be relied on" in as_far_as_explained(promised, report)["source"]
+
+
+def test_the_noise_alone_is_assumed_where_there_is_no_operator():
+    assert assumed_of(Problem(operators.Denoising(SIZE), torch.zeros(1, *SIZE), 0.1)) == "the noise is"
+    blur = operators.GaussianBlur(SIZE, sigma=0.5)
+    assert assumed_of(Problem(blur, torch.zeros(1, *SIZE), 0.1)) == "the operator and the noise are"

@@ -9,10 +9,11 @@ import torch
 
 import invdiff.calibration.measuring
 from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
-from invdiff.calibration.finding import find_calibration, interval_of, place
+from invdiff.calibration.finding import find_calibration, interval_of, place, reference_of
 from invdiff.calibration.known import Known, known_images
 from invdiff.calibration.measuring import calibrate, check_unlike, detected
 from invdiff.calibration.record import read_calibration, write_calibration
+from invdiff.calibration.varying import Range
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import paired_factor
 from invdiff.job import run
@@ -309,3 +310,29 @@ def test_pictures_stand_in_for_slices(tmp_path):
     images = known_images(run_config("mri", None, ["sigma_y=0.01"]), tmp_path / "pictures.h5", "test", 2, 0)
     assert (len(images), images.slices.size) == (2, (33, 33))
     assert images.slices.read(1).unique() == pytest.approx(102 / 255)
+
+
+def test_fewer_steps_than_were_tried_are_said_to_be(gaussian):
+    config = config_of("sampler.steps=3")
+    varied = {"sampler.steps": Range(low=3, high=8, whole=True)}
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"), law=varied)
+    for steps, said in ((2, ": here, in fewer steps than were tried, it may cover less, and the image have speckles"),
+                        (9, ": here it may cover more or less")):
+        entry = record.interval(config.model_copy(update={"sampler": config.sampler | {"steps": steps}}), 6, 0.05)
+        assert said in entry["source"]
+        assert entry["calibrated"] is False
+    assert ": here" not in record.interval(config, 6, 0.05)["source"]
+
+
+def test_what_is_assumed_of_a_measurement_goes_with_the_promise(gaussian):
+    config = config_of("sampler.steps=2")
+    record = calibrate(config, Known(gaussian.crops[:4], None, "four"))
+    assert record.interval(config, 6, 0.05, "the noise is")["source"].startswith(
+        "covers 90% on average if the noise is as assumed; measured on 2 images")
+    assert interval_of(record, config, 6, 0.05, "the noise is") == record.interval(config, 6, 0.05, "the noise is")
+    assert "as assumed" not in record.interval(config, 6, 0.05)["source"]
+
+
+def test_the_channels_of_what_is_usual_are_kept(gaussian):
+    record = calibrate(config_of("sampler.steps=2"), Known(gaussian.crops[:40], None, "forty"))
+    assert reference_of(record).channels == SIZE[0]

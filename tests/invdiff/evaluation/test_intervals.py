@@ -15,6 +15,8 @@ from invdiff.evaluation.intervals import (
     hoeffding_bentkus,
     paired_factor,
     uncalibrated,
+    unexplained,
+    words_of,
 )
 
 
@@ -128,3 +130,19 @@ def test_students_t_by_pairs_covers_the_truth_where_pairs_share_their_mean(sampl
     for level in (0.5, 0.9):
         assert abs((ratio <= paired_factor(samples, level)).mean() - level) < 3 * 0.5 / ratio.size**0.5
     assert paired_factor(3) == gaussian_factor(3)
+
+
+def test_no_promise_is_made_where_the_measurement_is_not_explained():
+    promised = {"level": 0.9, "factor": 2.0, "calibrated": True, "source": "covers 90% on average", "images": 34}
+    got = unexplained(promised)
+    assert (got["factor"], got["calibrated"]) == (2.0, False)
+    said = words_of(got)[0]
+    assert "not to be relied on, as the residual is not what noise alone would leave" in said
+    assert "covers" not in said
+    assert unexplained(uncalibrated(8))["source"].startswith(f"{uncalibrated(8)['source']}; not to be relied on")
+    assert unexplained(uncalibrated(1)) == uncalibrated(1)                  # a single sample has none
+
+
+def test_what_is_assumed_is_said_without_a_calibration_too():
+    assert uncalibrated(8, assumed="the noise is")["source"].endswith("where a prior errs, or the noise is not as assumed")
+    assert uncalibrated(8)["source"].endswith("where a prior errs")

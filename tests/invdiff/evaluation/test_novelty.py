@@ -205,3 +205,24 @@ def test_refusals():
                                                           (1.2012, 1.1987, "(score 1.201, unusual from 1.199)")])
 def test_the_words_do_not_contradict_themselves_by_rounding(score, threshold, said):
     assert said in Novelty(score, threshold, 0.01, True, True).words()
+
+
+def test_a_reference_speaks_of_images_of_its_own_channels_alone():
+    rows = torch.randn(20, 12, generator=torch.Generator().manual_seed(0))
+    colour, complex_ones, unknown = (Reference.fit(rows, channels) for channels in (3, 2, None))
+    assert [colour.speaks_of(n) for n in (1, 2, 3)] == [False, False, True]
+    assert [complex_ones.speaks_of(n) for n in (1, 2, 3, 4)] == [False, True, False, True]          # 4: two sets of coil maps
+    assert unknown.speaks_of(1)
+    assert not unknown.speaks_of(1, usual=3)
+    assert Reference.from_dict(json.loads(json.dumps(colour.to_dict()))).channels == 3
+    for bad in (0, 1.5, True, "3"):
+        with pytest.raises(InputError, match=r"reference\.channels: expected a whole number"):
+            Reference.from_dict(colour.to_dict() | {"channels": bad})
+
+
+def test_that_an_image_is_usual_is_not_said_of_what_explains_nothing():
+    """A warning is: what is strange may be why."""
+    usual, strange = Novelty(0.8, 1.2, 0.5, False, True), Novelty(2.0, 1.2, 0.01, True, True)
+    assert "is like those" in usual.words()
+    assert usual.words(explained=False).startswith("Whether the image is like those the prior was tried on cannot be told")
+    assert strange.words(explained=False) == strange.words()

@@ -261,3 +261,24 @@ def test_refusals():
         provenance(problem, x, probes=0)
     with pytest.raises(InputError, match="spread > 0"):
         provenance(problem, x, spread=0.0)
+
+
+@pytest.mark.parametrize("boundary", ["valid", "replicate"])
+def test_a_window_of_a_circular_filter_takes_a_tenth_of_the_iterations(boundary):
+    """Out of focus, and so little noise that plain conjugate gradients take 500."""
+    size, noise = (1, 40, 44), 0.0008
+    physics = operators.blur(size, operators.disc_kernel(3.0), boundary)
+    problem = simulate(physics, rand(1, *size), noise)
+    exact, before = resolution(problem, size), problem.calls.operator
+    got = provenance(problem, rand(1, *size, seed=1), effort=200)
+    assert problem.calls.operator - before < (1000 if boundary == "valid" else 3500)        # it was 14000
+    assert float(got.measured.mean()) == pytest.approx(float(exact.mean()), abs=0.015)
+
+
+def test_probes_that_cost_much_are_few():
+    physics = operators.blur((1, 24, 24), operators.disc_kernel(2.0), "valid")
+    problem, x = simulate(physics, rand(1, 1, 24, 24), 0.001), rand(1, 1, 24, 24)
+    four, many = (provenance(problem, x, probes=probes).measured for probes in (4, 16))
+    assert torch.equal(provenance(problem, x, effort=1).measured, four)
+    assert torch.equal(provenance(problem, x, effort=10**6).measured, many)
+    assert not torch.equal(four, many)

@@ -205,3 +205,18 @@ def test_refusals():
         consistency(problem, truths(3))
     with pytest.raises(InputError, match="expected restorations"):
         consistency(problem, torch.zeros(2, 0, *SIZE))
+
+
+@pytest.mark.parametrize("finest", [None, 0.3, 0.8])
+def test_noise_that_has_lost_its_finest_detail_is_not_called_smaller(finest):
+    """A residual of half the size is what JPEG leaves of noise, and its neighbours are alike."""
+    lost = finest == 0.3
+    small, alike, far = (Consistency(level, 0.02, 10_000, 1e4 * level**2, 0.0, 0.4, 0.01, finest) for level in (0.5, 1.0, 1.7))
+    assert [one.verdict for one in (small, alike, far)] == ["overfitted", "structured", "unexplained"]
+    assert ("may be smaller" in small.words()) != lost
+    assert ("as is to be expected: JPEG or enlarging" in small.words()) == ("make worms" in small.words()) == lost
+    for one in (alike, far):
+        assert ("as noise has after JPEG or enlarging: the noise level may be larger than 0.02" in one.words()) == lost
+    assert "does not explain" in far.words()
+    assert "does not explain" not in alike.words()
+    assert "explains the measurement" in Consistency(1.0, 0.02, 10_000, 1e4, 0.5, 0.0, 0.01, finest).words()

@@ -295,3 +295,28 @@ def test_sample_photos_need_no_download():
 def test_an_unknown_sample_is_refused():
     with pytest.raises(InputError, match="expected one of chelsea"):
         sample_image("lena")
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "npy", "tiff"])
+def test_equal_channels_are_one_and_that_is_said(tmp_path, suffix):
+    """A grey scan that was stored in colour: its noise is one, too."""
+    grey, path = random((9, 8)), tmp_path / f"scan.{suffix}"
+    colour = np.stack([grey] * 3, -1)
+    if suffix == "npy":
+        np.save(path, colour)
+    else:
+        Image.fromarray(colour).save(path)
+    with pytest.warns(UserWarning, match=f"scan.{suffix}: its three channels are equal, so it is taken for grey"):
+        got = load_image(path)
+    assert got.shape == (1, 1, 9, 8)
+    kept = load_image(path, as_grey=False)
+    assert kept.shape == (1, 3, 9, 8)
+    assert torch.equal(kept[:, :1], got)
+
+
+def test_one_value_that_differs_makes_a_colour_image(tmp_path, recwarn):
+    colour = np.stack([random((5, 6))] * 3, -1)
+    colour[2, 3, 1] ^= 1
+    Image.fromarray(colour).save(tmp_path / "x.png")
+    assert load_image(tmp_path / "x.png").shape == (1, 3, 5, 6)
+    assert not recwarn
