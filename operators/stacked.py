@@ -149,7 +149,8 @@ def stack(
 
 
 def _image_size(physics: Sequence[Physics], given: Sequence[int] | None) -> tuple[int, ...]:
-    known = [tuple(size) for size in (given, *(getattr(part, "img_size", None) for part in physics)) if size is not None]
+    said = (given, *(getattr(part, "img_size", None) for part in physics))
+    known = [tuple(size) for size in said if size is not None and len(size) == 3]  # deepinv's coils say (H, W) until called
     if not known:
         raise ValueError("img_size: no operator knows the image's size; expected (C, H, W)")
     if other := [size for size in known if size != known[0]]:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from deepinv.physics import BlurFFT, DecomposablePhysics, LinearPhysics, Physics, PoissonNoise, stack
+from deepinv.physics import BlurFFT, DecomposablePhysics, LinearPhysics, MultiCoilMRI, Physics, PoissonNoise, stack
 from deepinv.utils import TensorList
 
 import operators
@@ -58,6 +58,14 @@ def test_a_stack_of_deepinv_s_is_one_operator_and_its_noise_is_weighed():
     mean, spread = prior.posterior(problem)
     torch.testing.assert_close(mean.flatten(1), 0.4 + off @ gain.T, rtol=0, atol=1e-6)
     torch.testing.assert_close(spread, cov - gain @ matrix @ cov, rtol=0, atol=1e-6)
+
+
+def test_deepinv_s_coils_may_be_stacked_before_they_are_called():
+    mask = torch.ones(1, 1, 6, 8)
+    maps = torch.ones(1, 2, 6, 8, dtype=torch.complex64)
+    scans = [MultiCoilMRI(mask=mask, coil_maps=maps, img_size=(6, 8)) for _ in range(2)]
+    y = [torch.zeros(1, 2, 2, 6, 8)] * 2
+    assert Problem(stack(*scans), y, 0.1).image_shape == (2, 6, 8)
 
 
 def test_a_stack_s_noise_levels_are_all_zero_or_none():

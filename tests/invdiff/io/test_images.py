@@ -155,7 +155,7 @@ def test_jpeg_and_cmyk(tmp_path):
     grey = np.full((16, 16, 3), 128, np.uint8)
     Image.fromarray(grey).save(tmp_path / "x.jpg", quality=95)
     Image.new("CMYK", (16, 16), (255, 0, 0, 0)).save(tmp_path / "cmyk.tif")
-    assert (load_image(tmp_path / "x.jpg") - 128 / 255).abs().max() < 0.01
+    assert (load_image(tmp_path / "x.jpg", as_grey=False) - 128 / 255).abs().max() < 0.01
     assert load_image(tmp_path / "cmyk.tif")[0, :, 0, 0].tolist() == [0, 1, 1]
 
 
