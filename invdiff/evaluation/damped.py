@@ -30,7 +30,7 @@ def damped_least_squares(problem: Problem, y: Tensor, noise: float, tolerance: f
 
     In closed form where the operator has an SVD, else by conjugate gradients to a relative residual of `tolerance`. On the
     measurement, as A^T (A A^T + noise)^-1 y, that tells the error: on the image, whose residual A^T y is nearly all of large
-    singular values, the small ones need a hundredth of it. So it is done there where there is noise, and y is no larger; and
+    singular values, the small ones need a hundredth of it. So it is done there where there is noise, and y is smaller; and
     for a window of a circular filter's result, for which the filter's inverse is a preconditioner: a tenth of the iterations.
     """
     physics: Any = problem.physics
