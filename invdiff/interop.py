@@ -42,7 +42,7 @@ class AsReconstructor(Reconstructor):
     def forward(self, y: Tensor, physics: Physics, **kwargs: object) -> Tensor:
         """(B, C, H, W), on y's device, for y (B, ...), of a stack a list of them. Raises InputError if the noise level is not
         known, or measurements have levels and the operator parameters of their own."""
-        level = noise_level(physics, len(y)) if self.sigma_y is None else self.sigma_y
+        level = stated_noise(physics, len(y)) if self.sigma_y is None else self.sigma_y
         if not isinstance(level, Tensor):
             return self._mean(Problem(physics, y, level), self.sampler)
         if Problem(physics, y, 0.0).together:
@@ -69,11 +69,11 @@ def _for_measurement(j: int, sampler: Sampler, seed: int, samples: int) -> Sampl
     return moved
 
 
-def noise_level(physics: Physics, count: int = 1) -> Any:
+def stated_noise(physics: Physics, count: int = 1) -> Any:
     """The standard deviation that a deepinv physics says its noise has, of a stack one for each; of `count` measurements a
     tensor (count,), where theirs differ. Raises InputError unless it is Gaussian, and one or as many."""
     if isinstance(physics, StackedPhysics):
-        return [noise_level(part) for part in physics.physics_list]
+        return [stated_noise(part) for part in physics.physics_list]
     model = getattr(physics, "noise_model", None)
     sigma = torch.as_tensor(model.sigma).flatten() if isinstance(model, GaussianNoise) else torch.empty(0)
     levels = set(sigma.tolist())

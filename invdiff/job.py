@@ -112,7 +112,7 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     others = {name: load(name) for name in config.other_priors}
     draw = partial(restore, problem, sampler=build_sampler(config.sampler), samples=config.samples, seed=config.seed,
                    device=config.device, batch_size=config.batch_size, precision=config.precision, on_step=on_step,
-                   start=_start(config, posed), antithetic=config.antithetic)
+                   start=_start(known, posed), antithetic=config.antithetic)
     result = draw(prior=prior, checkpoint=checkpoint)
     samples = posed.inner(result.samples)
     shifts = prior_shift(samples, others, lambda other: posed.inner(draw(prior=other).samples))

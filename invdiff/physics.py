@@ -44,7 +44,8 @@ def _single(dtype: torch.dtype) -> torch.dtype:
 def as_one(physics: Physics, y: Any, sigma_y: Any) -> tuple[Physics, Any, Any]:
     """deepinv's stack of operators, its list of measurements and a noise level for each, as one of each; others as they are."""
     if isinstance(physics, StackedPhysics):
-        levels = [float(level) for level in sigma_y] if isinstance(sigma_y, list | tuple) else None
+        several = isinstance(sigma_y, list | tuple) or (isinstance(sigma_y, Tensor) and sigma_y.numel() > 1)
+        levels = [float(level) for level in sigma_y] if several else None
         if levels:
             if 0 < sum(level > 0 for level in levels) < len(levels):
                 raise ValueError(f"sigma_y: expected levels that are all 0, or all larger, got {levels}")

@@ -61,10 +61,21 @@ def pose_image(config: RunConfig, image: Tensor, seed: int, *, within: bool = Fa
     """The problem that a config makes of a clean image (1, C, H, W), cut to whole blocks, with noise of a seed. within: what
     the measurement does not reach is spare, as it is of one in a file. Raises InputError."""
     truth = in_blocks(image, config.operator)
-    physics = build_operator(config.operator, truth.shape[1:])
+    truth, physics = _of_grey_or_colour(config, truth)
     with faults_told(f"operator {config.operator['name']}: measures no image of {tuple(truth.shape[1:])}"):
         problem = simulate(physics, truth, float(config.sigma_y or 0), seed)
     return Posed(problem, truth, config.operator, getattr(physics, "border", NOTHING) if within else NOTHING)
+
+
+def _of_grey_or_colour(config: RunConfig, truth: Tensor) -> tuple[Tensor, Physics]:
+    """The operator for a clean image; and that, in three channels if it is grey and the operator is for colour images alone."""
+    try:
+        return truth, build_operator(config.operator, truth.shape[1:])
+    except InputError:
+        if truth.shape[1] == 1:
+            with suppress(InputError):
+                return truth.expand(-1, 3, -1, -1), build_operator(config.operator, (3, *truth.shape[2:]))
+        raise
 
 
 def in_blocks(image: Tensor, operator: dict[str, Any]) -> Tensor:

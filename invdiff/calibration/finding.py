@@ -26,7 +26,7 @@ def find_calibration(config: RunConfig, prior: Denoiser, sigma_y: float | None =
     own before the bundled one.
 
     Raises InputError for a file that the config names and that is missing, damaged or another run's. Others that are damaged
-    are passed over with a warning, and so is one beside the config, which found it by itself, if it is another run's.
+    are passed over with a warning, and so is another run's whose name is that of one beside a config, which is found unasked.
     """
     fit: list[Calibration] = []
     for path in _candidates(config):

@@ -77,10 +77,12 @@ def pictures_in(source: Path) -> tuple[list[Path], list[str]]:
 
 
 def names_of(pictures: Sequence[Path]) -> list[str]:
-    """Of output folders: stems, or whole names where stems are the same, or another's name, be it in capitals."""
+    """Of output folders: stems, or whole names where stems are the same, or another's name, be it in capitals, or are those of
+    what else is written."""
     stems, names = (Counter(getattr(path, part).casefold() for path in pictures) for part in ("stem", "name"))
-    return [path.stem if stems[path.stem.casefold()] == 1 and path.stem.casefold() not in names else path.name
-            for path in pictures]
+    names |= Counter({SUMMARY})
+    return [path.stem if stems[path.stem.casefold()] == 1 and path.stem.casefold() not in names
+            and not path.stem.casefold().endswith(".partial") else path.name for path in pictures]
 
 
 def _check_place(output: Path) -> None:
@@ -163,14 +165,16 @@ def _restored(config: Any, picture: Path, folder: Path, run: Callable[[Path], An
 
 
 def _kept(config: Any, folder: Path) -> dict[str, Any] | None:
-    """The report of a finished result of this config that is younger than all that is read for it."""
+    """The report of a finished result of this config that is younger than the files that it names."""
     from invdiff.io.results import holds_result
     from invdiff.priors.names import file_of
 
     if not holds_result(folder, config.model_dump()):
         return None
     made = (folder / "report.json").stat().st_mtime
-    read = [Path(name) for name in (*config.files, file_of(config.prior)) if Path(name).is_file()]
+    named = (*config.files, *map(file_of, (config.prior, *config.other_priors)))
+    paths = [Path(part) for name in named for part in (name, name.rpartition(":")[0]) if part]      # kernels.npz:NAME
+    read = [path for path in paths if path.is_file()]
     if any(path.stat().st_mtime > made for path in read):
         return None
     try:
@@ -188,7 +192,7 @@ def _row(status: str, picture: Path, folder: Path, report: dict[str, Any]) -> di
     unusual = report.get("novelty", {}).get("unusual")
     coloured = report.get("noise_level", {}).get("whiteness", 1.0) < WHITE
     notes = ["unlike the images the prior was tried on" if unusual else "",
-             "the estimate of the noise is too small, give sigma_y" if coloured else ""]
+             "the noise level is a guess, give sigma_y" if coloured else ""]
     psnr = {name: report["metrics"].get(name, {}).get("psnr") for name in ("restored", "measurement")}
     return {"picture": str(picture), "folder": str(folder), "status": status, "psnr": psnr["restored"],
             "psnr_measurement": psnr["measurement"], "residual": report["consistency"]["verdict"],

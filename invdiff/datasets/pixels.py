@@ -50,9 +50,9 @@ def load_whole(path: str | Path, key: str | None, channels: int) -> np.ndarray:
 
 def check_apart(path: str | Path, key: str | None, test: str) -> None:
     """Raises InputError where test images are among those that are trained on, as they lie in a folder that is taken whole."""
-    whole = Path(path).resolve()
-    if key is None and whole.is_dir() and named_in(path, test, "data.test")[0].resolve().is_relative_to(whole):
-        raise InputError(f"data.test: {test} lies in {path}, all of which is trained on; name what to train on, data.key")
+    (whole, file), (place, other) = (named_in(path, name, "data.test") for name in (key, test))
+    if whole.is_dir() and not file and not other and place.resolve().is_relative_to(whole.resolve()):
+        raise InputError(f"data.test: {test} lies in {whole}, all of which is trained on; name what to train on, data.key")
 
 
 def check_holdout(holdout: int, count: int) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from deepinv.physics import DecomposablePhysics
 from torch import Tensor
 from torch.nn import functional
 
+from invdiff.physics import has_svd
 from invdiff.posterior.covariance import in_image_space, is_window
 from invdiff.problem import Problem
 from operators import conjugate_gradients
@@ -34,9 +34,9 @@ def damped_least_squares(problem: Problem, y: Tensor, noise: float, tolerance: f
     for a window of a circular filter's result, for which the filter's inverse is a preconditioner: a tenth of the iterations.
     """
     physics: Any = problem.physics
-    if isinstance(physics, DecomposablePhysics):
+    if has_svd(physics):
         return Damped(physics.prox_l2(0.0, y, 1 / noise) if noise else physics.A_dagger(y), 0)
-    if is_window(problem) or (noise and not in_image_space(problem)):
+    if (noise or _is_valid(physics)) and (is_window(problem) or not in_image_space(problem)):
         found = conjugate_gradients(lambda v: problem.A(problem.A_adjoint(v)).add(v, alpha=noise), y,
                                     precondition=_preconditioner(problem, noise), tolerance=tolerance, iterations=ITERATIONS)
         return Damped(problem.A_adjoint(found.x), int(found.iterations.max()))
@@ -46,6 +46,10 @@ def damped_least_squares(problem: Problem, y: Tensor, noise: float, tolerance: f
     # without noise, rounding ends the first solve early; the second begins from what A still sees
     second = _on_the_image(problem, y - problem.A(first.x), noise, tolerance / 100)
     return Damped(first.x + second.x, first.iterations + second.iterations)
+
+
+def _is_valid(physics: Any) -> bool:
+    return getattr(physics, "boundary", None) == "valid"
 
 
 def _on_the_image(problem: Problem, y: Tensor, noise: float, tolerance: float) -> Damped:
@@ -59,7 +63,7 @@ def _preconditioner(problem: Problem, noise: float) -> Callable[[Tensor], Tensor
     if not is_window(problem):
         return None
     gain, (rows, columns), size = problem.physics.response_power, problem.physics.border, problem.size
-    least = LEAST if getattr(problem.physics, "boundary", None) == "valid" else AT_BORDERS
+    least = LEAST if _is_valid(problem.physics) else AT_BORDERS
     inverse = 1 / (gain + max(noise, least**2 * float(gain.max())))
 
     def prepare(v: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """What a prior imagines: sheets of unconditional samples, drawn by the library's own integrator."""
 
-
 import torch
 from torch import Tensor
 
@@ -8,8 +7,6 @@ from invdiff.diffusion.integrators import DPMSolverPP, Integrator
 from invdiff.diffusion.randomness import Streams, stream_seed
 from invdiff.diffusion.schedules import Karras, Schedule
 from invdiff.priors.denoiser import EDMDenoiser
-
-_GAP = 2        # pixels between samples
 
 
 @torch.no_grad()

@@ -45,6 +45,13 @@ def test_missing_pixels_stay_zero(photo):
     assert (problem.y == 0).float().mean().item() == pytest.approx(0.5, abs=0.01)
 
 
+def test_a_grey_truth_is_a_colour_image_where_the_operator_is_for_those_alone(tmp_path):
+    save_image(tmp_path / "grey.png", torch.rand(1, 16, 16))
+    posed = pose(run_config("denoise", None, ["operator=colorization", f"truth={tmp_path / 'grey.png'}"]))
+    assert posed.truth.shape == (1, 3, 16, 16)
+    assert posed.problem.y.shape == (1, 1, 16, 16)
+
+
 def test_a_truth_is_cropped_to_whole_blocks(photo):
     problem, truth = posed("sr", f"truth={photo}", "operator.factor=4")
     assert truth.shape == (1, 3, 20, 32)

@@ -47,6 +47,7 @@ def test_a_stack_of_deepinv_s_is_one_operator_and_its_noise_is_weighed():
     again = Problem(stack(*parts), TensorList(measured), levels)
     torch.testing.assert_close(again.y, problem.y)
     assert again.sigma_y == 0.05
+    assert torch.equal(Problem(stack(*parts), TensorList(measured), torch.tensor(levels)).y, again.y)
     assert again.image_shape == SIZE
 
     eye = torch.eye(48).reshape(48, *SIZE)

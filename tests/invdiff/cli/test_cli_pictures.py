@@ -227,7 +227,8 @@ def test_noise_and_boundary_are_found_for_each_picture_and_its_config_repeats_it
 
 def test_files_of_one_stem_have_folders_of_their_own():
     cases = {("a.jpg", "a.png", "b.png"): ["a.jpg", "a.png", "b"], ("A.jpg", "a.png"): ["A.jpg", "a.png"],
-             ("a.png", "a.png.jpg"): ["a", "a.png.jpg"], ("x.png",): ["x"]}
+             ("a.png", "a.png.jpg"): ["a", "a.png.jpg"], ("x.png",): ["x"],
+             ("x.partial.png", "x.png"): ["x.partial.png", "x"], ("summary.csv.png",): ["summary.csv.png"]}
     for files, expected in cases.items():
         assert names_of([Path("photos") / name for name in files]) == expected
 

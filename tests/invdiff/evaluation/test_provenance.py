@@ -6,6 +6,7 @@ from deepinv.physics import LinearPhysics
 
 import operators
 from invdiff.errors import InputError
+from invdiff.evaluation.damped import damped_least_squares
 from invdiff.evaluation.provenance import SPREAD, Provenance, prior_shift, provenance
 from invdiff.priors.analytic import GaussianPrior
 from invdiff.problem import Problem
@@ -282,3 +283,11 @@ def test_probes_that_cost_much_are_few():
     assert torch.equal(provenance(problem, x, effort=1).measured, four)
     assert torch.equal(provenance(problem, x, effort=10**6).measured, many)
     assert not torch.equal(four, many)
+
+
+@pytest.mark.parametrize("boundary", ["valid", "replicate", "zero"])
+def test_without_noise_what_is_pulled_back_explains_a_rounded_measurement(boundary):
+    physics = operators.blur((1, 48, 48), operators.disc_kernel(2.2), boundary)
+    y = (physics.A(rand(1, 1, 48, 48)) * 255).round() / 255
+    x = damped_least_squares(Problem(physics, y, 0.0), y, 0.0, 1e-5).x
+    assert float((y - physics.A(x)).norm() / y.norm()) < 3e-3
