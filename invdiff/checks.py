@@ -1,6 +1,8 @@
 """What restore() asks of what it is given. All raise InputError."""
 
+import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from invdiff.physics import said
 from invdiff.posterior import Sampler
 from invdiff.problem import Problem
 from invdiff.simulation import other_noise
+from operators import Stacked, StackedNonlinear
 
 DOT_TOLERANCE = 0.1     # deepinv's tomography with filtered back-projection's adjoint is 0.02 off, one that is none about 1
 DOT_ROUNDING = 1e-3     # more than float32 leaves of an exact one, at any size
@@ -55,7 +58,7 @@ def check_images(prior: Denoiser, problem: Problem) -> None:
 
 def check_operator(problem: Problem, transposes: bool) -> None:
     """It makes measurements such as y, as many; a linear one makes zeros of zeros, with singular values >= 0 where it has some;
-    and its A_adjoint, if it is used, is its transpose. Warns of noise that is not white Gaussian."""
+    and its A_adjoint, if it is used, is its transpose. Warns of noise that is not white Gaussian, or not a stack's."""
     name, y, seen = type(problem.physics).__name__, problem.y, problem.seen_of_one
     if seen is not None and seen.is_complex():
         raise InputError(f"{name}: makes complex numbers; expected real ones, with real and imaginary part as two channels")
@@ -69,11 +72,21 @@ def check_operator(problem: Problem, transposes: bool) -> None:
     if other := other_noise(problem.physics):
         warnings.warn(f"{name}: has {other}, which is taken for white Gaussian noise of sigma_y = {problem.sigma_y:g}",
                       stacklevel=3)
+    if isinstance(problem.physics, Stacked | StackedNonlinear):
+        _check_level(problem.physics.parts.noise, problem.sigma_y)
     if isinstance(problem.physics, LinearPhysics):
         count = 1 if seen is not None and len(seen) == 1 else len(y)
         _check_linear(problem, count)
         if transposes:
             _check_transpose(problem, count)
+
+
+def _check_level(stated: Sequence[float] | None, sigma_y: float) -> None:
+    """Warns of a noise level that is not the least of a stack's, to which it scales the others."""
+    if stated and not math.isclose(sigma_y, min(stated), rel_tol=1e-3):
+        levels = ", ".join(f"{level:g}" for level in stated)
+        warnings.warn(f"sigma_y: {sigma_y:g}, and the stack was made for noise of {levels}, all scaled to {min(stated):g}; "
+                      "give that, or a stack for other noise", stacklevel=4)
 
 
 @torch.no_grad()

@@ -9,7 +9,11 @@ from deepinv.physics import DecomposablePhysics, LinearPhysics, Physics, Sequent
 from deepinv.utils import TensorList
 from torch import Tensor, nn
 
-from operators import Inpainting, Stacked, StackedNonlinear, stack
+from operators import Inpainting, PaddedBlur, SeparableBlur, Stacked, StackedNonlinear, stack
+
+Margins = list[tuple[int, int]]
+NOTHING: Margins = [(0, 0), (0, 0)]
+BORDERED = (PaddedBlur, SeparableBlur)
 
 
 def copied(module: nn.Module) -> Any:
@@ -104,6 +108,16 @@ def _takes(physics: Physics, x: Tensor) -> bool:
 def has_svd(physics: object) -> bool:
     """deepinv's SequentialMRI takes rows, but what it inherits of an SVD is that of another operator, of films."""
     return isinstance(physics, DecomposablePhysics) and not isinstance(physics, SequentialMRI)
+
+
+def has_border(physics: object) -> bool:
+    """Is it a blur of ours that knows what is beyond an image? An operator of one's own may call anything `border`."""
+    return isinstance(physics, BORDERED)
+
+
+def border(physics: object) -> Margins:
+    """By how many pixels an image is larger than its measurement: above and below, left and right."""
+    return physics.border if isinstance(physics, BORDERED) else NOTHING
 
 
 def selects_pixels(physics: object) -> bool:

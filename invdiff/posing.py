@@ -16,16 +16,15 @@ from invdiff.config import FOUND, RunConfig, block_side, build_operator, faults_
 from invdiff.errors import InputError
 from invdiff.io.images import load_array, load_image, sample_image
 from invdiff.noise_level import noise_level
+from invdiff.physics import NOTHING, Margins, border
 from invdiff.problem import Problem
 from invdiff.simulation import simulate
 
-Margins = list[tuple[int, int]]
 Size = tuple[int, ...]
 
 TORN = 2.0          # energy at a measurement's sides, relative to the strongest of its other rows, see `wraps_around`
 SOME_NOISE = 0.02   # below which edges of the image stand out as much as its sides
 ROOM = 512          # pixels that an image has more than a measurement smaller than its kernel
-NOTHING: Margins = [(0, 0), (0, 0)]
 
 
 class Posed(NamedTuple):
@@ -64,7 +63,7 @@ def pose_image(config: RunConfig, image: Tensor, seed: int, *, within: bool = Fa
     truth, physics = _of_grey_or_colour(config, truth)
     with faults_told(f"operator {config.operator['name']}: measures no image of {tuple(truth.shape[1:])}"):
         problem = simulate(physics, truth, float(config.sigma_y or 0), seed)
-    return Posed(problem, truth, config.operator, getattr(physics, "border", NOTHING) if within else NOTHING)
+    return Posed(problem, truth, config.operator, border(physics) if within else NOTHING)
 
 
 def _of_grey_or_colour(config: RunConfig, truth: Tensor) -> tuple[Tensor, Physics]:
@@ -115,7 +114,7 @@ def _measured(config: RunConfig, path: str, block: int) -> Posed:
                 if isinstance(physics, (operators.PaddedBlur, operators.SeparableBlur)):
                     physics = with_fast_sides(physics)
                     problem = Problem(physics, y, problem.sigma_y).measured()
-                return Posed(problem, None, operator, getattr(physics, "border", NOTHING))
+                return Posed(problem, None, operator, border(physics))
     if len(refusals) == len(candidates):
         raise refusals[0]
     advice = (_fitting(candidates, y, block) if config.size else
@@ -222,7 +221,7 @@ def as_image(problem: Problem) -> Tensor:
     inner part; else its back-projection."""
     y, (channels, height, width) = problem.y, problem.image_shape
     if _is_image(problem.physics, y) and y.shape[1] in {1, channels} and y.shape[2] <= height and y.shape[3] <= width:
-        rows, columns = getattr(problem.physics, "border", NOTHING)
+        rows, columns = border(problem.physics)
         return functional.pad(y, (*columns, *rows), mode="replicate") if any((*rows, *columns)) else y
     return problem.estimate()
 

@@ -18,7 +18,7 @@ from operators.iterative import IterativePhysics
 class Parts(nn.Module):
     """Operators for one image, and their measurements (B, ...) as one tensor (B, M): each flattened, and scaled by `scales`.
 
-    sizes: shapes of the measurements, without the batch.
+    sizes: shapes of the measurements, without the batch. noise: standard deviation of each, if it was said.
     """
 
     scales: Tensor
@@ -30,6 +30,7 @@ class Parts(nn.Module):
             raise ValueError("physics: expected one operator or more, got none")
         self.img_size = _image_size(physics, img_size)
         self.operators = nn.ModuleList(physics)
+        self.noise = None if noise is None else tuple(noise)
         self.sizes = [_measurement_size(part, self.img_size) for part in physics]
         self.register_buffer("scales", _scales(noise, len(physics)))
 

@@ -172,3 +172,14 @@ def test_noise_that_is_not_gaussian_is_warned_of():
     physics = operators.Denoising(SIZE, noise_model=operators.PoissonNoise(0.1))
     with pytest.warns(UserWarning, match="Denoising: has PoissonNoise, which is taken for white Gaussian noise of sigma_y"):
         restore(Problem(physics, torch.ones(1, *SIZE), 0.1), prior(), MomentMatching(steps=2))
+
+
+def test_a_noise_level_that_is_not_the_stack_s_is_told():
+    parts = [operators.Denoising(SIZE), operators.Denoising(SIZE)]
+    y = torch.zeros(1, 2 * torch.Size(SIZE).numel())
+    with pytest.warns(UserWarning, match=r"sigma_y: 0\.15, and the stack .* noise of 0\.01, 0\.15, all scaled to 0\.01"):
+        check_operator(Problem(operators.stack(*parts, noise=(0.01, 0.15)), y, 0.15), False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_operator(Problem(operators.stack(*parts, noise=(0.01, 0.15)), y, 0.01), False)
+        check_operator(Problem(operators.stack(*parts), y, 0.15), False)

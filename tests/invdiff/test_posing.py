@@ -191,6 +191,20 @@ def test_a_grey_measurement_of_one_who_minds_no_size_is_a_colour_image_s(photo, 
     assert torch.equal(again.y, y.y)
 
 
+def test_an_operator_of_one_s_own_may_call_anything_its_border(tmp_path, monkeypatch):
+    class Framed(operators.Denoising):
+        def __init__(self, size, border: int = 5):
+            super().__init__(size)
+            self.border = border
+
+    monkeypatch.setitem(OPERATORS, "framed", Framed)
+    np.save(tmp_path / "grey.npy", np.full((16, 20), 0.25))
+    problem, _ = posed("denoise", f"truth={tmp_path / 'grey.npy'}", "operator.name=framed", "sigma_y=0.1")
+    assert as_image(problem).shape == (1, 1, 16, 20)
+    np.save(tmp_path / "y.npy", problem.y[0].numpy())
+    assert posed("denoise", f"input={tmp_path / 'y.npy'}", "operator.name=framed", "sigma_y=0.1")[0].size == (16, 20)
+
+
 def test_an_operator_that_cannot_measure_the_image_says_so(tmp_path, monkeypatch):
     class Mixing(Luma):
         def A(self, x, **kwargs):

@@ -101,6 +101,12 @@ class TestImageSets:
         np.savez(tmp_path / "samples.npz", images=x.numpy())
         assert len(sample_images(tmp_path)) == 5
 
+    def test_samples_of_few_steps_that_stray_are_cut_at_black_and_white(self, tmp_path):
+        x = images(5)
+        np.savez(tmp_path / "samples.npz", images=(20 * (x - 0.5)).clamp(-1.5, 3).numpy())
+        batch = next(sample_images(tmp_path).batches(5))
+        assert (int(batch.min()), int(batch.max())) == (0, 255)
+
     def test_classes_of_samples_count_only_under_the_names_in_their_report(self, tmp_path):
         np.savez(tmp_path / "samples.npz", images=images(2).numpy(), classes=np.arange(2))
         for report, names in ({"classes": ["dark", "bright"]}, ["dark", "bright"]), ({}, ["shirt", "bag", "boot"]):
