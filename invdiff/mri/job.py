@@ -26,6 +26,7 @@ from invdiff.paths import bundled
 from invdiff.priors import load_prior
 from invdiff.priors.facts import fingerprint
 from invdiff.restoration import Stop
+from invdiff.trust import as_far_as_explained
 
 SAMPLE = ("data", "samples", "phantom.h5")
 
@@ -81,7 +82,7 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     header = scan.header if config.keep_identity else replace(scan.header, identity={})
     header = replace(header, affine=_from_slice(header.affine, numbers[0]))
     runs = report_of(slices)
-    interval = interval_of(calibration, config, runs["samples"])
+    interval = as_far_as_explained(interval_of(calibration, config, runs["samples"]), runs)
     report = {"task": config.task, "prior": config.prior, "seed": config.seed, **runs,
               "sampler": config.sampler["name"], "metrics": score_volume(slices, interval["factor"]), "interval": interval,
               "scan": _about(scan, numbers[: len(slices)], header), "notice": DESCRIPTION,
