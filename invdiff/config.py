@@ -1,6 +1,5 @@
 """The schema of configs/*.yaml, and the only place where a name becomes a class."""
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -14,7 +13,8 @@ from invdiff.diffusion import integrators, schedules
 from invdiff.errors import InputError
 from invdiff.machine import out_of_memory
 from invdiff.mri.settings import ScanSettings
-from invdiff.own_code import PYTHON, imported
+from invdiff.own_code import PYTHON, file_of, own_operator
+from invdiff.own_samplers import own_sampler, plain_fields
 from invdiff.posterior import Sampler
 from invdiff.validation import model_of, nearest, validate
 
@@ -128,9 +128,10 @@ class RunConfig(BaseModel):
 
     @property
     def files(self) -> list[str]:
-        """Those that the run reads, but for priors: a measurement, a mask ..."""
+        """Those that the run reads, but for priors: a measurement, a mask, the module of a user's own operator ..."""
         operator = [self.operator.get(name) for name in ("kernel", "mask", "trajectory")]
-        return [name for name in (self.input, self.truth, self.start, self.calibration, *operator)
+        own = [str(file) for part in (self.operator, self.sampler) if (file := file_of(str(part.get("name"))))]
+        return [name for name in (self.input, self.truth, self.start, self.calibration, *operator, *own)
                 if name and isinstance(name, str)]
 
 
@@ -170,14 +171,23 @@ def block_side(spec: Mapping[str, Any]) -> int:
     return int(side)
 
 
-def build_sampler(spec: Mapping[str, Any]) -> Sampler:
-    """The sampler of a spec such as {"name": "dps", "steps": 500, "integrator": {"name": "ddim"}}. Raises InputError."""
-    known, parameters = _named(spec, SAMPLERS, "sampler")
+def build_sampler(spec: Mapping[str, Any], where: str = "sampler") -> Sampler:
+    """The sampler of a spec such as {"name": "dps", "steps": 500, "integrator": {"name": "ddim"}}, or of python:MODULE:NAME, a
+    user's own. Raises InputError, which begins with `where`."""
+    name = str(spec.get("name"))
+    known, given = _named(spec, known_samplers(name), where, [f"{PYTHON}MODULE:NAME"])
+    begun = own_sampler(name).fields if name.startswith(PYTHON) else {}
     for part in PARTS:
-        value = parameters.get(part)
+        value, default = given.get(part), begun.get(part, known.model_fields[part].default)
         if isinstance(value, str | Mapping):
-            parameters[part] = build_part(part, value, known.model_fields[part].default, f"sampler.{part}")
-    return validate(known, parameters, "sampler")
+            given[part] = build_part(part, value, default, f"{where}.{part}")
+    return validate(known, begun | given, where)
+
+
+def known_samplers(name: object) -> dict[str, type[Sampler]]:
+    """Samplers by name: ours, and `name` itself if that is python:MODULE:NAME, whose module is imported. Raises InputError."""
+    own = str(name)
+    return SAMPLERS | ({own: own_sampler(own).model} if own.startswith(PYTHON) else {})
 
 
 def build_part(part: str, spec: str | Mapping[str, Any], default: BaseModel, where: str) -> Any:
@@ -193,12 +203,14 @@ def _long_name(name: str) -> str:
     return str(SHORT.get(name, {}).get("name", name))
 
 
-def describe(sampler: Sampler) -> dict[str, Any]:
-    """The spec of a sampler, with every parameter: `build_sampler(describe(s)) == s`."""
-    spec = {"name": name_of(sampler, SAMPLERS), **sampler.model_dump(by_alias=True)}
+def describe(sampler: Sampler, name: str | None = None) -> dict[str, Any]:
+    """The spec of a sampler, with every parameter: `build_sampler(describe(s)) == s`. name: that of a user's own."""
+    spec = {"name": name or name_of(sampler, SAMPLERS), **plain_fields(sampler)}
     for part, table in PARTS.items():
         value = getattr(sampler, part)
         spec[part] = {"name": name_of(value, table), **value.model_dump()}
+        if name and type(value) not in table.values():      # its own default, which no config can name
+            del spec[part]
     return spec
 
 
@@ -242,16 +254,4 @@ def known_operators(name: object) -> dict[str, Callable[..., Any]]:
     """What makes an operator, by name: of ours, of scans', and of `name` itself if that is python:MODULE:NAME, a user's own,
     whose module is imported. Raises InputError."""
     own = str(name)
-    return OPERATORS | SCANS | ({own: _own(own)} if own.startswith(PYTHON) else {})
-
-
-def _own(name: str) -> Callable[..., Any]:
-    make = imported(name.removeprefix(PYTHON))
-    try:
-        takes = list(inspect.signature(make).parameters)
-    except (TypeError, ValueError):         # it cannot be called, or does not tell with what
-        takes = []
-    if takes[:1] != ["img_size"]:           # nothing else is called with one
-        found = f"one that takes ({', '.join(takes)})" if callable(make) else type(make).__name__
-        raise InputError(f"operator {name}: expected a class or function that takes img_size, (C, H, W), first, got {found}")
-    return make
+    return OPERATORS | SCANS | ({own: own_operator(own)} if own.startswith(PYTHON) else {})

@@ -11,3 +11,7 @@ class AnotherRun(InputError):
 
 class EmptySlice(InputError):
     """A slice of a volume holds nothing but zeros: on its own a mistake, among others the air beside the head."""
+
+
+class NoSample(InputError):
+    """What a sampler or a method gives is no image, or none of finite numbers: its own code, or its steps, are to be mended."""

@@ -19,22 +19,23 @@ from invdiff.posterior import Sampler
 from invdiff.posterior.sampler import for_chains
 from invdiff.priors.for_deepinv import ForDeepinv
 from invdiff.problem import Calls, Problem
-from invdiff.restoration import restore
+from invdiff.restoration import check_sample, restore
 from invdiff.simulation import other_noise
 
 
 class AsReconstructor(Reconstructor):
     """x_hat = model(y, physics): the mean of posterior samples, for whatever takes a deepinv `Reconstructor`.
 
-    prior, sampler, samples, seed, batch_size: as in `restore`. sigma_y: the noise's standard deviation in y's units; None
-    takes `physics.noise_model.sigma`, one or one for each measurement, which are then restored one by one.
+    prior, sampler, samples, batch_size: as in `restore`. seed: as there, or None for one that torch's global generator draws at
+    each call, as methods of a benchmark want it for samples that differ. sigma_y: the noise's standard deviation in y's units;
+    None takes `physics.noise_model.sigma`, one or one for each measurement, which are then restored one by one.
 
-    A measurement's noise follows the seed and its place in y, so that every batch of a loader is restored with the same noise,
-    and scores depend a little on the size of batches.
+    A measurement's noise follows the seed and its place in y, so that with a given one every batch of a loader is restored with
+    the same noise, and scores depend a little on the size of batches.
     """
 
-    def __init__(self, prior: Denoiser, sampler: Sampler, *, sigma_y: float | None = None, samples: int = 1, seed: int = 0,
-                 batch_size: int | None = None):
+    def __init__(self, prior: Denoiser, sampler: Sampler, *, sigma_y: float | None = None, samples: int = 1,
+                 seed: int | None = 0, batch_size: int | None = None):
         super().__init__()
         self.prior, self.sampler, self.sigma_y = prior, sampler, sigma_y
         self.samples, self.seed, self.batch_size = samples, seed, batch_size
@@ -43,17 +44,18 @@ class AsReconstructor(Reconstructor):
         """(B, C, H, W), on y's device, for y (B, ...), of a stack a list of them. Raises InputError if the noise level is not
         known, or measurements have levels and the operator parameters of their own."""
         level = stated_noise(physics, len(y)) if self.sigma_y is None else self.sigma_y
+        seed = int(torch.randint(2**62, ())) if self.seed is None else self.seed
         if not isinstance(level, Tensor):
-            return self._mean(Problem(physics, y, level), self.sampler)
+            return self._mean(Problem(physics, y, level), self.sampler, seed)
         if Problem(physics, y, 0.0).together:
             raise InputError(f"sigma_y: {type(physics).__name__} has parameters of its own for each of {len(y)} measurements, "
                              "which are then restored together, with one noise level; give it batches of one")
-        return torch.cat([self._mean(Problem(physics, one, sigma), _for_measurement(j, self.sampler, self.seed, self.samples))
+        return torch.cat([self._mean(Problem(physics, one, sigma), _for_measurement(j, self.sampler, seed, self.samples), seed)
                           for j, (one, sigma) in enumerate(zip(y.split(1), level, strict=True))])
 
-    def _mean(self, problem: Problem, sampler: Sampler) -> Tensor:
+    def _mean(self, problem: Problem, sampler: Sampler, seed: int) -> Tensor:
         device = problem.y.device
-        return restore(problem, self.prior, sampler, samples=self.samples, seed=self.seed, device=str(device),
+        return restore(problem, self.prior, sampler, samples=self.samples, seed=seed, device=str(device),
                        batch_size=self.batch_size).mean.to(device)
 
 
@@ -98,7 +100,8 @@ class DeepinvSampler(Sampler):
     step, and levels and integrator are the Reconstructor's own: the fields for them have no effect here. There is no going on
     from a checkpoint, as nothing tells what one `build` makes from what another does.
 
-    Raises InputError for an output that is no image, such as the mean and variance that deepinv's Langevin samplers give.
+    Raises NoSample for an output that is no image, such as the mean and variance that deepinv's Langevin samplers give, or
+    holds NaN or infinite values.
     """
 
     about: ClassVar[str] = "a deepinv Reconstructor"
@@ -121,14 +124,16 @@ class DeepinvSampler(Sampler):
             with _seeded(seed, y.device):
                 model = self.build(ForDeepinv(prior), problem.sigma_y).to(y.device)
                 x = _reconstructed(model, y, physics)
-            expected = (1, *problem.image_shape)
-            if not isinstance(x, Tensor) or tuple(x.shape) != expected:
-                got = f"{tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-                raise InputError(f"DeepinvSampler: expected a sample {expected} of {type(model).__name__}, got {got}; of "
-                                 "deepinv.sampling, DDRM, DiffPIR and DPS give one")
+            check_sample(x, (1, *problem.image_shape), type(model).__name__, _what_is_right(model))
             drawn.append(x.detach().to(y.dtype))
         x0 = torch.cat(drawn)
         yield Step(0.0, x0, x0, {"reconstructor": type(model).__name__})
+
+
+def _what_is_right(model: Reconstructor) -> str:
+    if type(model).__module__.startswith("deepinv."):
+        return "; of deepinv.sampling, DDRM, DiffPIR and DPS give one"
+    return "; its forward(y, physics) is to return such a tensor of real numbers"
 
 
 def _reconstructed(model: Reconstructor, y: Tensor, physics: Physics) -> Any:

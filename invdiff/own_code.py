@@ -1,9 +1,11 @@
 """What is in a module of a user's own, by the name `python:MODULE:ATTRIBUTE`. Importing it is trusting its author."""
 
+import hashlib
 import importlib
+import inspect
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from invdiff.errors import InputError
 
 PYTHON = "python:"          # begins such a name
+_NOT_THEIRS = ("invdiff", "pydantic", "builtins")
 
 
 def imported(target: str) -> Any:
@@ -36,12 +39,46 @@ def imported(target: str) -> Any:
     return thing
 
 
+def own_operator(name: str) -> Callable[..., Any]:
+    """What `python:MODULE:NAME` names, if it is called with an image's size to make an operator. Raises InputError."""
+    make = imported(name.removeprefix(PYTHON))
+    try:
+        takes = list(inspect.signature(make).parameters)
+    except (TypeError, ValueError):         # it cannot be called, or does not tell with what
+        takes = []
+    if takes[:1] != ["img_size"]:           # nothing else is called with one
+        found = f"one that takes ({', '.join(takes)})" if callable(make) else type(make).__name__
+        raise InputError(f"operator {name}: expected a class or function that takes img_size, (C, H, W), first, got {found}")
+    return make
+
+
 def failed(target: str, error: Exception) -> InputError:
     """That a user's own code raised `error`, and where."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (frame.filename, frame.lineno)
     said = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
     return InputError(f"python:{target}: {type(error).__name__} in {place[0]}, line {place[1]}: {said}")
+
+
+def file_of(name: str) -> Path | None:
+    """The file of the module that `python:MODULE:ATTRIBUTE` names, once that is imported; None for other names."""
+    if not name.startswith(PYTHON):
+        return None
+    return _file(name.removeprefix(PYTHON).partition(":")[0])
+
+
+def code_of(kind: type) -> str:
+    """Twelve hexadecimal digits that stand for the modules of a class and of those that it derives from, as far as they are a
+    user's own; nothing for a class of ours. What the modules import is not looked at."""
+    modules = {each.__module__: None for each in kind.__mro__ if each.__module__.partition(".")[0] not in _NOT_THEIRS}
+    files = [file for file in map(_file, modules) if file]
+    total = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files))
+    return total.hexdigest()[:12] if files else ""
+
+
+def _file(module: str) -> Path | None:
+    file = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+    return file if file.is_file() else None
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import Any
 from invdiff.baselines.mri import BASELINES
 from invdiff.config import (
     FOUND,
-    SAMPLERS,
     SCANS,
     RunConfig,
     build_sampler,
     describe,
     known_operators,
+    known_samplers,
     operator_parameters,
     unknown_width,
 )
@@ -78,7 +78,8 @@ def _filled(data: Mapping[str, Any]) -> RunConfig:
     unsaid = "boundary" not in config.operator and operator.get("boundary") == "circular"
     if unsaid or operator.get("boundary") == FOUND:
         operator["boundary"] = FOUND if config.input else "circular"    # a simulation's own
-    return config.model_copy(update={"operator": operator, "sampler": describe(build_sampler(config.sampler))})
+    sampler = describe(build_sampler(config.sampler), config.sampler["name"])
+    return config.model_copy(update={"operator": operator, "sampler": sampler})
 
 
 def _check_prefixes(data: Mapping[str, Any]) -> None:
@@ -92,7 +93,7 @@ def _check_prefixes(data: Mapping[str, Any]) -> None:
 
 def _keys(part: str, name: object) -> list[str]:
     """What the operator or the sampler of a name takes; nothing of an unknown one, as others tell of that."""
-    table: Mapping[str, Any] = known_operators(name) if part == "operator" else SAMPLERS
+    table: Mapping[str, Any] = known_operators(name) if part == "operator" else known_samplers(name)
     make = table.get(str(name))
     return keys_of(model_of(make)) if make else []
 

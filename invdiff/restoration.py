@@ -15,9 +15,10 @@ from invdiff.checks import check_images, check_kinds, check_operator, check_valu
 from invdiff.chunks import Chunk, Costs, Drawn, draw_all, plan
 from invdiff.diffusion.integrators import Step
 from invdiff.diffusion.randomness import stream_seed
-from invdiff.errors import InputError
+from invdiff.errors import InputError, NoSample
 from invdiff.io.partial import PartialRun
 from invdiff.machine import find_device, versions
+from invdiff.own_code import code_of
 from invdiff.posterior import Sampler
 from invdiff.posterior.covariance import spectrum_for
 from invdiff.priors.counted import Counted
@@ -133,9 +134,9 @@ class _Run:
                 if done < self.steps + self.sampler.num_steps:
                     raise
                 stop = asked                                    # with the last step: this chunk is finished
-        if not bool(step.x0.isfinite().all()):
-            raise InputError(f"restore: {type(self.sampler).__name__} came to values that are not finite; take more steps, "
-                             "another sampler, or another prior")
+        check_sample(step.x0, (len(chunk.chains), *part.image_shape), type(self.sampler).__name__,
+                     "; the last step's x0 is to be such a tensor of real numbers", "; take more steps, another sampler, or "
+                     "another prior")
         now = self._spent()
         costs = Costs(time.perf_counter() - began, *(a - b for a, b in zip(now, before, strict=True)))
         self._keep(Drawn(dict(zip(chunk.chains, step.x0.cpu(), strict=True)), costs, step.info))
@@ -155,6 +156,8 @@ class _Run:
         """Take what an earlier call has left in `path`. What prior and operator make of a fixed picture tells them apart."""
         identity = {"sampler": described(self.sampler), "seed": self.seed, "precision": self.prior.precision,
                     "sigma_y": self.problem.sigma_y, "device": self.problem.y.device.type, "versions": versions()}
+        if code := code_of(type(self.sampler)):
+            identity["code"] = code
         if self.sampler.population:
             identity["samples"] = samples
         if self.antithetic:
@@ -205,7 +208,7 @@ class _Run:
 
 
 def in_number(steps: Iterable[Step], sampler: Sampler) -> Iterator[Step]:
-    """A sampler's steps. Raises InputError where there are not `num_steps` of them, which tells how far a run is, and whether a
+    """A sampler's steps. Raises NoSample where there are not `num_steps` of them, which tells how far a run is, and whether a
     step is the last."""
     number, expected = 0, sampler.num_steps
     for number, step in enumerate(steps, 1):
@@ -213,8 +216,20 @@ def in_number(steps: Iterable[Step], sampler: Sampler) -> Iterator[Step]:
             break
         yield step
     if number != expected:
-        raise InputError(f"restore: {type(sampler).__name__}.steps gave {'more' if number > expected else number} steps; "
+        raise NoSample(f"restore: {type(sampler).__name__}.steps gave {'more' if number > expected else number} steps; "
                          f"expected as many as its num_steps, {expected}")
+
+
+def check_sample(x: object, shape: tuple[int, ...], who: str, form: str, more: str = "") -> None:
+    """Raises NoSample where x is no tensor of a shape, which `form` advises on, or not of finite numbers, which `more` does."""
+    if not isinstance(x, Tensor):
+        got = "None" if x is None else f"a {type(x).__name__}"
+        raise NoSample(f"restore: expected a sample {shape} of {who}, got {got}{form}")
+    if tuple(x.shape) != shape or x.is_complex():
+        kind = f" of {x.dtype}" if x.is_complex() else ""
+        raise NoSample(f"restore: expected a sample {shape} of {who}, got {tuple(x.shape)}{kind}{form}")
+    if bad := int((~x.isfinite()).sum()):
+        raise NoSample(f"restore: {who} came to values that are not finite, {bad} of {x.numel()}{more}")
 
 
 def described(model: BaseModel) -> dict[str, Any]:

@@ -92,3 +92,33 @@ def test_the_python_of_a_page_runs(name):
     names: dict = {}
     exec(compile(code, str(page), "exec"), names)
     assert names["result"].mean.shape == (1, 2, 256, 256) if name == "mri.md" else "explains" in names["found"].words()
+
+
+def test_a_sampler_of_one_s_own_is_restored_with_calibrated_and_compared(tmp_path, monkeypatch):
+    """The one of docs/samplers.md, and the one of CONTRIBUTING.md, which needs no change of the source either."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INVDIFF_CACHE", str(tmp_path / "cache"))
+    page, more = (PAGE.parents[name == "CONTRIBUTING.md"].joinpath(name).read_text(encoding="utf-8")
+                  for name in ("samplers.md", "CONTRIBUTING.md"))
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    Path("mysamp.py").write_text(code)
+    (code,) = re.findall(r"^```python\n((?:(?!```).)*class Landweber.*?)^```$", more, re.M | re.S)
+    Path("landweber.py").write_text(code)
+    Path("photos").mkdir()
+    for i in range(4):
+        save_image(f"photos/{i}.png", sample_image(size=40 + 8 * i))
+    (command,) = re.findall(r"^invdiff (restore .*python:mysamp:.*)$", page, re.M)
+    both = "methods=[{name: python:mysamp:Mine, steps: 1}, {name: python:landweber:Landweber, steps: 1}]"
+    for arguments in (
+            [*shlex.split(command), "--truth", "photos/0.png", "--steps", "1", "--samples", "1", "-o", "out"],
+            ["calibrate", "--task", "inpaint", "--sampler", "python:mysamp:Mine", "--data", "photos", "--size", "32",
+             "--set", "sampler.steps=1"],
+            ["benchmark", "quick", "--set", "count=1", "--set", "size=32", "--set", "tasks=[inpaint]", "--set", both,
+             "-o", "compared"]):
+        done = CliRunner().invoke(program, arguments)
+        assert done.exit_code == 0, done.output
+    for name in ("mysamp", "landweber"):
+        sys.modules.pop(name)
+    assert yaml.safe_load(Path("out/config.yaml").read_text())["sampler"]["gamma"] == 0.5
+    rows = Path("compared/results.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[2:5:2] for row in rows] == [["python:mysamp:Mine", "done"], ["python:landweber:Landweber", "done"]]

@@ -21,7 +21,7 @@ LEVELS = [
     {"problem", "diffusion", "io", "validation", "machine", "own_code"},
     {"priors", "forward", "datasets", "mri.settings", "result", "simulation"},
     {"posterior", "figures"},
-    {"evaluation", "baselines", "checks", "chunks"},
+    {"evaluation", "baselines", "checks", "chunks", "own_samplers"},
     {"training", "noise_level"},
     {"config", "restoration"},
     {"resolving"},

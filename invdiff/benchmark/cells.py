@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from deepinv.models import Denoiser
 from torch import Tensor
 
+from invdiff.benchmark.estimates import NO_PRIOR, Cell, estimate_path, save_estimate
 from invdiff.benchmark.methods import Method, NoPrior, make_method
 from invdiff.benchmark.settings import BenchmarkConfig
 from invdiff.config import build_operator
 from invdiff.diffusion.randomness import sample_variance, stream_seed
-from invdiff.errors import InputError
+from invdiff.errors import InputError, NoSample
 from invdiff.evaluation.costs import with_peak_memory
 from invdiff.evaluation.intervals import gaussian_factor, paired_factor
 from invdiff.evaluation.metrics import METRICS
@@ -31,27 +33,18 @@ from invdiff.simulation import simulate
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 FEWEST = 4              # samples whose spread says something
-NO_PRIOR = "none"
 DONE, IMPOSSIBLE, FAILED = "done", "not possible", "failed"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """By position in the config's lists; without a prior for methods that use none."""
-
-    task: int
-    prior: int | None
-    method: int
-    image: int
-
-
-@dataclass(frozen=True)
 class Setup:
-    """What all cells share: the config, the images (C, H, W), the metrics that can be computed, and the priors, loaded once."""
+    """What all cells share: the config, the images (C, H, W), the metrics that can be computed, the folder that estimates are
+    kept in, if they are, and the priors, loaded once."""
 
     config: BenchmarkConfig
     images: Sequence[Tensor]
     metrics: Sequence[str]
+    keep: Path | None = None
     priors: dict[str, Denoiser] = field(default_factory=dict)
     warm: set[Denoiser] = field(default_factory=set)
 
@@ -103,16 +96,22 @@ def run_cell(setup: Setup, cell: Cell) -> tuple[dict[str, Any], np.ndarray | Non
     method = make_method(setup.config.full_methods[cell.method])
     try:
         problem = setup.problem(cell.task, cell.image)
+    except Exception as error:          # another's operator
+        return row | {"status": FAILED, "reason": f"no measurement: {_told(error)}"}, None
+    try:
         method.check(problem)
         result, costs = _restored(setup, cell, method, problem)
-        if not bool(result.samples.isfinite().all()):
-            raise ArithmeticError("what it returned holds NaN or infinite values")
+    except NoSample as error:           # mended, it may
+        return row | {"status": FAILED, "reason": _told(error)}, None
     except InputError as error:
         return row | {"status": IMPOSSIBLE, "reason": _one_line(error)}, None
     except Exception as error:          # another's code: whatever it raises, the rest goes on
-        return row | {"status": FAILED, "reason": f"{type(error).__name__}: {_one_line(error)}"}, None
+        return row | {"status": FAILED, "reason": _told(error)}, None
     truth = setup.images[cell.image]
-    row |= {"status": DONE, "reason": "", "samples": result.samples.shape[1]}
+    if setup.keep:
+        save_estimate(estimate_path(setup.keep, setup.config, cell), result, problem, truth)
+    row |= {"status": DONE, "reason": "", "samples": result.samples.shape[1],
+            "distinct": len({sample.numpy().tobytes() for sample in result.samples[0]})}
     return row | scores(result, truth, setup.metrics) | costs, to_uint8(result.mean[0])
 
 
@@ -196,6 +195,11 @@ def _timed_calls(prior: Denoiser, where: torch.device) -> Iterator[list[float]]:
 
 def _rounded(value: float) -> float:
     return float(f"{value:.6g}")
+
+
+def _told(error: BaseException) -> str:
+    """In one line what it is and says; of what is meant for users, that alone."""
+    return _one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {_one_line(error)}"
 
 
 def _one_line(error: BaseException) -> str:

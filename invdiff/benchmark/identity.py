@@ -1,7 +1,6 @@
 """What makes a benchmark this one: may the rows of an earlier run stand beside new ones?"""
 
 import hashlib
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from invdiff.benchmark.cells import Setup
 from invdiff.differences import first_difference
-from invdiff.own_code import PYTHON
+from invdiff.own_code import file_of
 from invdiff.priors.facts import fingerprint
 
 CONTENT = "content"         # a digest of what a spec does not tell: weights, code, a kernel's file
@@ -74,9 +73,8 @@ def _behind(operator: Mapping[str, Any]) -> list[bytes]:
 
 def _code(name: str) -> list[bytes]:
     """What is in the module's file of python:MODULE:NAME; nothing for other names."""
-    module = sys.modules.get(name.removeprefix(PYTHON).partition(":")[0]) if name.startswith(PYTHON) else None
-    file = getattr(module, "__file__", None)
-    return [Path(file).read_bytes()] if file else []
+    file = file_of(name)
+    return [file.read_bytes()] if file else []
 
 
 def _content(*parts: bytes) -> dict[str, str]:

@@ -15,9 +15,10 @@ from torch import Tensor
 from invdiff.baselines.classical import LEAST_NOISE, TotalVariation, WaveletSparsity
 from invdiff.baselines.namesakes import STEPS, namesake
 from invdiff.config import SAMPLERS, build_sampler, describe
-from invdiff.errors import InputError
+from invdiff.errors import InputError, NoSample
 from invdiff.interop import DeepinvSampler
 from invdiff.own_code import PYTHON, imported
+from invdiff.own_samplers import is_sampler
 from invdiff.posterior import Sampler
 from invdiff.posterior.likelihood import NONLINEAR
 from invdiff.problem import Problem, require
@@ -147,7 +148,7 @@ def make_method(spec: Mapping[str, Any]) -> Method:
         parameters = kind.parameters(**rest)
         sampler = DeepinvSampler(build=lambda prior, sigma_y: kind.build(parameters, prior, sigma_y))
         return Method(label, name, sampler, samples if kind.random else 1, kind.prior, kind.needs)
-    if name.startswith(PYTHON):
+    if name.startswith(PYTHON) and not is_sampler(name):
         return Method(label, name, DeepinvSampler(build=_own(name, rest)), samples)
     return Method(label, name, build_sampler({"name": name} | rest), samples)
 
@@ -158,13 +159,13 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in given.items() if key not in OWN}
     if name in RECONSTRUCTORS:
         return validate(RECONSTRUCTORS[name].parameters, rest, f"methods: {name}").model_dump()
-    if name.startswith(PYTHON):
+    if name.startswith(PYTHON) and not is_sampler(name):
         _own(name, rest)
         return rest
-    if name not in SAMPLERS:
+    if name not in SAMPLERS and not name.startswith(PYTHON):
         raise InputError(f"methods: unknown name {name!r}; {nearest(name, [*SAMPLERS, *RECONSTRUCTORS])}, or "
                          "python:MODULE:FACTORY")
-    return describe(build_sampler({"name": name} | rest))
+    return describe(build_sampler({"name": name} | rest, f"methods: {given.get('label', name)}"), name)
 
 
 def _own(name: str, parameters: Mapping[str, Any]) -> Build:
@@ -184,7 +185,8 @@ def _own(name: str, parameters: Mapping[str, Any]) -> Build:
     def build(prior: Denoiser, sigma_y: float) -> Reconstructor:
         made = factory(prior, sigma_y, **parameters)
         if not isinstance(made, torch.nn.Module):
-            raise InputError(f"{name}: expected it to make a deepinv Reconstructor, got a {type(made).__name__}")
+            other = "; name a Sampler's class, or a function without parameters" if isinstance(made, Sampler) else ""
+            raise NoSample(f"{name}: expected it to make a deepinv Reconstructor, got a {type(made).__name__}{other}")
         return made
 
     return build

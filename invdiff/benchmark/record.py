@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from invdiff.benchmark.cells import FAILED, LEVELS, Cell
+from invdiff.benchmark.cells import FAILED, LEVELS
+from invdiff.benchmark.estimates import Cell
 from invdiff.benchmark.identity import changes, difference
 from invdiff.errors import InputError
 from invdiff.io.files import replacing, unwritable
@@ -73,6 +74,11 @@ class Record:
         self.runs[-1]["finished"] = self.runs[-1]["finished"] or now()
         self.save()
 
+    def note(self, sentences: Sequence[str]) -> None:
+        """Add to the notes, on disk too."""
+        self.notes += sentences
+        self.save()
+
     def get(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
         """The whole row with the keys of this one, if it is there."""
         return self.rows.get(_key(row))
@@ -90,7 +96,7 @@ class Record:
         write_json(self.folder / "results.json", {"runs": self.runs, "notes": self.notes, "benchmark": self.identity,
                                                   "rows": self.sorted()})
         scores = [f"{metric}{which}" for metric in self.metrics for which in ("", "_sample")]
-        columns = [*KEYS, "status", "reason", "run", "samples", *scores, *COSTS, "std", *COVERAGES]
+        columns = [*KEYS, "status", "reason", "run", "samples", "distinct", *scores, *COSTS, "std", *COVERAGES]
         with replacing(self.folder / "results.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
             writer.writeheader()

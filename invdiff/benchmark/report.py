@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from invdiff.benchmark import figures
-from invdiff.benchmark.cells import Cell
+from invdiff.benchmark.estimates import Cell
 from invdiff.benchmark.page import page
 from invdiff.benchmark.record import Record, estimate_name, measurement_name, truth_name
 from invdiff.benchmark.settings import BenchmarkConfig

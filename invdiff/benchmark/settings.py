@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from invdiff.benchmark.exact import Plan, quick_plan
 from invdiff.benchmark.methods import resolved
-from invdiff.config import SAMPLERS, SCANS, RunConfig, block_side, build_operator
+from invdiff.config import SAMPLERS, SCANS, RunConfig, block_side, build_operator, faults_told
 from invdiff.errors import InputError
 from invdiff.evaluation.metrics import METRICS
 from invdiff.paths import bundled
@@ -152,7 +152,8 @@ def _task(spec: str | Mapping[str, Any], size: int) -> dict[str, Any]:
     checked = validate(RunConfig, {"task": name, "operator": operator, "sigma_y": sigma_y, "sampler": {}}, f"tasks: {name}")
     if not isinstance(checked.sigma_y, float):
         raise InputError(f"tasks: {name}: sigma_y: expected the noise's standard deviation, a number, got {checked.sigma_y!r}")
-    if size % (block := block_side(operator)):
-        raise InputError(f"tasks: {name}: expected a size that is a multiple of the factor {block}, got {size}")
-    build_operator(operator, (3, size, size))
+    with faults_told(f"tasks: {name}"):
+        if size % (block := block_side(operator)):
+            raise InputError(f"expected a size that is a multiple of the factor {block}, got {size}")
+        build_operator(operator, (3, size, size))
     return {"name": name, "operator": operator, "sigma_y": checked.sigma_y}

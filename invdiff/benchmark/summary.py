@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from invdiff.benchmark.cells import DONE, LEVELS, NO_PRIOR
+from invdiff.benchmark.cells import DONE, LEVELS
+from invdiff.benchmark.estimates import NO_PRIOR
 from invdiff.benchmark.images import SAMPLE
 from invdiff.benchmark.record import Record
 from invdiff.benchmark.settings import BenchmarkConfig
@@ -72,6 +73,15 @@ def caveats(record: Record) -> list[str]:
     mixed = [f"The rows are of {len(runs)} runs that differ in {', '.join(unlike)}; the column `run` of results.csv says which "
              "is of which."] if unlike else []
     return missing + mixed + record.notes
+
+
+def remarks(rows: Sequence[Row]) -> list[str]:
+    """Sentences about methods whose samples are never different, though they should be."""
+    several = [row for row in rows if row["status"] == DONE and row["samples"] > 1]
+    alike = [method for method in dict.fromkeys(row["method"] for row in several)
+             if all(row.get("distinct") == 1 for row in several if row["method"] == method)]
+    return [f"All samples of {method} are equal, so that their spread and what it covers say nothing. Does it set a seed of "
+            "its own? One that always gives the same wants samples: 1." for method in alike]
 
 
 def described(task: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli.options import plain_console, progress_bar
+from invdiff.cli.options import plain_console, progress_bar, say
 from invdiff.errors import InputError
 
 
@@ -17,6 +17,7 @@ def benchmark(
     data: Annotated[str | None, typer.Option(help="Clean images: a folder, or an HDF5 file.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Output folder [default: benchmark-NAME].")] = None,
     workers: Annotated[int, typer.Option(help="Processes that share the images and the cores.")] = 1,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the estimates: estimates/TASK/METHOD/PRIOR/IMAGE.h5.")] = False,
 ) -> None:
     """Run methods on tasks and images, and write a table and a report of quality, time, memory and coverage.
 
@@ -29,31 +30,32 @@ def benchmark(
         raise InputError(f"--workers: expected 1 and more, got {workers}")
     resolved = benchmark_config(config, assign or [], data)
     folder = output or Path(f"benchmark-{Path(config).stem}")
-    command = _command(config, assign or [], data)
+    command = _command(config, assign or [], data) + (" --keep" if keep else "")
     if isinstance(resolved, ExactConfig):
+        if keep:
+            raise InputError(f"--keep: the benchmark {config} restores no images; leave it out")
         if workers > 1:
             raise InputError(f"--workers: the benchmark {config} runs in one process; leave it out")
         _exact(resolved, folder, command)
     else:
-        _images(resolved, folder, command, workers)
+        _images(resolved, folder, command, workers, keep)
 
 
-def _images(config: Any, folder: Path, command: str, workers: int) -> None:
+def _images(config: Any, folder: Path, command: str, workers: int, keep: bool = False) -> None:
     from rich.progress import TimeElapsedColumn
 
     from invdiff.benchmark.cells import DONE
     from invdiff.benchmark.report import row_summary
     from invdiff.benchmark.run import run
 
-    console = plain_console()
     with progress_bar("cells", TimeElapsedColumn()) as bar:
         line = bar.add_task("loading", total=None)
 
         def show(done: int, total: int, row: dict[str, Any]) -> None:
-            console.print(row_summary(row), soft_wrap=True)
+            say(row_summary(row))
             bar.update(line, description="running", completed=done, total=total)
 
-        record = run(config, folder, workers=workers, command=command, on_cell=show)
+        record = run(config, folder, workers=workers, command=command, on_cell=show, keep=keep)
     for note in record.notes:
         typer.echo(note)
     typer.echo(f"{folder / 'report.html'}: the report; {folder / 'results.csv'}: the rows")

@@ -50,7 +50,12 @@ def progress_bar(unit: str, *more: Any, transient: bool = True) -> Any:
     console = plain_console(stderr=True)
     return Progress(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
                     *(more or [Remaining()]), console=console, disable=not console.is_terminal, transient=transient,
-                    redirect_stdout=sys.stdout is not None and sys.stdout.isatty())
+                    redirect_stdout=to_terminal())
+
+
+def to_terminal() -> bool:
+    """Is stdout a terminal, and no file?"""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def plain_console(stderr: bool = False) -> Any:
@@ -58,6 +63,14 @@ def plain_console(stderr: bool = False) -> Any:
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line on stdout, and above a bar where one is live: that has taken the place of sys.stdout, which `typer.echo` and a
+    console made before go past, onto the end of the bar."""
+    if sys.stdout is not None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 @contextmanager

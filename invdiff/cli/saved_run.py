@@ -11,6 +11,8 @@ import typer
 from invdiff.cli.options import progress_bar
 from invdiff.errors import InputError
 
+ESTIMATING = "estimating the blur"
+
 
 def default_output(config: Any) -> Path:
     """restored/TASK for what is bundled; files and folders of a user's have one each, named after them."""
@@ -55,17 +57,21 @@ def run_into(folder: Path, config: Any, run: Callable[[Path], Any]) -> Any:
 
 def run_with_progress(config: Any, partial: Path, name: str | None = None, **more: Any) -> Any:
     """The outcome of a run, with a bar that is called `name`, or after the sampler; `more` is for `job.run`."""
-    with progress_bar("steps") as bar:
-        line = bar.add_task(name or "loading", total=None)
+    with progress_bar("{task.fields[unit]}") as bar:
+        line = bar.add_task(name or "loading", total=None, unit="steps")
         from invdiff.config import unknown_width
         from invdiff.job import run
 
-        if name is None and unknown_width(config.operator):
-            bar.update(line, description="estimating the blur")
+        def estimating(trial: Any) -> None:
+            bar.update(line, description=f"{name}: {ESTIMATING}" if name else ESTIMATING, unit="widths",
+                       completed=trial.number - 1 + trial.share, total=trial.count)
 
         def show(progress: Any) -> None:
-            bar.update(line, description=name or config.sampler["name"], completed=progress.done, total=progress.total)
+            bar.update(line, description=name or config.sampler["name"], unit="steps", completed=progress.done,
+                       total=progress.total)
 
+        if unknown_width(config.operator):
+            more["on_width"] = estimating
         return run(config, show, partial, **more)
 
 

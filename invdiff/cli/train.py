@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli.options import Device, plain_console, progress_bar
+from invdiff.cli.options import Device, progress_bar, say, to_terminal
 
 _FORGET = 0.02      # share of a new item in a band's running loss
 
@@ -88,7 +88,10 @@ def _run_stage(view: "View", settings: Any, folder: Path, device: str) -> None:
 def _say(text: str, err: bool = False) -> None:
     """A line, of the first of several processes."""
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(text, err=err)
+        if err:
+            typer.echo(text, err=True)
+        else:
+            say(text)
 
 
 def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Path]) -> tuple[Path, int]:
@@ -96,7 +99,7 @@ def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Pa
     instead of a terminal: ten lines."""
     from rich.progress import TextColumn, TimeRemainingColumn
 
-    console, taken = plain_console(), 0
+    taken = 0
     with progress_bar("steps", TimeRemainingColumn(), TextColumn("loss {task.fields[loss]:.4f}"), transient=False) as bar:
         line = bar.add_task(settings.name, total=settings.steps, loss=float("nan"), visible=False)
 
@@ -105,7 +108,7 @@ def _with_bar(settings: Any, work: Callable[[Callable[[int, float], object]], Pa
             taken = done
             bar.update(line, completed=done, loss=loss, visible=True)
             if bar.disable and done % -(-settings.steps // 10) == 0:
-                console.print(f"step {done}: loss {loss:.4f}", soft_wrap=True)
+                say(f"step {done}: loss {loss:.4f}")
 
         return work(show), taken
 
@@ -118,7 +121,6 @@ class View:
     def __init__(self, settings: Any, remarks: bool = True):
         from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self.console = plain_console()
         self.bar = progress_bar("{task.fields[unit]}", TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         self.steps = settings.optimiser.steps
         self.line = self.bar.add_task(settings.name, total=self.steps, unit="steps")
@@ -136,7 +138,7 @@ class View:
         if len(trainer.log) > self.validated:
             self.validated = len(trainer.log)
             if self.bar.disable:
-                self.console.print(_sentence(trainer.log[-1]), soft_wrap=True)
+                say(_sentence(trainer.log[-1]))
         self.bar.update(self.line, completed=progress.step)
 
     def measure(self, done: int, calls: int) -> None:
@@ -144,9 +146,9 @@ class View:
         if self.measuring is None:
             if not self.shown:
                 self.bar.update(self.line, completed=self.steps)
-                self.console.print(f"already trained to step {self.steps}; only the prior is written anew", soft_wrap=True)
+                say(f"already trained to step {self.steps}; only the prior is written anew")
             if self.bar.disable:
-                self.console.print(f"measuring the prior's errors, in {calls} network calls", soft_wrap=True)
+                say(f"measuring the prior's errors, in {calls} network calls")
             self.measuring = self.bar.add_task("measuring", total=calls, unit="network calls")
             self._live()
         self.bar.update(self.measuring, completed=done)
@@ -157,11 +159,11 @@ class View:
         self.shown, self.log = True, trainer.log
         self.validated = sum(line["step"] < progress.step for line in trainer.log)      # in earlier sessions
         if progress.step > 1:
-            self.console.print(f"going on from step {progress.step - 1}")
+            say(f"going on from step {progress.step - 1}")
         else:
             for said in (trainer.note, remark(trainer.batches.patches) if self.remarks else ""):
                 if said:
-                    self.console.print(said, soft_wrap=True)
+                    say(said)
         self.bar.reset(self.line, completed=progress.step - 1)      # what is left is judged by this session's speed
         self._live()
 
@@ -170,7 +172,7 @@ class View:
 
         if self.bar.console.is_terminal and not self.live:
             self.live = Live(console=self.bar.console, refresh_per_second=4, get_renderable=self._picture,
-                             redirect_stdout=self.console.is_terminal)
+                             redirect_stdout=to_terminal())
             self.live.start()
 
     def _mix(self, progress: Any) -> None:

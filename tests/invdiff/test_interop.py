@@ -121,6 +121,19 @@ def test_our_samplers_are_reconstructors():
     assert torch.equal(other, restore(Problem(posed.physics, posed.y, 0.2), prior(), DDRM(steps=5), samples=2).mean)
 
 
+def test_without_a_seed_of_their_own_they_draw_another_sample_for_each_chain():
+    """The chain's, whose own seed is torch's; a given one is the same in all of them."""
+    def drawn(**seed):
+        sampler = DeepinvSampler(build=lambda denoiser, sigma_y: AsReconstructor(denoiser, MomentMatching(steps=2),
+                                                                                 sigma_y=sigma_y, **seed))
+        return restore(problem(), prior(), sampler, samples=3).samples
+
+    free = drawn(seed=None)
+    assert len({float(x.sum()) for x in free[0]}) == 3
+    assert torch.equal(drawn(seed=None), free)
+    assert len({float(x.sum()) for x in drawn()[0]}) == 1
+
+
 def test_deepinv_s_own_test_runs_them_better_than_the_measurement():
     physics = operators.Inpainting(SIZE, operators.random_mask(SIZE, 0.5), noise_model=deepinv.physics.GaussianNoise(0.05))
     x = 0.5 + 0.2 * torch.randn(4, *SIZE, generator=torch.Generator().manual_seed(0))

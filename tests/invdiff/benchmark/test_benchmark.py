@@ -112,6 +112,7 @@ def test_two_workers_find_what_one_finds(config, tmp_path):
     ("methods=['python:own_parts:MODULE_']", "MODULE_"),
     ("methods=[{name: 'python:own_parts:scaled', strenth: 2}]", "python:own_parts:scaled: got an unexpected keyword argument "
      "'strenth'; it takes (denoiser, sigma_y, factor=1.0), of which the first two are given"),
+    ("methods=[{name: 'python:own_parts:Pulled', gama: 2}]", "methods: python:own_parts:Pulled: unknown key 'gama'; did"),
     ("methods=[{name: 'python:own_parts:scaled', sigma_y: 2}]", "multiple values for argument 'sigma_y'"),
     ("metrics=[psrn]", "unknown name 'psrn'; did you mean 'psnr'"),
     ("size=8", "size"),

@@ -155,3 +155,21 @@ def test_an_operator_of_a_user_s_own_is_a_task_s_and_its_code_counts(again, tmp_
     sys.modules["own_parts"].__file__ = str(tmp_path / "changed.py")
     (tmp_path / "changed.py").write_text("# other code")
     assert len(again(*own)) == 2
+
+
+def test_a_sampler_of_a_user_s_own_is_a_method_and_its_code_counts(again, tmp_path, monkeypatch):
+    """A class or a function that makes one, with pairs and calls as ours; and its fields are the config's."""
+    own = ["methods=[{name: 'python:own_parts:Pulled', steps: 2, gamma: 0.5}, 'python:own_parts:quick']", "antithetic=true"]
+    assert len(again(*own)) == 4
+    made = record(tmp_path)
+    by_method = [made["rows"][:2], made["rows"][2:]]
+    assert [row["network_calls"] for row in made["rows"]] == [3] * 4
+    assert [row["psnr"] for row in by_method[0]] == [row["psnr"] for row in by_method[1]]
+    assert {row["distinct"] for row in made["rows"]} == {4}
+    assert made["benchmark"]["methods"]["python:own_parts:quick"]["gamma"] == 0.5
+    assert again(*own) == []
+    with pytest.raises(InputError, match=r"methods: python:own_parts:Pulled: gamma: 0\.5, and now 0\.6"):
+        again(own[0].replace("0.5", "0.6"), own[1])
+    (tmp_path / "own_parts.py").write_text((tmp_path / "own_parts.py").read_text() + "# changed")
+    monkeypatch.delitem(sys.modules, "own_parts")
+    assert len(again(*own)) == 4
