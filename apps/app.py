@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 from invdiff_app import text
 from invdiff_app.guard import guarded
-from invdiff_app.session import take_settings_along
+from invdiff_app.session import remember_settings, take_settings_along
 
 st.set_page_config(text.TITLE, layout="wide", menu_items={"About": text.ABOUT})
 st.html(Path(__file__).parent / "invdiff_app" / "style.css")
@@ -16,3 +16,4 @@ page = st.navigation(pages, position="top")
 with guarded():
     take_settings_along(page.url_path)
     page.run()
+    remember_settings(page.url_path)

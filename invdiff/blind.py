@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from invdiff.posing import photo
 from invdiff.posterior import MomentMatching
 from invdiff.priors import load_prior
 from invdiff.problem import Problem
-from invdiff.restoration import restore
+from invdiff.restoration import Progress, Stop, restore
 
 SIDE = 128          # pixels of the part of a measurement that is looked at
 STEPS, SAMPLES = 15, 2
@@ -46,24 +47,38 @@ RANGES = {"gaussian_blur": Range(operators.gaussian_kernel, 0.4, 6.0, 1.7),
           "defocus_blur": Range(operators.disc_kernel, 1.0, 8.0, 1.1)}
 
 
-def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior) -> tuple[RunConfig, dict[str, Any]]:
+@dataclass(frozen=True)
+class Trial:
+    """How far an estimate is: `share` of its `number`th width is done, of about `count`; an end of the range takes fewer."""
+
+    number: int
+    count: int
+    share: float
+
+
+OnWidth = Callable[[Trial], object]
+
+
+def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior,
+               on_width: OnWidth | None = None) -> tuple[RunConfig, dict[str, Any]]:
     """The config of a run with its blur's width, if that is `auto`, as the measurement tells it; and an entry of the report on
-    it. load: gives a prior by its name. Raises InputError."""
+    it. load: gives a prior by its name. on_width: see `find_width`. Raises InputError."""
     key = unknown_width(config.operator)
     if key is None:
         return config, {}
     y, among = photo(config.input or ""), RANGES[config.operator["name"]]
     if min(y.shape[-2:]) < LEAST_SIDE:
         raise InputError(f"operator.{key}: auto needs an image of {LEAST_SIDE} x {LEAST_SIDE} pixels and more; give a number")
-    sigma_y = noise_level(y) if config.sigma_y == "auto" else float(config.sigma_y or 0)
-    width = find_width(among, y, sigma_y, load(config.prior), seed=config.seed, device=config.device)
+    sigma_y = noise_level(y, path=config.input) if config.sigma_y == "auto" else float(config.sigma_y or 0)
+    width = find_width(among, y, sigma_y, load(config.prior), seed=config.seed, device=config.device, on_width=on_width)
     ends = {among.low: "It shows none that is wider than that.", among.high: "It may be wider: that is as far as is looked."}
-    words = f"The blur is estimated from the image: {key} = {width:.2g} pixels. {ends.get(width, USUALLY)}"
+    words = f"The blur is estimated from the image: {key} = {width:.3g} pixels. {ends.get(width, USUALLY)}"
     found = config.model_copy(update={"operator": config.operator | {key: width}})
     return found, {"blur": {"found": {key: width}, "words": words}}
 
 
-def find_width(among: Range, y: Tensor, sigma_y: float, prior: Denoiser, *, seed: int = 0, device: str = "auto") -> float:
+def find_width(among: Range, y: Tensor, sigma_y: float, prior: Denoiser, *, seed: int = 0, device: str = "auto",
+               on_width: OnWidth | None = None) -> float:
     """The width w, of those `among`, under which a blurred image y (1, C, H, W) has the largest likelihood
 
         p(y | w) = ∫ p(y | x, w) p(x) dx,   with   d log p(y | w) / dw = E[ d log p(y | x, w) / dw | y, w ]
@@ -73,20 +88,45 @@ def find_width(among: Range, y: Tensor, sigma_y: float, prior: Denoiser, *, seed
     range is taken only where there is no maximum within: a soft picture that is hardly blurred explains y almost as well.
 
     among: of kernels (kh, kw) of odd sides. sigma_y: standard deviation of y's noise, in its units. seed: of the samples.
+    on_width: called after each step of the samples for a width; what it raises, be it `Stop`, ends the estimate.
     Looks at 128 x 128 pixels of y, those with the most detail, as if nothing were known beyond them.
     """
     shown, noise = _detailed(y), max(sigma_y, LEAST_NOISE)
     sampler = MomentMatching(num_steps=STEPS, sigma_min=max(noise / 5, 0.001), covariance="spectral")   # to below the noise
+    count = 1 + math.ceil(math.log(among.high / among.low) / math.log(among.ratio))
+    watch = _Watch(on_width, count + MORE)
 
     def slope(t: float, samples: int = SAMPLES) -> float:
-        return _slope(among.kernel, math.exp(t), shown, noise, prior, sampler, samples, seed, device)
+        watch.number += 1
+        found = _slope(among.kernel, math.exp(t), shown, noise, prior, sampler, samples, seed, device, watch)
+        if watch.stopped:
+            raise Stop
+        return found
 
-    count = 1 + math.ceil(math.log(among.high / among.low) / math.log(among.ratio))
     tried = [(t, slope(t, 1)) for t in torch.linspace(math.log(among.low), math.log(among.high), count).tolist()]
     if tried[-1][1] > 0:
         return among.high
     between = _most_likely(tried)
     return among.low if between is None else math.exp(_root(slope, *between))
+
+
+@dataclass
+class _Watch:
+    """Hands steps on as those of the `number`th of about `count` widths, and notes a `Stop`, after which `restore` ends well
+    where it has a sample by then."""
+
+    on_width: OnWidth | None
+    count: int
+    number: int = 0
+    stopped: bool = False
+
+    def __call__(self, progress: Progress) -> None:
+        try:
+            if self.on_width:
+                self.on_width(Trial(self.number, self.count, progress.done / progress.total))
+        except Stop:
+            self.stopped = True
+            raise
 
 
 def _most_likely(tried: list[Place]) -> tuple[Place, Place] | None:
@@ -113,13 +153,14 @@ def _root(slope: Callable[[float], float], below: Place, above: Place) -> float:
 
 
 def _slope(kernel: Callable[[float], Tensor], width: float, y: Tensor, noise: float, prior: Denoiser, sampler: MomentMatching,
-           count: int, seed: int, device: str) -> float:
+           count: int, seed: int, device: str, on_step: Callable[[Progress], object] | None = None) -> float:
     """d log p(y | w) / d log w at a width, from `count` samples whose noise is the same for every width."""
     kernels = [kernel(width * factor) for factor in (1 / NEAR, 1.0, NEAR)]
     side = max(max(k.shape) for k in kernels)
     size = (y.shape[1], *(n + side - 1 for n in y.shape[-2:]))
     narrower, blur, wider = (operators.blur(size, _grown(k, side), "valid") for k in kernels)
-    samples = restore(Problem(blur, y, noise), prior, sampler, samples=count, seed=seed, device=device).samples[0]
+    posed = Problem(blur, y, noise)
+    samples = restore(posed, prior, sampler, samples=count, seed=seed, device=device, on_step=on_step).samples[0]
     change = (wider.A(samples) - narrower.A(samples)) / (2 * math.log(NEAR))
     return float(((y - blur.A(samples)) * change).sum() / len(samples) / noise**2)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from invdiff.blind import with_width
+from invdiff.blind import OnWidth, with_width
 from invdiff.calibration.finding import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, block_side, build_sampler
 from invdiff.errors import InputError
@@ -20,6 +20,7 @@ from invdiff.evaluation.metrics import enlarged, psnr, ssim
 from invdiff.evaluation.provenance import Provenance, Shift, prior_shift
 from invdiff.figures import colorize, comparison, heatmap
 from invdiff.io.images import save_image
+from invdiff.io.jpeg import is_jpeg
 from invdiff.io.results import output_folder, write_yaml
 from invdiff.machine import find_device
 from invdiff.mri.job import Reconstruction, run_scan
@@ -96,15 +97,17 @@ class Outcome:
 
 
 def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
-        checkpoint: str | Path | None = None, *, load: Callable[[str], Denoiser] | None = None) -> Outcome | Reconstruction:
+        checkpoint: str | Path | None = None, *, load: Callable[[str], Denoiser] | None = None,
+        on_width: OnWidth | None = None) -> Outcome | Reconstruction:
     """Pose the problem, restore, and score against the truth where there is one; see `restore` for `on_step` and
-    `checkpoint`. What comes back has a `report` and can be saved. load: gives the priors of photographs by name, where several
-    runs share them. Raises InputError."""
+    `checkpoint`, and `find_width` for `on_width`. What comes back has a `report` and can be saved. load: gives the priors of
+    photographs by name, where several runs share them. Raises InputError, and `Stop` where a callback did before there was a
+    sample."""
     load = load or load_prior
     find_device(config.device)
     if config.is_scan:
         return run_scan(config, on_step, checkpoint)
-    known, blur = with_width(config, load)
+    known, blur = with_width(config, load, on_width)
     posed = pose(known)
     problem, truth, found = posed.problem, posed.truth, config.model_copy(update={"operator": posed.operator})
     picture, prior = posed.inner(as_image(problem)), load(config.prior)
@@ -117,7 +120,7 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     samples = posed.inner(result.samples)
     shifts = prior_shift(samples, others, lambda other: posed.inner(draw(prior=other).samples))
     appraisal = appraise(problem.to(find_device(config.device)), prior, result.samples, reference_of(calibration),
-                         inner=posed.inner)
+                         inner=posed.inner, compressed=is_jpeg(config.input))
     interval = interval_of(calibration, found, samples.shape[1], problem.sigma_y, assumed_of(problem) if config.input else "")
     interval = as_far_as_explained(interval, appraisal.report)
     ends = bounds_of(samples[0], interval) if samples.shape[1] > 1 else None
@@ -137,7 +140,7 @@ def _found(config: RunConfig, posed: Posed) -> dict[str, Any]:
         boundary = posed.operator["boundary"]
         told["boundary"] = {"found": boundary, "words": BOUNDARIES[boundary]}
     if config.sigma_y == "auto":
-        told["noise_level"] = estimated_noise(posed.problem)
+        told["noise_level"] = estimated_noise(posed.problem, is_jpeg(config.input))
     return told
 
 

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
+import invdiff
 from invdiff.errors import InputError
 
 
@@ -35,7 +36,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def versions() -> dict[str, str]:
     """Of Python, and of the packages that numbers depend on most."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in ("invdiff", "torch", "deepinv")}
+    return {"python": platform.python_version(), "invdiff": invdiff.__version__} | {
+        name: _version(name) for name in ("torch", "deepinv")}
 
 
 def _version(name: str) -> str:

@@ -206,7 +206,7 @@ def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
     if not _is_image(physics, y) or not bool(Problem(physics, y, 0.0).observed().all()):
         raise InputError("sigma_y: auto needs a measurement that is an image without missing pixels; give a number")
     try:
-        return noise_level(y, inverts=not isinstance(physics, operators.Denoising))
+        return noise_level(y, not isinstance(physics, operators.Denoising), config.input)
     except ValueError as error:
         raise InputError(f"sigma_y: auto cannot estimate the noise ({error}); give a number") from error
 

@@ -1,6 +1,6 @@
 """simulate(): the problem that a camera or a scanner would pose."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from deepinv.physics.noise import ZeroNoise
 from torch import Tensor
 
 from invdiff.problem import Problem
+from operators import Stacked, StackedNonlinear
 
 
 def simulate(physics: Physics, x: Tensor, sigma_y: float | Sequence[float], seed: int = 0) -> Problem:
@@ -29,8 +30,9 @@ def simulate(physics: Physics, x: Tensor, sigma_y: float | Sequence[float], seed
 
 def other_noise(physics: Physics) -> str | None:
     """The kind of an operator's noise, or of one of a stack, if it has one and it is not white Gaussian."""
-    stacked = physics.physics_list if isinstance(physics, StackedPhysics) else getattr(physics, "parts", None)
-    for part in (physics, *(getattr(stacked, "operators", stacked) or ())):
+    parts: Iterable[Any] = physics.physics_list if isinstance(physics, StackedPhysics) else \
+        physics.parts.operators if isinstance(physics, Stacked | StackedNonlinear) else ()
+    for part in (physics, *parts):
         model = getattr(part, "noise_model", None)
         if model is not None and not isinstance(model, ZeroNoise | GaussianNoise):
             return type(model).__name__

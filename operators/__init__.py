@@ -21,6 +21,7 @@ from operators.gaussian_sensing import GaussianSensing
 from operators.inpainting import Inpainting, box_mask, half_mask, image_mask, random_mask, row_mask
 from operators.iterative import IterativePhysics, Solution, conjugate_gradients, least_squares
 from operators.jpeg import JPEG
+from operators.jpeg_noise import estimate_jpeg_sigma
 from operators.kernel_files import load_kernel
 from operators.kernels import disc_kernel, gaussian_kernel, motion_kernel, uniform_kernel
 from operators.mri import MRI, MultiCoilMRI, NonCartesianMRI
@@ -78,6 +79,7 @@ __all__ = [
     "box_mask",
     "conjugate_gradients",
     "disc_kernel",
+    "estimate_jpeg_sigma",
     "estimate_kspace_sigma",
     "estimate_sigma",
     "gaussian_kernel",

@@ -1,4 +1,4 @@
-"""The left side of a page on photos: image, degradation, method. What is chosen becomes a config."""
+"""The left side of a page on photos: image and degradation. What is chosen becomes a config."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,8 @@ VOLUMES = (".nii", ".gz", ".h5", ".hdf5")      # a slice of which is restored; .
 @dataclass
 class Picture:
     """What is to be restored. path: None for the command line's own photo. size: (H, W). names: what the paths are called for
-    the user. given: the files that came from here and not from the user, by name. awaited: there is no file, or a bad one."""
+    the user. given: the files that come with a download, by name. awaited: there is no file, or a bad one. transparent: a part
+    of the measurement is. mask: where that is from, a key of `text.MASKS`, with the name and content of its file."""
 
     kind: str = "truth"
     path: Path | None = None
@@ -32,6 +33,9 @@ class Picture:
     given: dict[str, Path] = field(default_factory=dict)
     note: str = ""
     awaited: bool = False
+    transparent: bool = False
+    mask: str = "drawn"
+    mask_file: tuple[str, bytes] | None = None
 
 
 def choose_picture() -> Picture:
@@ -69,12 +73,14 @@ def bundled(photo: str, size: int) -> Picture:
 
 @dataclass(frozen=True)
 class Fitted:
-    """An upload as it is restored: its name, its size (H, W), its content where that is not the file's own, and a note."""
+    """An upload as it is restored: its name, its size (H, W), its content where that is not the file's own, a note, and whether
+    a part of it is transparent."""
 
     name: str
     size: tuple[int, int]
     content: bytes | None
     note: str
+    transparent: bool = False
 
 
 def uploaded(name: str, content: bytes, kind: str) -> Picture:
@@ -88,7 +94,8 @@ def uploaded(name: str, content: bytes, kind: str) -> Picture:
     else:
         fitted = remembered("_upload", about, lambda: _image(path, called, kind))
     if fitted.content is None:
-        return Picture(kind, path, fitted.size, {str(path): called}, note=fitted.note)
+        seen_through = fitted.transparent and kind == "input"
+        return Picture(kind, path, fitted.size, {str(path): called}, note=fitted.note, transparent=seen_through)
     path = keep_file("fitted.npy", fitted.content)
     return Picture(kind, path, fitted.size, {str(path): fitted.name}, {fitted.name: path}, fitted.note)
 
@@ -128,7 +135,9 @@ def _choose_slice(count: int) -> int:
 def _image(path: Path, called: str, kind: str) -> Fitted:
     """A picture as it is restored. Raises InputError."""
     fitted = _fitted(_opened(path), called, kind)
-    return replace(fitted, note=" ".join([text.TRANSPARENT, fitted.note])) if _transparent(path) else fitted
+    if not _transparent(path):
+        return fitted
+    return replace(fitted, note=" ".join([text.TRANSPARENT, fitted.note]), transparent=True)
 
 
 def _transparent(path: Path) -> bool:
@@ -190,6 +199,10 @@ def choose_operator(picture: Picture) -> tuple[str, dict[str, Any]]:
     offered = operators_shown.TASKS[task]
     name = offered[0] if len(offered) == 1 else st.selectbox(text.OPERATOR, offered, format_func=text.OPERATORS.__getitem__,
                                                               key=f"{task}_kind", bind="query-params")
+    if name == "mask_inpainting":
+        from invdiff_app.masking import choose_mask
+
+        choose_mask(picture)
     measured = picture.kind == "input"
     given: dict[str, Any] = {"operator": {"name": name, **operators_shown.parameters(name, picture.size, measured)}}
     auto = measured and task != "inpaint" and st.checkbox(text.NOISE_AUTO, key="auto", bind="query-params")
@@ -199,50 +212,6 @@ def choose_operator(picture: Picture) -> tuple[str, dict[str, Any]]:
     if picture.path is not None:
         given[picture.kind] = str(picture.path)
     return task, given
-
-
-def priors() -> dict[str, dict[str, Any]]:
-    """The cards of the shipped priors of colour images, by name, the tasks' own first."""
-    from invdiff.config import RunConfig
-    from invdiff.priors import shipped_priors
-    from invdiff.priors.checkpoint import read_card
-
-    cards = {name: read_card(path) for name, path in shipped_priors().items()}
-    first = RunConfig.model_fields["prior"].default
-    return {name: cards[name] for name in sorted(cards, key=lambda name: (name != first, name))
-            if cards[name].get("architecture", {}).get("channels") == 3}
-
-
-def choose_method(cards: dict[str, dict[str, Any]], task: str) -> dict[str, Any]:
-    """Prior, sampler, steps, samples and seed, by dotted key, with the task's own steps to begin with."""
-    from invdiff.config import SAMPLERS
-    from invdiff.resolving import run_config
-
-    with st.expander(text.METHOD):
-        prior = st.selectbox(text.PRIOR, list(cards), key="prior", bind="query-params")
-        offered = [name for name in text.SAMPLERS if name in SAMPLERS]
-        sampler = st.selectbox(text.SAMPLER, offered, format_func=text.SAMPLERS.__getitem__, key="sampler", bind="query-params")
-        st.caption(SAMPLERS[sampler].about)
-        own = run_config(task).sampler
-        usual = SAMPLERS[sampler]().num_steps
-        first = own["steps"] if own.get("name") == sampler else usual
-        key = f"{sampler}_steps" if first == usual else f"{sampler}_{task}_steps"
-        steps = st.slider(text.STEPS, 2, 200, first, key=key, bind="query-params")
-        samples = st.slider(text.SAMPLES, 1, 8, 4, key="samples", bind="query-params")
-        seed = st.number_input(text.SEED, 0, 2**31, 0, key="seed", bind="query-params")
-        prior_card(prior, cards[prior])
-    return {"prior": prior, "sampler.name": sampler, "sampler.steps": steps, "samples": samples, "seed": int(seed)}
-
-
-def prior_card(name: str, card: dict[str, Any]) -> None:
-    """What is known of a prior, and its limits."""
-    st.markdown(f"**{text.CARD.format(name)}**")
-    scores = card.get("denoising", {}).get("psnr", {})
-    lines = [text.CARD_DATA.format(card["data"]), text.CARD_USE.format(card.get("use", "research")),
-             text.CARD_LICENCE.format(card["licence"]), text.CARD_LEVELS.format(*card["sigma_range"])]
-    if scores:
-        lines.append(text.CARD_SCORES.format(" / ".join(scores), " / ".join(f"{v:.1f}" for v in scores.values())))
-    st.caption("  \n".join([*lines, text.CARD_LIMIT]))
 
 
 def require_size(shape: Sequence[int]) -> None:

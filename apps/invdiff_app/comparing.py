@@ -1,6 +1,9 @@
 """The page that sets samplers side by side on one measurement."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,13 @@ FIRST = ["moment_matching", "diffpir"]
 
 @dataclass
 class Comparison:
-    """Finished runs by label, those refused, with their sentence, and those that were cut short or not begun."""
+    """Finished runs by label, those refused, with their sentence, and those that were cut short or not begun; the entry of a
+    report on a blur's width, where that was estimated for all."""
 
     outcomes: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    blur: dict[str, Any] = field(default_factory=dict)
 
 
 def page() -> None:
@@ -101,7 +106,8 @@ def _prepare(picture: Any, task: str, given: dict[str, Any], runs: list[dict[str
 def _commands(configs: list[Any], given: dict[str, bytes], key: str) -> None:
     """The same on the command line, and the files for it that came from here."""
     with st.expander(words.COMMANDS):
-        st.code("\n".join(spec.command_line(config, _folder(config)) for config in configs), language="bash")
+        st.code("\n".join(spec.command_line(config, _folder(config)) for config in configs), language="bash",
+                wrap_lines=True)
         for name, content in given.items():
             st.download_button(words.FILE.format(text.literal(name)), content, name, key=f"{key}_{name}", on_click="ignore")
 
@@ -114,20 +120,28 @@ def _folder(config: Any) -> str:
 def run_all(job: Job, configs: list[Any], names: dict[str, str]) -> Comparison:
     """In the worker: one run after the other; a sampler that cannot take the operator is left out, with its reason."""
     from invdiff import Stop
-    from invdiff.errors import InputError
 
-    made, steps = Comparison(), [_steps(config) for config in configs]
-    for place, config in enumerate(configs):
-        if job.stop_asked:
-            break
-        try:
-            made.outcomes[label(config)] = _run(job, config, names, sum(steps[place + 1 :]))
-        except InputError as error:
-            made.refused[label(config)] = text.sentence(error)
-        except Stop:
-            break
+    made = Comparison()
+    with suppress(Stop):
+        _run_each(job, configs, names, made)
     made.missing = [name for name in map(label, configs) if name not in made.outcomes | made.refused]
     return made
+
+
+def _run_each(job: Job, configs: list[Any], names: dict[str, str], made: Comparison) -> None:
+    """Into `made`, with the same width of the blur for all. Raises InputError where none can be estimated."""
+    from invdiff.blind import with_width
+    from invdiff.errors import InputError
+    from invdiff.priors import load_prior
+
+    load, steps = cache(load_prior), [_steps(config) for config in configs]
+    made.blur = with_width(spec.inside(configs[0], job.folder, names), load, job.on_width)[1].get("blur", {})
+    for place, config in enumerate(configs):
+        known = config.model_copy(update={"operator": config.operator | made.blur.get("found", {})})
+        try:
+            made.outcomes[label(config)] = _run(job, known, names, load, sum(steps[place + 1 :]))
+        except InputError as error:
+            made.refused[label(config)] = text.sentence(error)
 
 
 def _steps(config: Any) -> int:
@@ -137,14 +151,15 @@ def _steps(config: Any) -> int:
     return config.sampler["steps"] * (1 if SAMPLERS[config.sampler["name"]].population else config.samples)
 
 
-def _run(job: Job, config: Any, names: dict[str, str], after: int) -> Any:
+def _run(job: Job, config: Any, names: dict[str, str], load: Callable[[str], Any], after: int) -> Any:
     """One run, with `after` steps of others to come. Raises Stop also with a part of its samples, which would be compared with
     all of another's."""
     from invdiff import Stop
     from invdiff.job import run
 
     before = job.done
-    outcome = run(spec.inside(config, job.folder, names), lambda progress: job.on_step(progress, before, after))
+    job.prepare()
+    outcome = run(spec.inside(config, job.folder, names), lambda progress: job.on_step(progress, before, after), load=load)
     if outcome.report["samples"] < config.samples:
         raise Stop
     return replace(outcome, config=spec.named(config, names))
@@ -153,12 +168,16 @@ def _run(job: Job, config: Any, names: dict[str, str], after: int) -> Any:
 def _show(job: Job, made: Comparison) -> None:
     """What is missing, the table, the plot and the pictures."""
     from invdiff_app.components import panels
+    from invdiff_app.outcome import offer_width
     from invdiff_app.pictures import shown
 
     if made.missing:
         st.info(text.STOPPED.format(words.MISSING.format("; ".join(made.missing))))
     for name, reason in made.refused.items():
         st.info(words.REFUSED.format(name, reason))
+    if made.blur:
+        st.markdown(made.blur["words"])
+        offer_width(job, made.blur)
     if not made.outcomes:
         return
     rows = [_row(outcome) for outcome in made.outcomes.values()]

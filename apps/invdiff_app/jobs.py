@@ -19,6 +19,7 @@ from invdiff_app.guard import went_wrong
 
 FINISHED = ("done", "stopped", "failed")
 PICTURE_SECONDS = 0.25          # between two pictures of the estimate
+PREPARING, ESTIMATING, STEPPING, FINISHING = "preparing", "estimating", "stepping", "finishing"     # what a running job is at
 
 
 @dataclass
@@ -26,7 +27,8 @@ class Job:
     """Something to compute, and how far it is.
 
     work: called with the job in the worker's thread; what it returns is `result`. folder: for files it needs, removed when it
-    is finished. picture: the current estimate, uint8 (H, W) or (H, W, 3). about: plain values for the page.
+    is finished. picture: the current estimate, uint8 (H, W) or (H, W, 3). about: plain values for the page. stage: what it is
+    at, and trial, how far, while the width of a blur is estimated.
     """
 
     owner: str
@@ -35,6 +37,8 @@ class Job:
     folder: Path = field(init=False)
     id: str = field(default_factory=lambda: secrets.token_hex(12))      # of no "__", which is Streamlit's own in keys
     state: str = "queued"
+    stage: str = PREPARING
+    trial: Any = None
     done: int = 0
     total: int = 0
     picture: np.ndarray | None = None
@@ -46,7 +50,7 @@ class Job:
     first_picture: float | None = None
     seen: float = field(default_factory=time.monotonic)
     drawn: float = 0.0
-    first_step: tuple[float, int] | None = None         # when it was done, and how many were
+    paced: tuple[float, int] = (0.0, 0)                 # seconds and steps, where one came right after another
     last_step: float = 0.0
 
     def __post_init__(self) -> None:
@@ -58,24 +62,39 @@ class Job:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace since the first step, before which all is loaded; None until two more are done."""
-        if self.state != "running" or self.first_step is None or self.done < self.first_step[1] + 2:
+        """By the pace of steps that came right after another, without what is loaded before a run's first and said of it after
+        its last; None until there are two, and while it is at something else."""
+        seconds, steps = self.paced
+        if self.state != "running" or self.stage != STEPPING or steps < 2:
             return None
-        since, before = self.first_step
-        pace = (self.last_step - since) / (self.done - before)
-        return max(pace * (self.total - self.done) - (time.monotonic() - self.last_step), 0.0)
+        return max(seconds / steps * (self.total - self.done) - (time.monotonic() - self.last_step), 0.0)
+
+    def prepare(self) -> None:
+        """Before a run. Raises Stop when asked to."""
+        self._at(PREPARING)
+
+    def on_width(self, trial: Any) -> None:
+        """For `invdiff.job.run`, while it estimates the width of a blur. Raises Stop when asked to."""
+        self.trial = trial
+        self._at(ESTIMATING)
+
+    def _at(self, stage: str) -> None:
+        from invdiff import Stop
+
+        if self.stop_asked:
+            raise Stop
+        self.stage = stage
 
     def on_step(self, progress: Any, before: int = 0, after: int = 0) -> None:
         """For `invdiff.restore`; `before` steps were done by runs before this one, and `after` will be by those to come. Raises
         Stop when asked to."""
-        from invdiff import Stop
         from invdiff_app.pictures import estimate
 
-        if self.stop_asked:
-            raise Stop
-        now = time.monotonic()
-        self.done, self.total, self.last_step = before + progress.done, before + progress.total + after, now
-        self.first_step = self.first_step or (now, self.done)
+        follows, now, done = self.stage == STEPPING, time.monotonic(), before + progress.done
+        self._at(STEPPING if progress.done < progress.total else FINISHING)
+        if follows:
+            self.paced = self.paced[0] + now - self.last_step, self.paced[1] + done - self.done
+        self.done, self.total, self.last_step = done, before + progress.total + after, now
         if self.picture is None or now - self.drawn > PICTURE_SECONDS:
             self.picture, self.drawn = estimate(progress.step.x0), now
             self.first_picture = self.first_picture or now - self.began

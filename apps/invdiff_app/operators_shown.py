@@ -43,9 +43,9 @@ KEEP, PATTERN = Slider(0.05, 0.95, 0.05, 0.5), Slider(0, 20, 1, 0)
 BOX = {"top": Pixels(0, 0, 1 / 4), "left": Pixels(1, 0, 1 / 4), "height": Pixels(0, 1, 3 / 8), "width": Pixels(1, 1, 3 / 8)}
 PARAMETERS: dict[str, dict[str, Slider | Choice | Pixels]] = {
     "denoising": {},
-    "gaussian_blur": {"sigma": Slider(0.4, 6.0, 0.1, 1.6), "boundary": BOUNDARY},
+    "gaussian_blur": {"sigma": Slider(0.4, 6.0, 0.01, 1.6), "boundary": BOUNDARY},
     "uniform_blur": {"size": Slider(3, 21, 2, 9), "boundary": BOUNDARY},
-    "defocus_blur": {"radius": Slider(1.0, 10.0, 0.5, 3.0), "boundary": BOUNDARY},
+    "defocus_blur": {"radius": Slider(1.0, 10.0, 0.01, 3.0), "boundary": BOUNDARY},
     "motion_blur": {"size": Slider(5, 41, 2, 21), "intensity": Slider(0.0, 1.0, 0.1, 0.5), "seed": PATTERN,
                     "boundary": BOUNDARY},
     "random_inpainting": {"keep": KEEP, "seed": PATTERN},

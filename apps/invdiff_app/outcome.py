@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 
+from invdiff.config import WIDTHS
 from invdiff.job import Outcome
 from invdiff_app import spec, text
 from invdiff_app.components import before_after, panels
@@ -31,6 +32,8 @@ def show(job: Job) -> None:
             estimate(job.picture)
         return
     worth(outcome.report)
+    if "blur" in outcome.report:
+        offer_width(job, outcome.report["blur"])
     for tab, draw in zip(st.tabs(text.TABS), (_before_after, _samples, _numbers, _repeat), strict=True):
         with tab:
             draw(job, outcome)
@@ -45,6 +48,21 @@ def worth(report: dict[str, Any]) -> None:
     st.markdown(first)
     for said in others:
         st.caption(said)
+
+
+def offer_width(job: Job, blur: dict[str, Any]) -> None:
+    """A button that gives the page the width that was estimated, where it would estimate it again with the next run."""
+    ((name, width),) = blur["found"].items()
+    slider = next(f"{operator}_{name}" for operator, key in WIDTHS.items() if key == name)
+    box, value = f"{slider}_auto", round(width, 2)          # as exact as the slider
+    if st.session_state.get(box):
+        st.button(text.TAKE_WIDTH.format(value), key=f"width_{job.id}", on_click=_take_width, args=(slider, box, value))
+
+
+def _take_width(slider: str, box: str, value: float) -> None:
+    """Also in the address, where Streamlit puts no value of a slider that was not on the page."""
+    st.session_state[slider], st.session_state[box] = value, False
+    st.query_params[slider] = str(value)
 
 
 def _before_after(job: Job, outcome: Outcome) -> None:

@@ -38,6 +38,7 @@ def _posed(config: RunConfig) -> Preview:
     if config.task == "cs" and config.input is not None:
         raise InputError(text.NO_PICTURE)
     if key := unknown_width(config.operator):           # which changes nothing of what is shown
+        _require_detail(config)
         config = config.model_copy(update={"operator": config.operator | {key: 1.0}})
     problem, truth, _, spare = pose(config)
     require_size(problem.image_shape)
@@ -46,6 +47,16 @@ def _posed(config: RunConfig) -> Preview:
     grid = enlarged(picture, problem.image_shape[-2:]) if config.operator["name"].endswith("super_resolution") else picture
     return Preview(None if truth is None else shown(truth), shown(grid), None if mask is None else shown(mask.float()),
                    problem.y.ndim == picture.ndim, int(problem.observed().sum()), problem.sigma_y)
+
+
+def _require_detail(config: RunConfig) -> None:
+    """Raises InputError for an image that is too small to tell the width of its blur."""
+    from invdiff.blind import LEAST_SIDE
+    from invdiff.posing import photo
+
+    height, width = photo(config.input or "").shape[-2:]
+    if min(height, width) < LEAST_SIDE:
+        raise InputError(text.WIDTH_TOO_SMALL.format(LEAST_SIDE, width, height))
 
 
 def show(preview: Preview) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 import streamlit as st
 
 from invdiff_app import spec, text
-from invdiff_app.choosing import Picture, choose_method, choose_operator, choose_picture, priors, require_size
+from invdiff_app.choosing import Picture, choose_operator, choose_picture, require_size
 from invdiff_app.guard import guarded
 from invdiff_app.jobs import Job
+from invdiff_app.masking import put_mask
+from invdiff_app.method import choose_method, priors
 from invdiff_app.operators_shown import TASKS
-from invdiff_app.session import current_job, keep_file, remembered, start
+from invdiff_app.session import current_job, start
 
 
 def page() -> None:
@@ -76,41 +78,18 @@ def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
     """In the worker: the same as `invdiff restore`, on the job's copies of the files, which are then called by their names."""
     from invdiff.job import run
 
-    outcome = run(spec.inside(config, job.folder, names), job.on_step)
+    job.prepare()
+    outcome = run(spec.inside(config, job.folder, names), job.on_step, on_width=job.on_width)
     called = spec.named(config, names)
     report = outcome.report | {"config": called.model_dump()}
     return replace(outcome, config=called, result=replace(outcome.result, report=report))
 
 
 def complete(picture: Picture, given: dict[str, Any]) -> bool:
-    """What there is to say of the picture, and the brush where a mask is to be drawn; False while there is none. Raises
+    """What there is to say of the picture, and the brush where a mask is to be drawn; False while a mask is awaited. Raises
     InputError."""
     factor = given["operator"].get("factor", 1) if picture.kind == "input" else 1
     require_size([factor * n for n in picture.size])            # before anything that a large one makes slow
     if picture.note:
         st.caption(picture.note)
-    if given["operator"]["name"] != "mask_inpainting" or _draw_mask(picture, given):
-        return True
-    st.info(text.DRAW_FIRST)
-    return False
-
-
-def _draw_mask(picture: Picture, given: dict[str, Any]) -> bool:
-    """The mask drawn over the picture, put into the operator's parameters; False while nothing is. What is drawn is the
-    visit's, at any size, for the brush is not on the page while a job runs."""
-    from invdiff.io.images import load_image, sample_image
-    from invdiff_app.components import draw_mask
-    from invdiff_app.pictures import png, shown, without
-
-    image = sample_image() if picture.path is None else load_image(picture.path)
-    strokes = draw_mask(shown(image), st.session_state.get("_strokes", []), "drawn")
-    st.session_state["_strokes"] = strokes
-    if not strokes:
-        return False
-    size = tuple(image.shape[-2:])
-    path = keep_file("mask.png", remembered("_mask", (strokes, size), lambda: png(without(strokes, size))))
-    given["operator"]["mask"] = str(path)
-    others = [name for place, name in picture.names.items() if place != str(path)]
-    name = "drawn-mask.png" if "drawn-mask.png" not in others else "my-drawn-mask.png"
-    picture.names[str(path)], picture.given[name] = name, path
-    return True
+    return given["operator"]["name"] != "mask_inpainting" or put_mask(picture, given["operator"])

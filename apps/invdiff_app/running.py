@@ -8,7 +8,7 @@ import streamlit as st
 
 from invdiff_app import text
 from invdiff_app.guard import guarded
-from invdiff_app.jobs import Job
+from invdiff_app.jobs import ESTIMATING, FINISHING, PREPARING, Job
 from invdiff_app.session import jobs
 
 POLL_SECONDS = 0.5
@@ -61,8 +61,13 @@ def _progress(job: Job) -> None:
         st.progress(0.0, text.QUEUED.format(jobs().ahead(job)))
     elif job.stop_asked:
         st.progress(_share(job), text.STOPPING)
-    elif not job.done:
-        st.progress(0.0, text.LOADING)
+    elif job.stage == ESTIMATING:
+        trial = job.trial
+        st.progress(min((trial.number - 1 + trial.share) / trial.count, 1.0), text.ESTIMATING.format(trial.number, trial.count))
+    elif job.stage == PREPARING:
+        st.progress(_share(job), text.PREPARING[job.about["page"]])
+    elif job.stage == FINISHING:
+        st.progress(_share(job), text.FINISHING)
     else:
         left = job.seconds_left
         remaining = text.LEFT.format(text.duration(left)) if left else ""

@@ -151,6 +151,7 @@ def _run(job: Job, config: Any, names: dict[str, str]) -> Any:
     """In the worker: the same as `invdiff restore --task mri`, on the job's copy of the file."""
     from invdiff.job import run
 
+    job.prepare()
     made = run(spec.inside(config, job.folder, names), job.on_step)
     called = spec.named(config, names)
     return replace(made, config=called, report=made.report | {"config": called.model_dump(mode="json")})

@@ -19,7 +19,7 @@ from invdiff_app.jobs import Job, Jobs
 
 Made = TypeVar("Made")
 
-UNSET = ("start", "compare", "reconstruct", "file", "scan_file")        # keys of buttons and uploads, which nobody may set
+UNSET = ("start", "compare", "reconstruct", "file", "mask_file", "scan_file")      # of buttons and uploads: nobody may set them
 
 
 class Visit:
@@ -52,13 +52,28 @@ def owner() -> str:
 def take_settings_along(page: str) -> None:
     """Before a page is drawn: the settings in the address of the page before it, of which Streamlit forgets what has not been
     touched since it came with a link."""
-    before, address = st.session_state.get("_address", (page, {}))
+    before, settings = st.session_state.get("_settings", (page, {}))
+    values = st.session_state.pop("_lost", {})
     if before != page:
-        taken = [key for key in address if key in st.session_state and key not in UNSET]
-        for key in taken:
-            st.session_state[key] = st.session_state[key]
-        st.query_params.update({key: address[key] for key in taken})
-    st.session_state["_address"] = page, {key: st.query_params.get_all(key) for key in st.query_params}
+        values = st.session_state["_taken"] = {key: value for key, (value, _) in settings.items()}
+        st.session_state["_settings"] = page, settings
+        st.query_params.update({key: said for key, (_, said) in settings.items() if said})
+    for key, value in values.items():
+        st.session_state[key] = value
+    st.session_state["_named"] = list(st.query_params)
+
+
+def remember_settings(page: str) -> None:
+    """After a page is drawn: the value of each setting in its address, also of those that have left it with this drawing, as
+    they have their defaults by now, and how it is said there. Where the browser's Back led to the page, Streamlit has put the
+    settings that both pages have back to their defaults, and lets nobody set them in that run: so it is drawn once more."""
+    named = [key for key in dict.fromkeys([*st.session_state.pop("_named", ()), *st.query_params])
+             if key in st.session_state and key not in UNSET]
+    st.session_state["_settings"] = page, {key: (st.session_state[key], st.query_params.get_all(key)) for key in named}
+    taken = st.session_state.pop("_taken", {})
+    if lost := {key: value for key, value in taken.items() if st.session_state.get(key) != value}:
+        st.session_state["_lost"] = lost
+        st.rerun()
 
 
 def keep_file(name: str, content: bytes) -> Path:

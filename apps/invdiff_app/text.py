@@ -45,7 +45,7 @@ OPERATOR = "Kind"
 OPERATORS = {
     "denoising": "noise", "gaussian_blur": "Gaussian", "uniform_blur": "uniform", "defocus_blur": "out of focus",
     "motion_blur": "random path", "random_inpainting": "random pixels", "row_inpainting": "rows", "box_inpainting": "a box",
-    "half_inpainting": "one half", "mask_inpainting": "drawn by hand", "super_resolution": "means over blocks",
+    "half_inpainting": "one half", "mask_inpainting": "a mask", "super_resolution": "means over blocks",
     "bicubic_super_resolution": "bicubic", "gaussian_super_resolution": "Gaussian", "compressed_sensing": "random sums",
     "dct_sensing": "random cosines",
 }
@@ -61,7 +61,10 @@ HELP = {"boundary": "What lies beyond the image. “valid” takes nothing for k
                     "from a simulation that wraps around, and cuts that border off again."}
 NOISE = "Noise (standard deviation, white is 1)"
 WIDTH_AUTO = "Estimate it from the image"
-WIDTH_AUTO_HELP = "Ten widths and more are tried on the part of the image with the most detail, which takes a minute or so."
+WIDTH_AUTO_HELP = "Ten widths and more are tried on the part of the image with the most detail, which takes some minutes."
+WIDTH_TOO_SMALL = ("The width of a blur is estimated from an image of {0} × {0} pixels and more, and this one has {1} × {2}; "
+                   "untick “Estimate it from the image”, and choose a width.")
+TAKE_WIDTH = "From now on take {:g} pixels, and estimate it no more"
 NOISE_AUTO = "Estimate the noise from the image"
 METHOD = "Method"
 PRIOR = "Prior"
@@ -74,6 +77,10 @@ BRUSH = "Brush"
 UNDO = "Undo"
 CLEAR = "Clear"
 DRAW_FIRST = "Paint over what is missing, and it can be filled in."
+MASKS = {"drawn": "painted here", "file": "a file of yours", "transparent": "what is transparent in the image"}
+MASK_FILE = "PNG of the image's size: white is measured, black and transparent are missing"
+MASK_FIRST = "Choose a file with the mask, and what is missing can be filled in."
+MASK_SIZE = ("The mask has {} × {} pixels, and the image to restore {} × {}; give a mask of the same size.")
 SAMPLERS = {
     "moment_matching": "Moment matching (default)", "pigdm": "ΠGDM", "diffpir": "DiffPIR", "dps": "DPS", "ddrm": "DDRM",
     "ddnm": "DDNM", "dds": "DDS", "ilvr": "ILVR", "daps": "DAPS", "split_gibbs": "Split Gibbs", "red_diff": "RED-diff",
@@ -102,7 +109,10 @@ VALUES = "{} values, noise {:g}"
 START = "Restore"
 STOP = "Stop"
 QUEUED = "Waiting: {} before this one."
-LOADING = "Loading the prior …"
+PREPARING = {"restore": "Preparing: the measurement, the prior …", "compare": "Preparing the next run …",
+             "mri": "Preparing the scan: coil maps, noise, and the reconstruction beside it …"}
+ESTIMATING = "Estimating the width of the blur, {} of about {}"
+FINISHING = "Finishing: how sure is it, scores …"
 STOPPING = "Stopping …"
 STEP = "Step {} of {}{}"
 LEFT = ", about {} left"
@@ -185,6 +195,7 @@ def sampler(name: str) -> str:
 # what the library says of its options and classes, as the pages say it
 _ON_THE_PAGE: dict[str, Any] = {
     r"(--set )?operator\.acceleration=": "acceleration ",
+    r"^operator: image(?=: )": "the mask",
     r"operator\.center=\d+( by default)? keeps": "the mask always keeps",
     r"(--set \S+\w\]?)": r"\1 on the command line",
     r"and (?:that of )?\w+ (has none|is none|is no such one); these": r"and this one \1; these",
@@ -197,7 +208,7 @@ def sentence(error: Any) -> str:
     said = " ".join(str(error).split())
     plain = re.sub(r"(/[\w.\-]+)+/([\w.\-]+)", r"\2", said)
     plain = re.sub(r"[0-9a-f]{24}(\.\w+)?", "the file", plain)
-    plain = re.sub(r"^(?:operator: )?(\w+)(?=: )", lambda found: FIELDS.get(found[1], found[0]), plain)
+    plain = re.sub(r"^(?:operator(?:: |\.))?(\w+)(?=: )", lambda found: FIELDS.get(found[1], found[0]), plain)
     for words, ours in _ON_THE_PAGE.items():
         plain = re.sub(words, ours, plain)
     if plain.startswith("the file") or not said.startswith("/"):            # a file of the user's keeps its name

@@ -42,6 +42,7 @@ class Consistency:
             its `whiteness_error` under white noise. None without noise, and for measurements that are flat vectors.
         finest: of a measurement that is an image, where it was asked for, how much of its noise's finest detail there is, see
             `operators.noise_whiteness`: JPEG and enlarging leave less than half, which is not white, and of another size.
+        compressed: is the measurement known to be a JPEG?
     """
 
     level: float
@@ -52,6 +53,7 @@ class Consistency:
     whiteness: float | None
     whiteness_error: float | None
     finest: float | None = None
+    compressed: bool = False
 
     @property
     def verdict(self) -> str:
@@ -79,7 +81,7 @@ class Consistency:
 
     def words(self) -> str:
         """One sentence, or two."""
-        lost = self.finest is not None and self.finest < WHITE
+        lost = self.compressed or (self.finest is not None and self.finest < WHITE)
         if lost and (self.verdict == "overfitted" or (self.is_structured and (self.whiteness or 0) > 0)):
             return self._words_of_coloured()
         if self.sigma_y == 0:

@@ -60,3 +60,7 @@ def quick(at):
 
 def command(at):
     return next(block.value for block in at.code if block.value.startswith("invdiff"))
+
+
+def commands(at):
+    return [block.value for block in at.code if block.value.startswith("invdiff")]

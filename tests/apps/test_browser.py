@@ -99,7 +99,7 @@ def test_two_visits_take_turns(visit):
 
 
 def test_a_mask_is_drawn_with_the_mouse(visit):
-    page = visit(QUICK + "&task=Missing+pixels&inpaint_kind=drawn+by+hand")
+    page = visit(QUICK + "&task=Missing+pixels&inpaint_kind=a+mask")
     canvas = page.get_by_role("img", name="Paint with the pointer").last
     canvas.scroll_into_view_if_needed()
     box = canvas.bounding_box()
@@ -113,6 +113,21 @@ def test_a_mask_is_drawn_with_the_mouse(visit):
     page.get_by_text("residual is").wait_for()
     canvas = page.get_by_role("img", name="Paint with the pointer").last.element_handle()
     page.wait_for_function("canvas => canvas.getContext('2d').getImageData(0, 0, 128, 128).data.some(v => v)", arg=canvas)
+
+
+def test_back_and_forward_bring_a_page_with_its_settings(visit):
+    page = visit("?photo=Cat&size=128&gaussian_blur_sigma=2.5&samples=1")
+    page.get_by_text("--truth chelsea-128.png --samples 1 --set operator.sigma=2.5").wait_for()
+    page.get_by_role("link", name="Compare").first.click()
+    page.get_by_role("button", name="Compare", exact=True).wait_for()
+    page.wait_for_timeout(2000)
+    page.go_back()
+    page.get_by_role("heading", name="Restore", level=1).wait_for()
+    page.get_by_text("--truth chelsea-128.png --samples 1 --set operator.sigma=2.5").wait_for()
+    page.go_forward()
+    page.get_by_role("heading", name="Compare", level=1).wait_for()
+    page.get_by_text("The same on the command line").click()
+    page.get_by_text("--truth chelsea-128.png").first.wait_for()
 
 
 def test_a_hostile_upload_is_one_sentence(visit, tmp_path):

@@ -8,8 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from invdiff_app.folders import folder_of
-from invdiff_app.jobs import Job, Jobs
+from invdiff_app.jobs import ESTIMATING, FINISHING, PREPARING, Job, Jobs
+from streamlit.testing.v1 import AppTest
 
+from invdiff import Stop
+from invdiff.blind import Trial
 from invdiff.errors import InputError
 
 
@@ -85,6 +88,51 @@ def test_the_time_left_does_not_count_what_comes_before_the_first_step_and_runs_
         assert job.seconds_left == left
     clock.now = 65.0
     assert job.seconds_left == 13.0
+
+
+def test_the_time_left_is_by_the_pace_of_steps_and_not_by_what_is_between_two_runs(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("invdiff_app.jobs.time.monotonic", lambda: clock.now)
+    job = Job("me", lambda job: None, {}, state="running")
+    for clock.now in (1.0, 2.0, 3.0):
+        job.on_step(progress(int(clock.now), 3), after=3)
+    assert (job.stage, job.seconds_left) == (FINISHING, None)
+    clock.now = 100.0
+    job.prepare()
+    assert (job.stage, job.seconds_left) == (PREPARING, None)
+    clock.now = 200.0
+    job.on_step(progress(1, 3), before=3)
+    assert (job.done, job.total, job.seconds_left) == (4, 6, 2.0)
+
+
+def test_stop_ends_the_estimate_of_a_blur_with_its_next_step_and_the_preparation_of_a_run():
+    job = Job("me", lambda job: None, {}, state="running")
+    job.on_width(Trial(3, 11, 0.5))
+    assert (job.stage, job.trial.number) == (ESTIMATING, 3)
+    job.stop_asked = True
+    for step in (lambda: job.on_width(Trial(3, 11, 0.6)), job.prepare):
+        with pytest.raises(Stop):
+            step()
+
+
+@pytest.mark.parametrize(("stage", "said", "share"), [
+    ("preparing", "Preparing the scan", 50), ("estimating", "Estimating the width of the blur, 3 of about 11", 22),
+    ("stepping", "Step 5 of 10", 50), ("finishing", "Finishing", 50),
+])
+def test_the_page_says_what_a_job_is_at(stage, said, share):
+    def drawn(stage):
+        from invdiff_app.jobs import Job
+        from invdiff_app.running import _progress
+
+        from invdiff.blind import Trial
+
+        _progress(Job("me", lambda job: None, {"page": "mri"}, state="running", stage=stage, done=5, total=10,
+                      trial=Trial(3, 11, 0.5)))
+
+    (bar,) = AppTest.from_function(drawn, args=(stage,)).run().get("progress")
+    assert bar.proto.text.startswith(said)
+    assert bar.proto.value == share
+    assert "left" not in bar.proto.text
 
 
 def test_the_queue_has_an_end():

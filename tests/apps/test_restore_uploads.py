@@ -1,4 +1,4 @@
-"""Files and strokes that a user gives to the page that restores an image: measured, scaled, cut from volumes, or refused."""
+"""Files that a user gives to the page that restores an image: measured, scaled, cut from volumes, or refused."""
 
 import io
 
@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from app_pages import command, finished, page, png, quick, upload
 from invdiff_app import text
+from PIL import Image
 
 from invdiff.paths import bundled
+
+
+def noise(height=48, width=52):
+    """A PNG in which there is detail everywhere."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_an_upload_is_measured_or_degraded():
@@ -37,15 +45,6 @@ def test_what_is_transparent_is_said_to_be_laid_over_white():
 def test_the_name_of_a_file_is_no_markdown():
     at = upload(page(), "[x](y) $a_b$ `c`.png", png())
     assert any(caption.value == r"It needs \[x\](y) \$a\_b\$ \`c\`.png." for caption in at.caption)
-
-
-@pytest.mark.parametrize("points", [[[0.2, 0.5], [0.8, 0.5]], [[0.2 + 0.037 * i, 0.503] for i in range(17)]])
-@pytest.mark.parametrize("pixels", [18, 17, 4])
-def test_a_straight_stroke_is_as_wide_everywhere(points, pixels):
-    from invdiff_app.pictures import without
-
-    missing = without([{"width": pixels / 128, "points": points}], (128, 128)) == 0
-    assert set(missing.sum(0)[40:88]) == {pixels}
 
 
 def test_a_measurement_that_no_image_can_be_is_for_the_command_line():
@@ -126,17 +125,6 @@ def test_an_upload_is_decoded_once_for_all_settings(monkeypatch):
     assert (len(seen), "--truth it.png" in command(at)) == (2, True)
 
 
-def test_a_mask_of_many_strokes_drives_no_other_file_away():
-    at = upload(page(), "me.png", png())
-    at.selectbox(key="task").set_value("inpaint").run()
-    at.selectbox(key="inpaint_kind").set_value("mask_inpainting").run()
-    for count in range(1, 11):
-        at.session_state["_strokes"] = [{"width": 0.1, "points": [[0.05 * i, 0.5]]} for i in range(count)]
-        at.run()
-        assert not at.error
-    assert "drawn-mask.png" in command(at)
-
-
 def test_the_noise_is_not_estimated_where_pixels_are_missing():
     at = upload(page(), "me.png", png(), kind="input")
     at.checkbox(key="auto").check().run()
@@ -147,12 +135,44 @@ def test_the_noise_is_not_estimated_where_pixels_are_missing():
 
 
 def test_a_measurement_may_tell_the_width_of_its_blur():
-    at = upload(page(), "me.png", png())
+    at = upload(page(), "me.png", png((60, 48)))
     assert not any(box.key == "gaussian_blur_sigma_auto" for box in at.checkbox)        # of a clean image there is none
     at.radio(key="kind").set_value("input").run()
     at.checkbox(key="gaussian_blur_sigma_auto").check().run()
     assert command(at) == "invdiff restore --task deblur --input me.png --set sigma_y=0.02 --set operator.sigma=auto"
     assert not at.error
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_width_that_was_found_is_taken_from_then_on(linked, monkeypatch):
+    """Where the slider was there before, and where it was not, as the link had the box ticked."""
+    monkeypatch.setattr("invdiff.blind.find_width", lambda *among, **options: 1.8349)
+    if linked:
+        link = {"source": "A file of yours", "kind": "a measurement, to restore", "gaussian_blur_sigma_auto": "true"}
+        at = upload(page(samples="1", moment_matching_steps="2", **link), "me.png", noise(), kind="input")
+        assert at.checkbox(key="gaussian_blur_sigma_auto").value
+    else:
+        at = upload(quick(page()), "me.png", noise(), kind="input")
+        at.checkbox(key="gaussian_blur_sigma_auto").check().run()
+    at.button(key="start").click().run()
+    job = finished(at)
+    at.run()
+    assert any("sigma = 1.83 pixels" in block.value for block in at.markdown)
+    at.button(key=f"width_{job.id}").click().run()
+    assert (at.checkbox(key="gaussian_blur_sigma_auto").value, at.slider(key="gaussian_blur_sigma").value) == (False, 1.83)
+    assert "--set operator.sigma=1.83" in [block.value for block in at.code if block.value.startswith("invdiff")][-1]
+    assert at.query_params["gaussian_blur_sigma"] in ("1.83", ["1.83"])
+    assert not any(button.key == f"width_{job.id}" for button in at.button)
+    assert not at.error
+
+
+@pytest.mark.parametrize(("size", "refused"), [((20, 60), True), ((48, 60), False)])
+def test_an_image_too_small_to_tell_its_blur_is_refused_before_a_run_in_the_page_s_words(size, refused):
+    at = upload(page(), "me.png", png(size), kind="input")
+    at.checkbox(key="gaussian_blur_sigma_auto").check().run()
+    assert [box.value for box in at.columns[1].error] == [text.WIDTH_TOO_SMALL.format(48, *size)] * refused
+    assert text.WIDTH_AUTO in text.WIDTH_TOO_SMALL
+    assert any(button.key == "start" for button in at.button) != refused
 
 
 @pytest.mark.parametrize("kind", ["truth", "input"])
@@ -169,14 +189,3 @@ def test_a_measurement_may_be_smaller_than_its_image_by_the_border(kind):
     smaller, larger = ((38, 54), (48, 64)) if kind == "truth" else ((48, 64), (58, 74))
     assert (result.result.measurement.shape[-2:], result.result.mean.shape[-2:]) == (smaller, larger)
     assert ("restored" in result.report["metrics"]) == (kind == "truth")
-
-
-@pytest.mark.parametrize("stroke", [{"width": 1e6, "points": [[0.5, 0.5]]}, {"width": float("nan"), "points": [[0.5, 0.5]]},
-                                    {"width": -3, "points": [[0.5, 0.5]]}, {"width": 0.1, "points": [[1e12, float("inf")]]}])
-def test_numbers_that_no_brush_makes_neither_fail_nor_take_long(stroke):
-    """A mask of 8 x 8 pixels; a brush as wide as the picture covers the places around."""
-    from invdiff_app.pictures import without
-
-    mask = without([stroke], (8, 8))
-    assert mask.shape == (8, 8)
-    assert (mask == 0).sum() > 40 if stroke["width"] == 1e6 else (mask == 255).sum() > 40

@@ -74,6 +74,7 @@ def test_each_command_may_have_a_folder_of_its_own():
 
 @pytest.mark.parametrize(("error", "said"), [
     ("operator: sigma: expected at most 1.4 pixels", "Width of the blur, pixels: expected at most 1.4 pixels"),
+    ("operator.sigma: expected a number", "Width of the blur, pixels: expected a number"),
     ("operator: kernel: expected at most (16, 16)", "The blur: expected at most (16, 16)"),
     ("operator.acceleration=12 leaves 5 of 64 lines, and operator.center=8 by default keeps 8 in the middle",
      "Acceleration 12 leaves 5 of 64 lines, and the mask always keeps 8 in the middle"),

@@ -12,6 +12,7 @@ from invdiff.errors import InputError
 from invdiff.io.images import save_image
 from invdiff.posterior import MomentMatching
 from invdiff.resolving import run_config
+from invdiff.restoration import Stop
 
 SIZE, NOISE, WIDTH = (1, 36, 32), 0.02, 1.2
 
@@ -62,6 +63,31 @@ def test_the_ends_of_the_range_are_said(blurred):
     assert blind.find_width(blind.Range(kernel, 0.4, 0.6, 1.7), y, NOISE, prior) == 0.6
 
 
+def test_each_step_of_each_width_is_told(blurred):
+    prior, y = blurred
+    seen = []
+    blind.find_width(blind.Range(kernel, 0.5, 2.5, 1.7), y, NOISE, prior, on_width=seen.append)
+    numbers = [trial.number for trial in seen]
+    assert [numbers.count(n) for n in range(1, 10)] == 5 * [blind.STEPS] + 4 * [blind.STEPS * blind.SAMPLES]
+    assert {trial.count for trial in seen} == {5 + blind.MORE}
+    assert [trial.share for trial in seen if trial.number == 2] == pytest.approx([(i + 1) / 15 for i in range(15)])
+
+
+@pytest.mark.parametrize("at", [1, blind.STEPS, 3 * blind.STEPS + 4])
+def test_stop_ends_the_estimate_with_that_step_be_it_the_last_of_a_sample(blurred, at):
+    prior, y = blurred
+    seen = []
+
+    def stop(trial):
+        seen.append(trial)
+        if len(seen) == at:
+            raise Stop
+
+    with pytest.raises(Stop):
+        blind.find_width(blind.Range(kernel, 0.5, 2.5, 1.7), y, NOISE, prior, on_width=stop)
+    assert len(seen) == at
+
+
 def test_it_looks_where_there_is_most_to_see():
     y = torch.full((1, 1, 200, 300), 0.5)
     y[..., 60:180, 160:280] += 0.1 * torch.randn(120, 120, generator=torch.Generator().manual_seed(0))
@@ -77,7 +103,7 @@ def test_a_config_s_auto_is_found_and_told(tmp_path, monkeypatch, prior):
     save_image("y.png", torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)))
     asked = {}
 
-    def found(among, y, sigma_y, prior, *, seed, device):
+    def found(among, y, sigma_y, prior, *, seed, device, on_width):
         asked.update(shape=tuple(y.shape), sigma_y=sigma_y, kernel=among.kernel, seed=seed)
         return 1.25
 
@@ -87,7 +113,7 @@ def test_a_config_s_auto_is_found_and_told(tmp_path, monkeypatch, prior):
     assert (config.operator["sigma"], known.operator["sigma"]) == ("auto", 1.25)
     assert asked == {"shape": (1, 3, 64, 64), "sigma_y": 0.03, "kernel": operators.gaussian_kernel, "seed": 4}
     assert told["blur"]["found"] == {"sigma": 1.25}
-    assert "sigma = 1.2 pixels" in told["blur"]["words"]
+    assert "sigma = 1.25 pixels" in told["blur"]["words"]
     assert blind.with_width(known) == (known, {})
     save_image("small.png", torch.zeros(3, 20, 64))
     small = run_config("deblur", None, ["input=small.png", "sigma_y=0.03", "operator={name: defocus_blur, radius: auto}"])

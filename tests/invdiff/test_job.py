@@ -15,6 +15,7 @@ from invdiff.io.results import load_arrays
 from invdiff.job import Outcome, run, score
 from invdiff.posing import as_image, pose
 from invdiff.resolving import run_config
+from invdiff.restoration import Stop
 from invdiff.result import Result
 from invdiff.simulation import simulate
 
@@ -192,3 +193,19 @@ def test_the_words_of_an_interval_are_as_good_as_what_was_said(task, assumed, ph
     for key in ("truth", "input"):
         said = run(run_config(task, None, [*given, f"{key}={photo}"])).report["interval"]["source"]
         assert (f"or {assumed} not as assumed" in said) == (key == "input")
+
+
+def test_a_run_is_stopped_while_its_blur_is_estimated(tmp_path, tiny_prior):
+    save_image(tmp_path / "y.png", sample_image(size=64))
+    given = [f"input={tmp_path / 'y.png'}", "sigma_y=0.02", "operator.sigma=auto", "samples=1",
+             f"prior={tiny_prior(channels=3, centre=0.5)}"]
+    seen = []
+
+    def stop(trial):
+        seen.append(trial.number)
+        if trial.number == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        run(run_config("deblur", None, given), lambda progress: pytest.fail("it went on"), on_width=stop)
+    assert seen == 15 * [1] + [2]

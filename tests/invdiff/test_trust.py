@@ -13,7 +13,7 @@ from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.record import read_calibration
 from invdiff.evaluation.novelty import Reference, features
-from invdiff.io.images import sample_image, to_uint8
+from invdiff.io.images import load_image, sample_image, to_uint8
 from invdiff.mri.scan_prior import ScanPrior
 from invdiff.noise_level import FLOOR, noise_level
 from invdiff.paths import bundled
@@ -102,7 +102,7 @@ def test_noise_that_is_not_white_is_told():
     smooth = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
     for y, told in ((0.1 * noise, False), (0.1 * smooth, True)):
         said = estimated_noise(Problem(operators.Denoising(size), 0.5 + y, 0.05))
-        assert said["words"].startswith("Noise level estimated from the image: 0.05.")
+        assert said["words"].startswith("Noise level estimated from the image: 0.05. ")
         assert ("as white noise is not" in said["words"]) == (said["whiteness"] < 0.5) == told
 
 
@@ -156,6 +156,41 @@ def test_the_noise_level_of_a_jpeg_has_a_floor_where_a_blur_is_to_be_undone(blur
     assert noise_level(thinned, inverts=False) == float(operators.estimate_sigma(thinned)) < 0.005
     said = estimated_noise(Problem(physics, thinned, noise_level(thinned)))
     assert said["words"].startswith("Noise level estimated from the image: 0.015, the least that is taken of such an image.")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_a_jpeg_the_noise_before_compression_is_found(channels, tmp_path):
+    y = ramp(channels) + 0.06 * torch.randn(1, channels, 128, 128, generator=torch.Generator().manual_seed(0))
+    path = str(tmp_path / "y.jpg")
+    Image.fromarray(to_uint8(y)).save(path, quality=60)
+    read = load_image(path)
+    found = noise_level(read, inverts=False, path=path)
+    assert found == pytest.approx(0.06, rel=0.2)                # a third of the file's coefficients tell, of 32 blocks
+    assert abs(noise_level(read, inverts=False) - 0.06) > 2 * abs(found - 0.06)
+    said = estimated_noise(Problem(operators.Denoising((channels, 128, 128)), read, found), compressed=True)["words"]
+    assert said == f"Noise level estimated from the image: {found:.2g}, of white noise before JPEG took a part of it."
+    Image.fromarray(to_uint8(ramp(channels))).save(path)
+    assert noise_level(load_image(path), path=path) == FLOOR
+
+
+def ramp(channels):
+    return torch.linspace(0.3, 0.7, 128).expand(1, channels, 128, 128)
+
+
+def test_less_noise_is_to_be_expected_of_what_is_known_to_be_a_jpeg():
+    """Though what is left of it looks white."""
+    y = ramp(1) + 0.04 * torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    problem = Problem(operators.Denoising((1, 128, 128)), y, 0.06)
+    for compressed, advice in ((True, "as is to be expected: JPEG"), (False, "may be smaller than 0.06")):
+        judged = appraise(problem, PRIOR, ramp(1)[None], probes=0, compressed=compressed).report["consistency"]
+        assert judged["verdict"] == "overfitted"
+        assert advice in judged["words"]
+
+
+def test_the_noise_of_a_small_image_is_a_guess():
+    for side, told in ((96, True), (128, False)):
+        said = estimated_noise(Problem(operators.Denoising((1, side, side)), torch.rand(1, 1, side, side), 0.3))["words"]
+        assert ("Of so small an image that is a guess" in said) == told
 
 
 def test_grey_images_are_not_judged_by_colour_ones():
