@@ -14,6 +14,7 @@ from torch.nn import functional
 import operators
 from invdiff.config import RunConfig, unknown_width
 from invdiff.errors import InputError
+from invdiff.io.jpeg import is_jpeg
 from invdiff.noise_level import noise_level
 from invdiff.posing import photo
 from invdiff.posterior import MomentMatching
@@ -31,20 +32,24 @@ Place = tuple[float, float]     # the logarithm of a width, and the slope there
 WHITE = 0.98        # above which a pixel may be clipped
 LEAST_SIDE = 48
 USUALLY = "On photographs tried it was off by a tenth at most, once by more; rings in the result say that it is too wide."
+UNTRIED = "How far off it may be is not known, of {}; rings in the result say that it is too wide."
 
 
 class Range(NamedTuple):
     """Kernels by their width, and which are tried at first: from `low` to `high`, each wider by at most `ratio`. A disc's
-    spectrum has zeros, so that only one of nearly its radius is likelier than a little smaller or larger ones."""
+    spectrum has zeros, so that only one of nearly its radius is likelier than a little smaller or larger ones. measured: widths
+    between which errors are known."""
 
     kernel: Callable[[float], Tensor]
     low: float
     high: float
     ratio: float
+    measured: tuple[float, float] = (0.0, 0.0)
+    name: str = "such blur"
 
 
-RANGES = {"gaussian_blur": Range(operators.gaussian_kernel, 0.4, 6.0, 1.7),
-          "defocus_blur": Range(operators.disc_kernel, 1.0, 8.0, 1.1)}
+RANGES = {"gaussian_blur": Range(operators.gaussian_kernel, 0.4, 6.0, 1.7, (0.9, 3.0), "Gaussian blur"),
+          "defocus_blur": Range(operators.disc_kernel, 1.0, 8.0, 1.1, (2.5, 4.0), "disc")}
 
 
 @dataclass(frozen=True)
@@ -71,10 +76,19 @@ def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior,
         raise InputError(f"operator.{key}: auto needs an image of {LEAST_SIDE} x {LEAST_SIDE} pixels and more; give a number")
     sigma_y = noise_level(y, path=config.input) if config.sigma_y == "auto" else float(config.sigma_y or 0)
     width = find_width(among, y, sigma_y, load(config.prior), seed=config.seed, device=config.device, on_width=on_width)
-    ends = {among.low: "It shows none that is wider than that.", among.high: "It may be wider: that is as far as is looked."}
-    words = f"The blur is estimated from the image: {key} = {width:.3g} pixels. {ends.get(width, USUALLY)}"
+    words = f"The blur is estimated from the image: {key} = {width:.3g} pixels. {_caveat(among, width, is_jpeg(config.input))}"
     found = config.model_copy(update={"operator": config.operator | {key: width}})
     return found, {"blur": {"found": {key: width}, "words": words}}
+
+
+def _caveat(among: Range, width: float, compressed: bool) -> str:
+    if width == among.low:
+        return f"It shows no {among.name} wider than that: if it looks soft or shaken, its blur is of another kind."
+    if width == among.high:
+        return "It may be wider: that is as far as is looked."
+    if compressed:
+        return UNTRIED.format("a JPEG")
+    return USUALLY if among.measured[0] <= width <= among.measured[1] else UNTRIED.format("such a width")
 
 
 def find_width(among: Range, y: Tensor, sigma_y: float, prior: Denoiser, *, seed: int = 0, device: str = "auto",

@@ -121,6 +121,16 @@ def test_a_config_s_auto_is_found_and_told(tmp_path, monkeypatch, prior):
         blind.with_width(small)
 
 
+def test_what_is_said_of_a_width_is_what_was_measured_of_such():
+    gaussian, disc = blind.RANGES["gaussian_blur"], blind.RANGES["defocus_blur"]
+    for among, width, compressed, said in (
+            (gaussian, 1.5, False, blind.USUALLY), (disc, 3.0, False, blind.USUALLY),
+            (gaussian, 1.5, True, "is not known, of a JPEG"), (gaussian, 0.5, False, "is not known, of such a width"),
+            (disc, 7.0, False, "is not known, of such a width"), (gaussian, 0.4, True, "shows no Gaussian blur wider"),
+            (disc, 8.0, False, "It may be wider")):
+        assert said in blind._caveat(among, width, compressed)
+
+
 def test_a_width_is_found_of_a_measurement_alone():
     with pytest.raises(InputError, match=r"operator\.sigma: auto estimates the blur of an --input; to simulate, give a number"):
         run_config("deblur", None, ["operator.sigma=auto"])
