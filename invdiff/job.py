@@ -119,8 +119,8 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     result = draw(prior=prior, checkpoint=checkpoint)
     samples = posed.inner(result.samples)
     shifts = prior_shift(samples, others, lambda other: posed.inner(draw(prior=other).samples))
-    appraisal = appraise(problem.to(find_device(config.device)), prior, result.samples, reference_of(calibration),
-                         inner=posed.inner, compressed=is_jpeg(config.input))
+    appraisal = appraise(problem.to(find_device(config.device)), prior, result.samples,
+                         reference_of(calibration, found), inner=posed.inner, compressed=is_jpeg(config.input))
     interval = interval_of(calibration, found, samples.shape[1], problem.sigma_y, assumed_of(problem) if config.input else "")
     interval = as_far_as_explained(interval, appraisal.report)
     ends = bounds_of(samples[0], interval) if samples.shape[1] > 1 else None

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,14 @@ def code_of(kind: type) -> str:
     files = [file for file in map(_file, modules) if file]
     total = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files))
     return total.hexdigest()[:12] if files else ""
+
+
+def own_code(*parts: Mapping[str, Any]) -> dict[str, str]:
+    """A checksum of the modules that parts of a config name, as `python:MODULE:NAME`; nothing where all are ours. Of what is
+    kept, it tells whether it was made with what is in such a module now."""
+    files = filter(None, (file_of(part["name"]) for part in parts))
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
+    return {"code": ", ".join(f"{name} {found}" for name, found in sums.items())} if sums else {}
 
 
 def _file(module: str) -> Path | None:

@@ -21,6 +21,7 @@ from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.uncertainty import magnitudes
 from invdiff.mri.volume import Recipe, Slices, restore_slices
+from invdiff.own_code import own_code
 from invdiff.posing import in_blocks, pose_image
 from invdiff.priors.facts import fingerprint
 from invdiff.restoration import restore
@@ -39,7 +40,7 @@ def restored(config: RunConfig, prior: Denoiser, images: Known, checkpoint: str 
     its patches; features."""
     identity = {"run": config.model_dump(mode="json", exclude={"device", "batch_size", "calibration"}), "images": images.source,
                 "prior": fingerprint(prior), "versions": versions(),
-                "varied": {key: what.model_dump() for key, what in law.items()}}
+                "varied": {key: what.model_dump() for key, what in law.items()}, **own_code(config.operator, config.sampler)}
     kept = None if checkpoint is None else PartialRun(checkpoint, identity, {"images": images.some()})
     cases = [case for case, _ in kept.parts()] if kept is not None else []
     first = len(cases)

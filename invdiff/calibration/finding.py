@@ -11,7 +11,7 @@ from typing import Any
 from deepinv.models import Denoiser
 
 from invdiff.calibration.record import SEEDS, Calibration, in_pairs, read_calibration
-from invdiff.calibration.varying import Law
+from invdiff.calibration.varying import Law, settings_of
 from invdiff.config import RunConfig
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import uncalibrated
@@ -63,9 +63,12 @@ def interval_of(calibration: Calibration | None, config: RunConfig, samples: int
     return calibration.interval(config, samples, sigma_y, assumed)
 
 
-def reference_of(calibration: Calibration | None) -> Reference | None:
-    """What restorations look like to the prior when all is in order, where that was measured."""
-    return Reference.from_dict(calibration.novelty) if calibration and calibration.novelty else None
+def reference_of(calibration: Calibration | None, config: RunConfig | None = None) -> Reference | None:
+    """What restorations look like to the prior when all is in order, where that was measured; and where the run of a config
+    takes not fewer steps, of which they look strange whatever the image."""
+    if calibration is None or not calibration.novelty or (config and calibration.in_fewer_steps(settings_of(config))):
+        return None
+    return Reference.from_dict(calibration.novelty)
 
 
 def _candidates(config: RunConfig) -> Iterator[Path]:

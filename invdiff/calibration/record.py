@@ -153,10 +153,14 @@ class Calibration(BaseModel):
 
     def _otherwise(self, settings: Mapping[str, Any]) -> str:
         """What may come of a run that is none of those this was measured with."""
-        steps = self.varied.get("sampler.steps")
-        if isinstance(steps, Range) and settings.get("sampler.steps", steps.low) < steps.low:
+        if self.in_fewer_steps(settings):
             return ", in fewer steps than were tried, it may cover less, and the image have speckles"
         return " it may cover more or less"
+
+    def in_fewer_steps(self, settings: Mapping[str, Any]) -> bool:
+        """Does a run of such settings take fewer steps than were tried?"""
+        steps = self.varied.get("sampler.steps")
+        return isinstance(steps, Range) and settings.get("sampler.steps", steps.low) < steps.low
 
     @property
     def factors(self) -> dict[int, float]:

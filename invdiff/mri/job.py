@@ -22,6 +22,7 @@ from invdiff.mri.settings import ScanSettings
 from invdiff.mri.simulating import simulated_scan
 from invdiff.mri.volume import OnStep, Recipe, Slices, restore_slices
 from invdiff.mri.writing import figure, write_result, write_volumes
+from invdiff.own_code import own_code
 from invdiff.paths import bundled
 from invdiff.priors import load_prior
 from invdiff.priors.facts import fingerprint
@@ -126,7 +127,7 @@ def _identity(config: RunConfig, scan: Scan, prior: Denoiser) -> dict[str, Any]:
     written = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     run = config.model_dump(mode="json", exclude={"write", "keep_identity", "device", "batch_size", "slices"})
     return {"scan": path.name, "written": written, "run": run, "prior": fingerprint(prior),
-            "versions": versions()}
+            "versions": versions(), **own_code(config.sampler)}
 
 
 def _from_slice(affine: np.ndarray | None, first: int) -> np.ndarray | None:

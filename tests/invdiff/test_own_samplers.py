@@ -15,6 +15,7 @@ from invdiff.diffusion.integrators import DDIM, Step
 from invdiff.errors import InputError, NoSample
 from invdiff.io.images import sample_image, save_image
 from invdiff.io.results import load_arrays
+from invdiff.own_code import own_code
 from invdiff.posterior import MomentMatching, Sampler
 from invdiff.resolving import run_config
 from invdiff.restoration import restore as draw
@@ -161,3 +162,13 @@ def test_a_run_does_not_go_on_from_what_another_module_s_sampler_has_drawn(modul
     module.write_text(MODULE + "# of no consequence, for all one knows\n")
     with pytest.raises(InputError, match=r"finished parts of another run \(code was "):
         run()
+
+
+def test_what_is_kept_knows_the_code_that_a_config_names(module):
+    build_sampler({"name": "python:mysamp:Mine"})                       # imports it
+    before = own_code({"name": "denoising"}, {"name": "python:mysamp:Mine"})
+    assert list(before) == ["code"]
+    assert before == own_code({"name": "python:mysamp:Mine"})
+    module.write_text(module.read_text() + "\n# another\n")
+    assert own_code({"name": "python:mysamp:Mine"}) != before
+    assert own_code({"name": "denoising"}, {"name": "dps"}) == {}

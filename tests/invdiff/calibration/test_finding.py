@@ -179,3 +179,14 @@ def test_what_is_assumed_of_a_measurement_goes_with_the_promise(gaussian):
 def test_the_channels_of_what_is_usual_are_kept(gaussian):
     record = calibrate(config_of("sampler.steps=2"), Known(gaussian.crops[:40], None, "forty"))
     assert reference_of(record).channels == SIZE[0]
+
+
+def test_what_is_usual_says_nothing_of_runs_in_fewer_steps_than_were_tried(gaussian):
+    """Whose restorations look strange, whatever the image."""
+    config = config_of("sampler.steps=3")
+    varied = {"sampler.steps": Range(low=3, high=8, whole=True)}
+    record = calibrate(config, Known(gaussian.crops[:40], None, "forty"), law=varied)
+    for steps, speaks in ((2, False), (3, True), (9, True)):
+        run = config.model_copy(update={"sampler": config.sampler | {"steps": steps}})
+        assert (reference_of(record, run) is not None) == speaks
+    assert reference_of(record) is not None
