@@ -14,17 +14,17 @@ from invdiff.errors import InputError
 
 Task = Annotated[str | None, typer.Option("--task", "-t", help="Bundled task; `invdiff tasks` lists them.")]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML config, instead of --task.")]
-Truth = Annotated[str | None, typer.Option(help="Clean image: simulate a measurement of it, and score.")]
+Truth = Annotated[str | None, typer.Option(help="Clean image, to simulate a measurement of.")]
 Assign = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, e.g. operator.sigma=1.6; repeatable.")]
 Prior = Annotated[str | None, typer.Option(help="Shipped prior, .safetensors file, or FORMAT:WHAT.")]
-Sampler = Annotated[str | None, typer.Option(help="Posterior sampler.")]
-Samples = Annotated[int | None, typer.Option(help="Posterior samples to draw.")]
+Sampler = Annotated[str | None, typer.Option(help="Posterior sampler: a name of docs/samplers.md, or python:MODULE:NAME.")]
+Samples = Annotated[int | None, typer.Option(help="Posterior samples to draw; the task's own number if not said.")]
 Solver = Annotated[str | None, typer.Option(help="ddim, ddpm, heun, dpmpp_2m, dpmpp_2m_sde ...")]
 Steps = Annotated[int | None, typer.Option(help="Noise levels to visit.")]
 Guidance = Annotated[float | None, typer.Option(help="Strength of guidance by the class; 1 is none.")]
-Seed = Annotated[int | None, typer.Option(help="Random seed, 0 or larger.")]
+Seed = Annotated[int | None, typer.Option(help="Random seed, 0 (the default) or larger.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, mps ...")]
-Precision = Annotated[str | None, typer.Option(help="fp32 or bf16, for the network.")]
+Precision = Annotated[str | None, typer.Option(help="fp32 (the default) or bf16, for the network.")]
 
 
 def resolve(task: str | None, config: Path | None, assign: list[str] | None, given: dict[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from invdiff.errors import InputError
+from invdiff.io.colour import in_srgb
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")    # Pillow tries no other decoder
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -179,7 +180,7 @@ def _pillow(source: Source, name: str, max_pixels: int, deep_png: bool = False) 
             return _upright(_deep_png(source, image), turn)
         if image.mode == "LAB":
             raise InputError(f"{name}: expected grey or RGB, got LAB; convert it to RGB")
-        array = np.asarray(_plain_mode(image))
+        array = np.asarray(_plain_mode(in_srgb(image)))
         if image.format == "PPM" and image.mode == "I":     # 16 bits, which Pillow makes 32
             array = array.astype(np.uint16)
         return _upright(_with_alpha(array, image) if image.mode == "I;16" else array, turn)

@@ -18,12 +18,12 @@ def load_image(path: str | Path, *, max_pixels: int = MAX_PIXELS, unit_range: bo
                background: float = 1.0, as_grey: bool = True) -> torch.Tensor:
     """Reads an image as float32 (1, C, H, W), C = 1 for grey and 3 for RGB.
 
-    Takes PNG, JPEG, TIFF, WebP, BMP and .npy, with 8 or 16 bits, told by content. Integers are divided by the largest
-    value of their type, so that white is 1, or kept as counts with `unit_range=False`. Floats (.npy, TIFF) are taken as
-    they are: a measurement may leave [0, 1]. 32-bit integers and wider are refused, as their white level is anybody's
-    guess. Transparent pixels are laid over `background`, 1 for white and 0 for black, EXIF orientation is applied, colour
-    profiles are ignored. RGB whose three channels are equal is taken for grey, with a warning, unless `as_grey` is False: its
-    noise is one, and not three that differ, which a prior of colour images would have it for.
+    Takes PNG, JPEG, TIFF, WebP, BMP and .npy, with 8 or 16 bits, told by content. Integers are divided by the largest value of
+    their type, so that white is 1, or kept as counts with `unit_range=False`. Floats (.npy, TIFF) are taken as they are: a
+    measurement may leave [0, 1]. 32-bit integers and wider are refused, as their white level is anybody's guess. Transparent
+    pixels are laid over `background`, 1 for white and 0 for black, EXIF orientation is applied, and so are the colour profiles
+    of 8 bits: what comes back is sRGB. RGB whose three channels are equal is taken for grey, with a warning, unless `as_grey`
+    is False: its noise is one, and not three that differ, which a prior of colour images would have it for.
 
     Raises InputError for a file that is missing, damaged or no image, that has several pages or more than `max_pixels`
     pixels (seen in the header, before anything is decoded), or that holds NaN or infinite values.
