@@ -80,10 +80,10 @@ def assess(result: Result, problem: Problem, prior: Denoiser, *, calibration: st
     one = problem.rows(torch.tensor([item % count], device=problem.y.device))
     samples, paired = result.samples[item % count][None], bool(result.report.get("antithetic"))
     assumed = assumed_of(one)
+    known = _sampler_s(result, record.varied) | dict(settings or {}) if record is not None else {}
     interval = (uncalibrated(samples.shape[1], paired, assumed) if record is None else
-                record.interval_given(_sampler_s(result, record.varied) | dict(settings or {}), samples.shape[1],
-                                      problem.sigma_y, paired, assumed))
-    found = appraise(one, prior, samples, reference_of(record))
+                record.interval_given(known, samples.shape[1], problem.sigma_y, paired, assumed))
+    found = appraise(one, prior, samples, reference_of(record, known))
     interval = as_far_as_explained(interval, found.report)
     lower, upper = (None, None) if samples.shape[1] < 2 else bounds_of(samples[0], interval)
     return Assessment({**found.report, "interval": interval}, lower, upper, found.provenance)

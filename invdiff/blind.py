@@ -74,7 +74,7 @@ def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior,
     y, among = photo(config.input or ""), RANGES[config.operator["name"]]
     if min(y.shape[-2:]) < LEAST_SIDE:
         raise InputError(f"operator.{key}: auto needs an image of {LEAST_SIDE} x {LEAST_SIDE} pixels and more; give a number")
-    sigma_y = noise_level(y, path=config.input) if config.sigma_y == "auto" else float(config.sigma_y or 0)
+    sigma_y = noise_level(y, path=config.input).sigma if config.sigma_y == "auto" else float(config.sigma_y or 0)
     width = find_width(among, y, sigma_y, load(config.prior), seed=config.seed, device=config.device, on_width=on_width)
     words = f"The blur is estimated from the image: {key} = {width:.3g} pixels. {_caveat(among, width, is_jpeg(config.input))}"
     found = config.model_copy(update={"operator": config.operator | {key: width}})

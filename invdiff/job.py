@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from invdiff.blind import OnWidth, with_width
 from invdiff.calibration.finding import find_calibration, interval_of, reference_of
+from invdiff.calibration.varying import settings_of
 from invdiff.config import RunConfig, block_side, build_sampler
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import bounds_of
@@ -20,15 +21,15 @@ from invdiff.evaluation.metrics import enlarged, psnr, ssim
 from invdiff.evaluation.provenance import Provenance, Shift, prior_shift
 from invdiff.figures import colorize, comparison, heatmap
 from invdiff.io.images import save_image
-from invdiff.io.jpeg import is_jpeg
 from invdiff.io.results import output_folder, write_yaml
 from invdiff.machine import find_device
 from invdiff.mri.job import Reconstruction, run_scan
+from invdiff.noise_level import jpeg_thins
 from invdiff.posing import Posed, as_image, photo, pose
 from invdiff.priors import load_prior
 from invdiff.restoration import Progress, restore
 from invdiff.result import Result
-from invdiff.trust import appraise, as_far_as_explained, assumed_of, estimated_noise
+from invdiff.trust import appraise, as_far_as_explained, assumed_of
 
 BOUNDARIES = {          # what is said of one that was found
     "circular": "Opposite sides of the measurement meet, or noise hides that they do not: the blur is taken to wrap around.",
@@ -120,7 +121,8 @@ def run(config: RunConfig, on_step: Callable[[Progress], object] | None = None,
     samples = posed.inner(result.samples)
     shifts = prior_shift(samples, others, lambda other: posed.inner(draw(prior=other).samples))
     appraisal = appraise(problem.to(find_device(config.device)), prior, result.samples,
-                         reference_of(calibration, found), inner=posed.inner, compressed=is_jpeg(config.input))
+                         reference_of(calibration, settings_of(found)), inner=posed.inner,
+                         compressed=jpeg_thins(config.input, problem.sigma_y))
     interval = interval_of(calibration, found, samples.shape[1], problem.sigma_y, assumed_of(problem) if config.input else "")
     interval = as_far_as_explained(interval, appraisal.report)
     ends = bounds_of(samples[0], interval) if samples.shape[1] > 1 else None
@@ -139,8 +141,8 @@ def _found(config: RunConfig, posed: Posed) -> dict[str, Any]:
     if posed.operator != config.operator:
         boundary = posed.operator["boundary"]
         told["boundary"] = {"found": boundary, "words": BOUNDARIES[boundary]}
-    if config.sigma_y == "auto":
-        told["noise_level"] = estimated_noise(posed.problem, is_jpeg(config.input))
+    if posed.noise is not None:
+        told["noise_level"] = posed.noise.report()
     return told
 
 

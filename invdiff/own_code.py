@@ -79,9 +79,9 @@ def code_of(kind: type) -> str:
 def own_code(*parts: Mapping[str, Any]) -> dict[str, str]:
     """A checksum of the modules that parts of a config name, as `python:MODULE:NAME`; nothing where all are ours. Of what is
     kept, it tells whether it was made with what is in such a module now."""
-    files = filter(None, (file_of(part["name"]) for part in parts))
-    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
-    return {"code": ", ".join(f"{name} {found}" for name, found in sums.items())} if sums else {}
+    files = {name.split(":")[1]: file for part in parts if (file := file_of(name := part["name"]))}
+    sums = (f"{module} {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}" for module, file in files.items())
+    return {"code": ", ".join(sums)} if files else {}
 
 
 def _file(module: str) -> Path | None:

@@ -15,7 +15,7 @@ import operators
 from invdiff.config import FOUND, RunConfig, block_side, build_operator, faults_told, known_operators
 from invdiff.errors import InputError
 from invdiff.io.images import load_array, load_image, sample_image
-from invdiff.noise_level import noise_level
+from invdiff.noise_level import NoiseLevel, noise_level
 from invdiff.physics import NOTHING, Margins, border
 from invdiff.problem import Problem
 from invdiff.simulation import simulate
@@ -31,13 +31,14 @@ class Posed(NamedTuple):
     """The problem, the clean image (1, C, H, W) if it is simulated, and the operator's spec with the boundary that was found.
 
     spare: rows (above, below) and columns (left, right) of the image beyond the measurement that come of it, and that nobody
-    asked for.
+    asked for. noise: its level, where that was estimated.
     """
 
     problem: Problem
     truth: Tensor | None
     operator: dict[str, Any]
     spare: Margins = NOTHING
+    noise: NoiseLevel | None = None
 
     def inner(self, x: Tensor) -> Tensor:
         """The image x (..., H, W) without what is spare."""
@@ -105,16 +106,17 @@ def _measured(config: RunConfig, path: str, block: int) -> Posed:
             refusals.append(error)
             continue
         if physics is not None:
-            problem = Problem(physics, y, _noise_level(config, physics, y)).measured()      # for all to see, too
+            found = _noise_level(config, physics, y)
+            problem = Problem(physics, y, found.sigma if found else float(config.sigma_y or 0)).measured()     # for all to see
             if operator == config.operator or config.size is not None:      # for which one boundary alone gives y
-                return Posed(problem, None, operator)
+                return Posed(problem, None, operator, noise=found)
             if operator["boundary"] == "circular" and wraps_around(problem):
-                return Posed(problem, None, operator)
+                return Posed(problem, None, operator, noise=found)
             if operator["boundary"] != "circular":
                 if isinstance(physics, (operators.PaddedBlur, operators.SeparableBlur)):
                     physics = with_fast_sides(physics)
                     problem = Problem(physics, y, problem.sigma_y).measured()
-                return Posed(problem, None, operator, border(physics))
+                return Posed(problem, None, operator, border(physics), found)
     if len(refusals) == len(candidates):
         raise refusals[0]
     advice = (_fitting(candidates, y, block) if config.size else
@@ -200,9 +202,9 @@ def wraps_around(problem: Problem) -> bool:
     return not any(len(e) > 8 and e[[0, -1]].mean() > TORN * e[2:-2].quantile(0.98) for e in lines)
 
 
-def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> float:
+def _noise_level(config: RunConfig, physics: Physics, y: Tensor) -> NoiseLevel | None:
     if config.sigma_y != "auto":
-        return float(config.sigma_y or 0)
+        return None
     if not _is_image(physics, y) or not bool(Problem(physics, y, 0.0).observed().all()):
         raise InputError("sigma_y: auto needs a measurement that is an image without missing pixels; give a number")
     try:

@@ -139,7 +139,7 @@ class _Run:
                      "another prior")
         now = self._spent()
         costs = Costs(time.perf_counter() - began, *(a - b for a, b in zip(now, before, strict=True)))
-        self._keep(Drawn(dict(zip(chunk.chains, step.x0.cpu(), strict=True)), costs, step.info))
+        self._keep(Drawn(dict(zip(chunk.chains, step.x0.detach().float().cpu(), strict=True)), costs, step.info))
         self.steps = done
         if stop:
             raise stop

@@ -11,21 +11,16 @@ from deepinv.physics import LinearPhysics
 from torch import Tensor
 
 import operators
-from invdiff.evaluation.consistency import EXPLAINED, WHITE, Consistency, consistency
+from invdiff.evaluation.consistency import EXPLAINED, Consistency, consistency
 from invdiff.evaluation.intervals import unexplained
 from invdiff.evaluation.novelty import Reference, features
 from invdiff.evaluation.provenance import Provenance, provenance
 from invdiff.machine import out_of_memory
-from invdiff.noise_level import FLOOR
 from invdiff.priors.facts import channels_of, own_sampling
 from invdiff.priors.latent import latent_of
 from invdiff.problem import Problem
 
 EFFORT = 200            # iterations of the solves behind the map of what is measured
-COLOURED = ("In flat areas the finest detail is {:.2f} of coarser, as white noise is not: after JPEG, enlarging or demosaicing "
-            "an estimate of the noise is too small; give a number, about as large as the noise there looks.")
-BEFORE_JPEG = ", of white noise before JPEG took a part of it"
-SMALL = 100             # pixels, under which a noise level that is estimated is uncertain
 UNJUDGED = "Whether the image is like those the prior was tried on is not said: the memory that is left does not suffice."
 FEW_STEPS = ("This prior makes images in a few steps and is no denoiser, which samplers take it for: a denoiser of such images "
              "restores better.")
@@ -55,7 +50,8 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     reference: what restorations look like to the prior when all is in order. look: find the features without one, too.
     probes: see `provenance`, which 0 leaves out. explained: the problem that was drawn of, and its samples, if it is another.
     scale: what the measurement's own unit was multiplied by, in which the noise level is told. inner: takes the part of an
-    image that the provenance is to be of. compressed: was the measurement a JPEG?
+    image that the provenance is to be of. compressed: has JPEG taken a part of the
+    noise, as `jpeg_thins` tells?
     """
     problem = Problem(problem.physics, problem.y, problem.sigma_y)             # its own count of calls
     consistent = _judged_by_its_noise(*(explained or (problem, samples)))
@@ -113,19 +109,3 @@ def assumed_of(problem: Problem) -> str:
 def as_far_as_explained(interval: dict[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
     """An interval's entry, by an appraisal's report: no promise holds where the measurement is not explained."""
     return interval if report["consistency"]["verdict"] in EXPLAINED else unexplained(interval)
-
-
-def estimated_noise(problem: Problem, compressed: bool = False) -> dict[str, Any]:
-    """What is said of a noise level that was estimated from an image (B, C, H, W), or a JPEG, for a report."""
-    whiteness = float(operators.noise_whiteness(problem.y).min())
-    words = f"Noise level estimated from the image: {problem.sigma_y:.2g}"
-    least = ", the least that is taken of such an image" if problem.sigma_y == FLOOR else ""
-    if compressed:
-        return {"whiteness": whiteness, "words": f"{words}{least or BEFORE_JPEG}.{_uncertain(problem)}"}
-    if whiteness >= WHITE:
-        return {"whiteness": whiteness, "words": f"{words}.{_uncertain(problem)}"}
-    return {"whiteness": whiteness, "words": f"{words}{least}. {COLOURED.format(whiteness)}"}
-
-
-def _uncertain(problem: Problem) -> str:
-    return " Of so small an image that is a guess: texture passes for noise." if min(problem.y.shape[-2:]) < SMALL else ""

@@ -54,6 +54,7 @@ def take_settings_along(page: str) -> None:
     touched since it came with a link."""
     before, settings = st.session_state.get("_settings", (page, {}))
     values = st.session_state.pop("_lost", {})
+    st.session_state.pop("_taken", None)        # of a drawing that was cut short
     if before != page:
         values = st.session_state["_taken"] = {key: value for key, (value, _) in settings.items()}
         st.session_state["_settings"] = page, settings

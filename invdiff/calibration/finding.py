@@ -4,14 +4,14 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from deepinv.models import Denoiser
 
 from invdiff.calibration.record import SEEDS, Calibration, in_pairs, read_calibration
-from invdiff.calibration.varying import Law, settings_of
+from invdiff.calibration.varying import Law
 from invdiff.config import RunConfig
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import uncalibrated
@@ -63,10 +63,10 @@ def interval_of(calibration: Calibration | None, config: RunConfig, samples: int
     return calibration.interval(config, samples, sigma_y, assumed)
 
 
-def reference_of(calibration: Calibration | None, config: RunConfig | None = None) -> Reference | None:
-    """What restorations look like to the prior when all is in order, where that was measured; and where the run of a config
+def reference_of(calibration: Calibration | None, settings: Mapping[str, Any] | None = None) -> Reference | None:
+    """What restorations look like to the prior when all is in order, where that was measured; and where a run of such settings
     takes not fewer steps, of which they look strange whatever the image."""
-    if calibration is None or not calibration.novelty or (config and calibration.in_fewer_steps(settings_of(config))):
+    if calibration is None or not calibration.novelty or calibration.in_fewer_steps(settings or {}):
         return None
     return Reference.from_dict(calibration.novelty)
 

@@ -187,12 +187,10 @@ def _kept(config: Any, folder: Path) -> dict[str, Any] | None:
 
 def _row(status: str, picture: Path, folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     """The row of a picture, with what its report says that is not to be missed."""
-    from invdiff.trust import WHITE
-
     unusual = report.get("novelty", {}).get("unusual")
-    coloured = report.get("noise_level", {}).get("whiteness", 1.0) < WHITE
+    guess = report.get("noise_level", {}).get("guess")
     notes = ["unlike the images the prior was tried on" if unusual else "",
-             "the noise level is a guess, give sigma_y" if coloured else ""]
+             "the noise level is a guess, give sigma_y" if guess else ""]
     psnr = {name: report["metrics"].get(name, {}).get("psnr") for name in ("restored", "measurement")}
     return {"picture": str(picture), "folder": str(folder), "status": status, "psnr": psnr["restored"],
             "psnr_measurement": psnr["measurement"], "residual": report["consistency"]["verdict"],

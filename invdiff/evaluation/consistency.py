@@ -42,7 +42,7 @@ class Consistency:
             its `whiteness_error` under white noise. None without noise, and for measurements that are flat vectors.
         finest: of a measurement that is an image, where it was asked for, how much of its noise's finest detail there is, see
             `operators.noise_whiteness`: JPEG and enlarging leave less than half, which is not white, and of another size.
-        compressed: is the measurement known to be a JPEG?
+        compressed: is it known that JPEG has taken a part of the noise?
     """
 
     level: float

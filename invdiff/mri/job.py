@@ -83,7 +83,9 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     header = scan.header if config.keep_identity else replace(scan.header, identity={})
     header = replace(header, affine=_from_slice(header.affine, numbers[0]))
     runs = report_of(slices)
-    interval = as_far_as_explained(interval_of(calibration, config, runs["samples"]), runs)
+    interval = interval_of(calibration, config, runs["samples"])
+    for about in runs["slices"]:
+        interval = as_far_as_explained(interval, about) if "consistency" in about else interval
     report = {"task": config.task, "prior": config.prior, "seed": config.seed, **runs,
               "sampler": config.sampler["name"], "metrics": score_volume(slices, interval["factor"]), "interval": interval,
               "scan": _about(scan, numbers[: len(slices)], header), "notice": DESCRIPTION,

@@ -13,16 +13,16 @@ from invdiff.benchmark.exact import draw_gaussian, gaussian_prior
 from invdiff.calibration.finding import reference_of
 from invdiff.calibration.record import read_calibration
 from invdiff.evaluation.novelty import Reference, features
-from invdiff.io.images import load_image, sample_image, to_uint8
+from invdiff.io.images import load_image, sample_image, save_image, to_uint8
 from invdiff.mri.scan_prior import ScanPrior
-from invdiff.noise_level import FLOOR, noise_level
+from invdiff.noise_level import FLOOR, jpeg_thins, noise_level
 from invdiff.paths import bundled
 from invdiff.posterior import DPS, MomentMatching
 from invdiff.priors.facts import own_sampling
 from invdiff.problem import Problem
 from invdiff.restoration import restore
 from invdiff.simulation import simulate
-from invdiff.trust import appraise, as_far_as_explained, assumed_of, estimated_noise, finest_noise
+from invdiff.trust import appraise, as_far_as_explained, assumed_of, finest_noise
 
 SIZE = (1, 12, 12)
 PRIOR = gaussian_prior("stationary", SIZE)
@@ -97,13 +97,12 @@ def test_a_finished_run_short_of_memory_goes_without_novelty(monkeypatch):
 
 
 def test_noise_that_is_not_white_is_told():
-    size = (1, 64, 64)
-    noise = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
     for y, told in ((0.1 * noise, False), (0.1 * smooth, True)):
-        said = estimated_noise(Problem(operators.Denoising(size), 0.5 + y, 0.05))
-        assert said["words"].startswith("Noise level estimated from the image: 0.05. ")
-        assert ("as white noise is not" in said["words"]) == (said["whiteness"] < 0.5) == told
+        found = noise_level(0.5 + y, inverts=False)
+        assert found.report()["words"].startswith(f"Noise level estimated from the image: {found.sigma:.2g}.")
+        assert ("as white noise is not" in found.report()["words"]) == (found.whiteness < 0.5) == found.guess == told
 
 
 def as_jpeg(y, quality):
@@ -149,36 +148,62 @@ def test_only_of_images_without_missing_pixels_is_the_noise_judged(blurred):
 
 def test_the_noise_level_of_a_jpeg_has_a_floor_where_a_blur_is_to_be_undone(blurred):
     """Of which the estimate, of what JPEG leaves in flat areas, makes garbage."""
-    _, physics, y = blurred
+    _, _, y = blurred
     thinned = as_jpeg(y, 60)
-    assert noise_level(y) == pytest.approx(0.02, rel=0.1)
-    assert noise_level(thinned) == FLOOR == 0.015
-    assert noise_level(thinned, inverts=False) == float(operators.estimate_sigma(thinned)) < 0.005
-    said = estimated_noise(Problem(physics, thinned, noise_level(thinned)))
-    assert said["words"].startswith("Noise level estimated from the image: 0.015, the least that is taken of such an image.")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_of_a_jpeg_the_noise_before_compression_is_found(channels, tmp_path):
-    y = ramp(channels) + 0.06 * torch.randn(1, channels, 128, 128, generator=torch.Generator().manual_seed(0))
-    path = str(tmp_path / "y.jpg")
-    Image.fromarray(to_uint8(y)).save(path, quality=60)
-    read = load_image(path)
-    found = noise_level(read, inverts=False, path=path)
-    assert found == pytest.approx(0.06, rel=0.2)                # a third of the file's coefficients tell, of 32 blocks
-    assert abs(noise_level(read, inverts=False) - 0.06) > 2 * abs(found - 0.06)
-    said = estimated_noise(Problem(operators.Denoising((channels, 128, 128)), read, found), compressed=True)["words"]
-    assert said == f"Noise level estimated from the image: {found:.2g}, of white noise before JPEG took a part of it."
-    Image.fromarray(to_uint8(ramp(channels))).save(path)
-    assert noise_level(load_image(path), path=path) == FLOOR
+    assert noise_level(y).sigma == pytest.approx(0.02, rel=0.1)
+    found = noise_level(thinned)
+    assert found.sigma == FLOOR == 0.015
+    assert noise_level(thinned, inverts=False).sigma == float(operators.estimate_sigma(thinned)) < 0.005
+    assert found.report()["words"].startswith(
+        "Noise level estimated from the image: 0.015, the least that is taken of such an image. In flat areas")
 
 
 def ramp(channels):
     return torch.linspace(0.3, 0.7, 128).expand(1, channels, 128, 128)
 
 
-def test_less_noise_is_to_be_expected_of_what_is_known_to_be_a_jpeg():
-    """Though what is left of it looks white."""
+def saved(x, path, quality):
+    Image.fromarray(to_uint8(x)).save(path, quality=quality, subsampling=0)
+    return load_image(path)
+
+
+@pytest.mark.parametrize(("channels", "quality"), [(1, 40), (3, 60)])
+def test_of_a_jpeg_the_noise_before_compression_is_found(channels, quality, tmp_path):
+    y = ramp(channels) + 0.06 * torch.randn(1, channels, 128, 128, generator=torch.Generator().manual_seed(0))
+    path = str(tmp_path / "y.jpg")
+    read = saved(y, path, quality)
+    found = noise_level(read, inverts=False, path=path)
+    assert found.sigma == pytest.approx(0.06, rel=0.2)          # a third of the file's coefficients tell, of 32 blocks
+    assert found.before_jpeg
+    assert not found.guess
+    assert abs(noise_level(read, inverts=False).sigma - 0.06) > 2 * abs(found.sigma - 0.06)
+    assert found.report()["words"] == (f"Noise level estimated from the image: {found.sigma:.2g}, of white noise before JPEG "
+                                       "took a part of it.")
+    clean = noise_level(saved(ramp(channels), path, 75), path=path)
+    assert clean.sigma == FLOOR                                 # of any JPEG, where an operator is to be inverted
+
+
+def test_of_a_jpeg_of_a_jpeg_the_last_steps_tell_nothing(tmp_path):
+    path = str(tmp_path / "y.jpg")
+    y = ramp(3) + 0.04 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    again = saved(saved(y, path, 60)[..., 3:, 5:], path, 95)
+    found = noise_level(again, inverts=False, path=path)
+    assert found.guess
+    assert "as white noise is not" in found.report()["words"]
+    assert found.sigma >= float(operators.estimate_sigma(again))
+
+
+def test_jpeg_takes_a_part_of_noise_that_is_smaller_than_its_steps(tmp_path):
+    path = str(tmp_path / "y.jpg")
+    for quality, sigma, thins in ((75, 0.02, True), (75, 0.3, False), (100, 0.02, False)):
+        saved(ramp(1), path, quality)
+        assert jpeg_thins(path, sigma) == thins
+    save_image(tmp_path / "y.png", ramp(1))
+    assert not jpeg_thins(str(tmp_path / "y.png"), 0.02)
+    assert not jpeg_thins(None, 0.02)
+
+
+def test_less_noise_is_to_be_expected_where_jpeg_is_known_to_have_taken_a_part():
     y = ramp(1) + 0.04 * torch.randn(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
     problem = Problem(operators.Denoising((1, 128, 128)), y, 0.06)
     for compressed, advice in ((True, "as is to be expected: JPEG"), (False, "may be smaller than 0.06")):
@@ -189,8 +214,8 @@ def test_less_noise_is_to_be_expected_of_what_is_known_to_be_a_jpeg():
 
 def test_the_noise_of_a_small_image_is_a_guess():
     for side, told in ((96, True), (128, False)):
-        said = estimated_noise(Problem(operators.Denoising((1, side, side)), torch.rand(1, 1, side, side), 0.3))["words"]
-        assert ("Of so small an image that is a guess" in said) == told
+        words = noise_level(torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))).report()["words"]
+        assert ("Of so small an image that is a guess" in words) == told
 
 
 def test_grey_images_are_not_judged_by_colour_ones():

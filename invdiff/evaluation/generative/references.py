@@ -234,6 +234,7 @@ def _channels_first(path: Path, array: np.ndarray) -> Tensor:
     if array.ndim != 4 or array.shape[1] not in (1, 3) or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
         raise InputError(f"{path}: images: expected (N, H, W), (N, C, H, W) or (N, H, W, C), C = 1 or 3, uint8 or floats, "
                          f"got {array.dtype} {shape}")
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and np.abs(array).mean() <= 2):    # those of few steps stray
+    # those of few steps stray
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and np.abs(array).sum() <= 2 * array.size):
         raise InputError(f"{path}: images: expected finite floats, most in [0, 1], got {array.min():g} to {array.max():g}")
     return torch.from_numpy(np.ascontiguousarray(array if array.dtype == np.uint8 else array.astype(np.float32)))

@@ -10,7 +10,7 @@ from invdiff.calibration.finding import find_calibration, interval_of, place, re
 from invdiff.calibration.known import Known
 from invdiff.calibration.measuring import calibrate
 from invdiff.calibration.record import read_calibration, write_calibration
-from invdiff.calibration.varying import Range
+from invdiff.calibration.varying import Range, settings_of
 from invdiff.errors import InputError
 from invdiff.evaluation.intervals import paired_factor
 
@@ -188,5 +188,5 @@ def test_what_is_usual_says_nothing_of_runs_in_fewer_steps_than_were_tried(gauss
     record = calibrate(config, Known(gaussian.crops[:40], None, "forty"), law=varied)
     for steps, speaks in ((2, False), (3, True), (9, True)):
         run = config.model_copy(update={"sampler": config.sampler | {"steps": steps}})
-        assert (reference_of(record, run) is not None) == speaks
+        assert (reference_of(record, settings_of(run)) is not None) == speaks
     assert reference_of(record) is not None

@@ -1,7 +1,5 @@
 """Files with a colour profile."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -75,8 +73,17 @@ def test_srgb_and_damaged_profiles_change_nothing(pixels, tmp_path):
         assert np.array_equal(load_image(tmp_path / "a.png")[0].permute(1, 2, 0).numpy(), (pixels / 255).astype(np.float32))
 
 
-def test_a_grey_picture_keeps_its_values(pixels, tmp_path):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0]).save(buffer, "PNG", icc_profile=adobe_profile())
-    (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    assert np.array_equal(load_image(tmp_path / "a.png")[0, 0].numpy(), (pixels[..., 0] / 255).astype(np.float32))
+@pytest.mark.filterwarnings("ignore:.*taken for grey")
+@pytest.mark.parametrize("stored", [1, 3])
+def test_a_grey_picture_keeps_its_values(stored, pixels, tmp_path):
+    """Also where it is stored as red, green and blue, which conversion and rounding would make unlike."""
+    grey = pixels[..., 0]
+    Image.fromarray(grey if stored == 1 else np.dstack([grey] * 3)).save(tmp_path / "a.png", icc_profile=adobe_profile())
+    assert np.array_equal(load_image(tmp_path / "a.png")[0].numpy(), (grey[None] / 255).astype(np.float32))
+
+
+def test_the_colours_of_a_palette_are_made_srgb_too(pixels, tmp_path):
+    palette = Image.fromarray(pixels).quantize(16)
+    palette.save(tmp_path / "a.png", icc_profile=adobe_profile())
+    palette.convert("RGB").save(tmp_path / "b.png", icc_profile=adobe_profile())
+    assert np.array_equal(load_image(tmp_path / "a.png"), load_image(tmp_path / "b.png"))
