@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from invdiff.result import Result
     from invdiff.simulation import simulate
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 __all__ = ["InputError", "Problem", "Result", "Stop", "assess", "load_prior", "restore", "simulate"]
 
 _HOME = {"assess": "assessing", "InputError": "errors", "Problem": "problem", "Result": "result", "load_prior": "priors",

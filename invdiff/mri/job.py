@@ -11,6 +11,8 @@ from deepinv.models import Denoiser
 from invdiff.calibration.finding import find_calibration, interval_of, reference_of
 from invdiff.config import RunConfig, build_sampler
 from invdiff.errors import InputError
+from invdiff.evaluation.consistency import EXPLAINED
+from invdiff.evaluation.intervals import unexplained
 from invdiff.io.results import output_folder, write_json, write_yaml
 from invdiff.io.scans import open_images, open_scan
 from invdiff.io.scans.scan import Header, Scan
@@ -27,7 +29,6 @@ from invdiff.paths import bundled
 from invdiff.priors import load_prior
 from invdiff.priors.facts import fingerprint
 from invdiff.restoration import Stop
-from invdiff.trust import as_far_as_explained
 
 SAMPLE = ("data", "samples", "phantom.h5")
 
@@ -84,8 +85,8 @@ def run_scan(config: RunConfig, on_step: OnStep | None = None, checkpoint: str |
     header = replace(header, affine=_from_slice(header.affine, numbers[0]))
     runs = report_of(slices)
     interval = interval_of(calibration, config, runs["samples"])
-    for about in runs["slices"]:
-        interval = as_far_as_explained(interval, about) if "consistency" in about else interval
+    if not all(about["consistency"]["verdict"] in EXPLAINED for about in runs["slices"] if "empty" not in about):
+        interval = unexplained(interval)
     report = {"task": config.task, "prior": config.prior, "seed": config.seed, **runs,
               "sampler": config.sampler["name"], "metrics": score_volume(slices, interval["factor"]), "interval": interval,
               "scan": _about(scan, numbers[: len(slices)], header), "notice": DESCRIPTION,
@@ -124,12 +125,19 @@ def complex_prior(name: str) -> Denoiser:
 
 def _identity(config: RunConfig, scan: Scan, prior: Denoiser) -> dict[str, Any]:
     """What two runs share only if they are the same: all but what does not change the samples of a slice."""
-    path = Path(scan.path)
-    files = [file for file in (path, path.with_suffix(".cfl")) if file.is_file()]
-    written = [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    read = [file for name in (scan.path, config.operator.get("trajectory")) if name for file in _files(Path(name))]
+    written = [[file.stat().st_size, file.stat().st_mtime_ns] for file in read]
     run = config.model_dump(mode="json", exclude={"write", "keep_identity", "device", "batch_size", "slices"})
-    return {"scan": path.name, "written": written, "run": run, "prior": fingerprint(prior),
+    return {"scan": Path(scan.path).name, "written": written, "run": run, "prior": fingerprint(prior),
             "versions": versions(), **own_code(config.sampler)}
+
+
+def _files(path: Path) -> list[Path]:
+    """All that is read of a scan or a trajectory: a file, those of a folder, or BART's two, whose name may have any ending."""
+    if path.is_dir():
+        return sorted(file for file in path.iterdir() if file.is_file())
+    pair = [Path(f"{stem}{end}") for stem in (path, path.with_suffix("")) for end in (".cfl", ".hdr")]
+    return [file for file in dict.fromkeys([path, *pair]) if file.is_file()]
 
 
 def _from_slice(affine: np.ndarray | None, first: int) -> np.ndarray | None:

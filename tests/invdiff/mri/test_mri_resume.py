@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import weakref
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -20,7 +21,7 @@ from invdiff.config import build_sampler
 from invdiff.evaluation.consistency import EXPLAINED
 from invdiff.evaluation.intervals import uncalibrated, unexplained
 from invdiff.io.scans.scan import Header, RawSlice
-from invdiff.mri.job import run_scan
+from invdiff.mri.job import _files, _identity, run_scan
 from invdiff.mri.settings import ScanSettings
 from invdiff.mri.volume import Recipe, Slices, restore_slices
 from invdiff.mri.writing import write_result, write_volumes
@@ -120,6 +121,27 @@ def test_the_samples_of_a_slice_under_way_are_kept_too(complex_prior, work, monk
     assert names(work) == {"scan.h5", "out"}
     assert run(*many, "--output", "unbroken")[0] == 0
     assert np.array_equal(samples_of(work / "out"), samples_of(work / "unbroken"))
+
+
+def test_what_is_kept_is_known_by_every_file_that_was_read(complex_prior, work):
+    """A trajectory, both of BART's, whatever their name ends in, and those of a folder."""
+    for name in ("scan.h5", "t.npy", "b.multi.cfl", "b.multi.hdr", "b.h5"):
+        (work / name).write_bytes(b"1")
+    assert _files(work / "b.multi") == [work / "b.multi.cfl", work / "b.multi.hdr"]
+    assert _files(work / "b.multi.hdr") == [work / "b.multi.hdr", work / "b.multi.cfl"]
+    (work / "folder").mkdir()
+    (work / "folder" / "1.dcm").write_bytes(b"1")
+    assert _files(work / "folder") == [work / "folder" / "1.dcm"]
+    config = config_of(complex_prior, more=["operator.trajectory=t.npy"])
+    scan, prior = scan_of(kspace()), load_prior(str(complex_prior))
+    scan = replace(scan, path=str(work / "scan.h5"))
+    before = _identity(config, scan, prior)
+    assert before == _identity(config, scan, prior)
+    for name in ("scan.h5", "t.npy"):
+        (work / name).write_bytes(b"22")
+        after = _identity(config, scan, prior)
+        assert after != before
+        before = after
 
 
 # an early end

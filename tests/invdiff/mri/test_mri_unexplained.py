@@ -49,6 +49,20 @@ def test_k_space_that_the_maps_explain_less_well_than_the_rest_counts_less():
     assert float(left[problem.observed()].std()) == pytest.approx(problem.sigma_y, rel=0.1)
 
 
+def test_no_place_counts_for_less_than_conjugate_gradients_can_solve_for():
+    """Of hardly any noise, errors of the maps may be two hundred times as large; what is left undone with such weights is the
+    brightness of the image."""
+    size = (64, 64)
+    places = torch.stack(torch.meshgrid(*[torch.arange(64.0) - 32] * 2, indexing="ij"))
+    off = (places.norm(dim=0) > 6) & (places.norm(dim=0) < 18)
+    data = kspace(size=size, coils=8) + noise(1, 8, *size, sigma=200 * SIGMA, seed=9) * off
+    prepared = prepare(scan_of(data, lines(size), noise(8, 4000)), 0, ScanSettings())
+    level, weights = prepared.choices["sigma_y"], prepared.weighted.physics.weights
+    assert level["largest"] == pytest.approx(200 * SIGMA, rel=0.1)
+    assert level["used"] == pytest.approx(level["largest"] / 6)
+    assert float(weights.min()) == pytest.approx(1 / 6)
+
+
 def test_where_the_maps_explain_k_space_evenly_all_of_it_counts_alike():
     data, mask, scan = kspace(size=(64, 64), coils=8), lines((64, 64)), noise(8, 4000)
     for prepared in (prepare(scan_of(data, mask, scan), 0, ScanSettings()),
