@@ -50,8 +50,7 @@ def appraise(problem: Problem, prior: Denoiser, samples: Tensor, reference: Refe
     reference: what restorations look like to the prior when all is in order. look: find the features without one, too.
     probes: see `provenance`, which 0 leaves out. explained: the problem that was drawn of, and its samples, if it is another.
     scale: what the measurement's own unit was multiplied by, in which the noise level is told. inner: takes the part of an
-    image that the provenance is to be of. compressed: has JPEG taken a part of the
-    noise, as `jpeg_thins` tells?
+    image that the provenance is to be of. compressed: has JPEG taken a part of the noise, as `jpeg_thins` tells?
     """
     problem = Problem(problem.physics, problem.y, problem.sigma_y)             # its own count of calls
     consistent = _judged_by_its_noise(*(explained or (problem, samples)))
