@@ -36,8 +36,8 @@ def estimate_jpeg_sigma(luminance: Tensor, steps: Tensor) -> float:
 
     Measured on the middles of 34 photographs of BSDS, 256 x 256, noise in R, G and B, 4:2:0, in units of white, medians (and
     quarters) for quality 60, 75, 85 and 90: of noise 0.05, 0.050 (0.045 to 0.053), 0.048, 0.049 and 0.049, where
-    `estimate_sigma` finds 0.005, 0.010, 0.029 and 0.038; of 0.02, 0.010 (0.006 to 0.028), 0.023, 0.021 and 0.019; of 0.1, 0.096.
-    Without noise 0.001 to 0.014, and 0.02 to 0.05 of texture everywhere.
+    `estimate_sigma` finds 0.005, 0.010, 0.029 and 0.038; of 0.02, 0.010 (0.006 to 0.028), 0.023, 0.021 and 0.019; of 0.1,
+    0.096; without noise 0.001 to 0.014, and 0.02 to 0.05 of texture everywhere.
     Raises ValueError on other shapes, steps below 1, sides under 16, and where less than 8 blocks are without clipped pixels.
     """
     _check_arguments(luminance, steps)
