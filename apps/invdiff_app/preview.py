@@ -40,9 +40,10 @@ def _posed(config: RunConfig) -> Preview:
     if key := unknown_width(config.operator):           # which changes nothing of what is shown
         _require_detail(config)
         config = config.model_copy(update={"operator": config.operator | {key: 1.0}})
-    problem, truth, _, spare = pose(config)
+    posed = pose(config)
+    problem, truth = posed.problem, posed.truth
     require_size(problem.image_shape)
-    picture = as_image(problem) if spare == NOTHING else problem.y
+    picture = as_image(problem) if posed.spare == NOTHING else problem.y
     mask = getattr(problem.physics, "mask", None) if "inpainting" in config.operator["name"] else None
     grid = enlarged(picture, problem.image_shape[-2:]) if config.operator["name"].endswith("super_resolution") else picture
     return Preview(None if truth is None else shown(truth), shown(grid), None if mask is None else shown(mask.float()),
