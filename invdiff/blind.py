@@ -14,7 +14,7 @@ from torch.nn import functional
 import operators
 from invdiff.config import RunConfig, unknown_width
 from invdiff.errors import InputError
-from invdiff.io.jpeg import is_jpeg
+from invdiff.io.jpeg import jpeg_steps
 from invdiff.noise_level import noise_level
 from invdiff.posing import photo
 from invdiff.posterior import MomentMatching
@@ -76,7 +76,8 @@ def with_width(config: RunConfig, load: Callable[[str], Denoiser] = load_prior,
         raise InputError(f"operator.{key}: auto needs an image of {LEAST_SIDE} x {LEAST_SIDE} pixels and more; give a number")
     sigma_y = noise_level(y, path=config.input).sigma if config.sigma_y == "auto" else float(config.sigma_y or 0)
     width = find_width(among, y, sigma_y, load(config.prior), seed=config.seed, device=config.device, on_width=on_width)
-    words = f"The blur is estimated from the image: {key} = {width:.3g} pixels. {_caveat(among, width, is_jpeg(config.input))}"
+    caveat = _caveat(among, width, jpeg_steps(config.input) is not None)
+    words = f"The blur is estimated from the image: {key} = {width:.3g} pixels. {caveat}"
     found = config.model_copy(update={"operator": config.operator | {key: width}})
     return found, {"blur": {"found": {key: width}, "words": words}}
 

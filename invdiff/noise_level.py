@@ -7,7 +7,7 @@ from torch import Tensor
 
 import operators
 from invdiff.evaluation.consistency import WHITE
-from invdiff.io.jpeg import jpeg_luminance
+from invdiff.io.jpeg import jpeg_luminance, jpeg_steps
 
 FLOOR = 0.015
 SMALL = 100             # pixels, under which it is uncertain
@@ -60,18 +60,20 @@ def noise_level(y: Tensor, inverts: bool = True, path: str | None = None) -> Noi
     Raises ValueError as `operators.estimate_sigma` does.
     """
     pixels, whiteness = float(operators.estimate_sigma(y)), float(operators.noise_whiteness(y))
-    read = None if path is None else jpeg_luminance(path)
-    before = 0.0 if read is None else _before_jpeg(read, y.shape[1])
+    steps = jpeg_steps(path)
+    before = _before_jpeg(jpeg_luminance(path), steps, y.shape[1])
     sigma = max(pixels, before)
-    if inverts and (read is not None or whiteness < WHITE):
+    if inverts and (steps is not None or whiteness < WHITE):
         sigma = max(sigma, FLOOR)
     return NoiseLevel(sigma, whiteness, before > FARTHER * pixels, min(y.shape[-2:]))
 
 
-def _before_jpeg(read: tuple[Tensor, Tensor], channels: int) -> float:
-    """White = 1; 0 of files that are too small or too much clipped to tell."""
+def _before_jpeg(luminance: Tensor | None, steps: Tensor | None, channels: int) -> float:
+    """White = 1; 0 of what is no JPEG, or too small or too much clipped to tell."""
+    if luminance is None or steps is None:
+        return 0.0
     try:
-        return operators.estimate_jpeg_sigma(*read) / 255 / (IN_LUMINANCE if channels == 3 else 1.0)
+        return operators.estimate_jpeg_sigma(luminance, steps) / 255 / (IN_LUMINANCE if channels == 3 else 1.0)
     except ValueError:
         return 0.0
 
@@ -79,8 +81,5 @@ def _before_jpeg(read: tuple[Tensor, Tensor], channels: int) -> float:
 def jpeg_thins(path: str | None, sigma_y: float) -> bool:
     """Is the file a JPEG whose steps, of the median fine coefficient, are larger than noise of that level in its luminance?
     Then JPEG has taken a part of it, and what is left is smaller, whatever it looks like."""
-    read = None if path is None else jpeg_luminance(path)
-    if read is None:
-        return False
-    order = torch.arange(8)[:, None] + torch.arange(8)
-    return bool(read[1][order >= 5].median() > 255 * IN_LUMINANCE * sigma_y)
+    steps, order = jpeg_steps(path), torch.arange(8)[:, None] + torch.arange(8)
+    return steps is not None and bool(steps[order >= 5].median() > 255 * IN_LUMINANCE * sigma_y)

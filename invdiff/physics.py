@@ -13,7 +13,7 @@ from operators import Inpainting, PaddedBlur, SeparableBlur, Stacked, StackedNon
 
 Margins = list[tuple[int, int]]
 NOTHING: Margins = [(0, 0), (0, 0)]
-BORDERED = (PaddedBlur, SeparableBlur)
+BORDERED = (PaddedBlur, SeparableBlur)      # by class, as an operator of one's own may call anything `border`
 
 
 def copied(module: nn.Module) -> Any:
@@ -108,11 +108,6 @@ def _takes(physics: Physics, x: Tensor) -> bool:
 def has_svd(physics: object) -> bool:
     """deepinv's SequentialMRI takes rows, but what it inherits of an SVD is that of another operator, of films."""
     return isinstance(physics, DecomposablePhysics) and not isinstance(physics, SequentialMRI)
-
-
-def has_border(physics: object) -> bool:
-    """Is it a blur of ours that knows what is beyond an image? An operator of one's own may call anything `border`."""
-    return isinstance(physics, BORDERED)
 
 
 def border(physics: object) -> Margins:

@@ -9,7 +9,7 @@ from deepinv.models import Denoiser
 from torch import Tensor
 from torch.nn import functional
 
-from invdiff.physics import has_border, has_svd, selects_orthonormal_rows, selects_pixels
+from invdiff.physics import BORDERED, has_svd, selects_orthonormal_rows, selects_pixels
 from invdiff.posterior.image_space import condition_in_image_space
 from invdiff.priors.facts import known_spectrum
 from invdiff.priors.spectrum import ErrorSpectrum, model_spectrum, rotate_colours, rotate_colours_back
@@ -103,7 +103,7 @@ def _preconditioner_of_rows(problem: Problem, covariance: StationaryCovariance) 
 
 def is_window(problem: Problem) -> bool:
     """Is what is measured a window of a circular filter's result, or like it but for the borders?"""
-    return has_border(problem.physics)
+    return isinstance(problem.physics, BORDERED)
 
 
 def _preconditioner_of_window(problem: Problem, covariance: StationaryCovariance) -> Callable[[Tensor], Tensor]:
